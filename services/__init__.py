@@ -1,0 +1,1 @@
+"""UsageFlow's services; each is a process with a database of its own."""

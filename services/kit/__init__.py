@@ -1,0 +1,1 @@
+"""The shared runtime of every service and of the gateway; see README.md here."""
