@@ -7,6 +7,7 @@ from uuid import UUID
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
 _HEX_DIGITS = 32
+_HEX = set("0123456789abcdef")
 
 
 def new_uuid() -> UUID:
@@ -24,6 +25,12 @@ def new_uuid() -> UUID:
 def new_id(prefix: str) -> str:
     """For example "inv_" and 32 hexadecimal digits."""
     return f"{prefix}_{new_uuid().hex}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Whether `text` has the form that new_id(prefix) gives."""
+    start, _, digits = text.partition("_")
+    return start == prefix and len(digits) == _HEX_DIGITS and set(digits) <= _HEX
 
 
 def organization_uuid(organization_id: str) -> UUID:
