@@ -34,6 +34,10 @@ def decode_token(token: str, count: int) -> tuple[str, ...]:
         if len(parts) != count:
             raise ValueError(token)
     except (ValueError, binascii.Error, msgspec.DecodeError):
-        problem = FieldProblem("cursor", "must be a nextCursor of the same list")
-        raise InvalidArgumentError([problem]) from None
+        raise invalid_token() from None
     return parts
+
+
+def invalid_token() -> InvalidArgumentError:
+    """What to raise for a token that is not one of this list's."""
+    return InvalidArgumentError([FieldProblem("cursor", "must be a nextCursor of the same list")])
