@@ -1,0 +1,68 @@
+"""Real servers for tests: one PostgreSQL and one NATS a session, a fresh database a test."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from cli.databases import connected, make_database, make_role
+from cli.embedded import EmbeddedNats, EmbeddedPostgres, new_password
+from cli.ports import free_port
+
+# A test kills processes, not the machine: what was written survives that without fsync.
+TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "1GB"}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL server of this session."""
+    directory = tmp_path_factory.mktemp("postgres")
+    server = EmbeddedPostgres(
+        directory, free_port(), new_password(), directory / "log", TEST_SETTINGS
+    )
+    server.prepare()
+    server.start()
+    asyncio.run(server.ready())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of an empty database that belongs to a role of its own; dropped afterwards."""
+    name = f"test_{secrets.token_hex(8)}"
+    password = new_password()
+    async with connected(postgres.url()) as admin:
+        await make_role(admin, name, password)
+        await make_database(admin, name)
+        yield postgres.url(name, password)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(f"DROP ROLE {name}")
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNats]:
+    """A running NATS server of this session, with JetStream."""
+    directory: Path = tmp_path_factory.mktemp("nats")
+    server = EmbeddedNats(directory, free_port(), new_password(), directory / "log")
+    server.prepare()
+    server.start()
+    asyncio.run(server.ready())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def nats_url(nats_server: EmbeddedNats) -> str:
+    """The URL of a NATS server without any stream."""
+    connection = await nats.connect(nats_server.url)
+    try:
+        jetstream = connection.jetstream()
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(stream.config.name or "")
+    finally:
+        await connection.close()
+    return nats_server.url

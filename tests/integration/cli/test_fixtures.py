@@ -1,0 +1,29 @@
+"""The fixtures that every other integration test stands on."""
+
+import nats
+import pytest
+
+from cli.databases import connected
+
+
+async def test_database_url_is_an_empty_database_of_its_own_role(database_url: str) -> None:
+    """Whoever gets the URL may make tables in it, and finds none."""
+    async with connected(database_url) as connection:
+        await connection.execute("CREATE TABLE mine (id int)")
+        tables = await connection.fetchval(
+            "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        )
+    assert tables == 1
+
+
+@pytest.mark.parametrize("round_number", [1, 2])
+async def test_nats_url_has_no_stream_of_an_earlier_test(nats_url: str, round_number: int) -> None:
+    """A stream that one test makes is gone in the next."""
+    connection = await nats.connect(nats_url)
+    try:
+        jetstream = connection.jetstream()
+        assert await jetstream.streams_info() == []
+        await jetstream.add_stream(name=f"S{round_number}", subjects=["s.>"])
+        await jetstream.publish("s.1", b"kept")
+    finally:
+        await connection.close()
