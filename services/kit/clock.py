@@ -1,7 +1,8 @@
 """The only source of wall-clock time, so that tests and rehearsals can move it."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC as UTC
+from datetime import datetime, timedelta
 
 _offset = timedelta(seconds=int(os.environ.get("USAGEFLOW_CLOCK_OFFSET_S", "0") or 0))
 

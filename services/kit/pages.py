@@ -1,4 +1,4 @@
-"""Keyset pages: a token names the last row of a page, so that rows that come or go shift nothing."""
+"""Keyset pages: a token names a page's last row, so that rows that come or go shift nothing."""
 
 import base64
 import binascii

@@ -1,0 +1,132 @@
+"""A durable pull consumer: messages that have arrived are handled together, without waiting.
+
+nats-py's own `fetch(n)` waits for n messages or its timeout; here one request lingers at the
+server and whatever has come since the last round is one batch: no latency when idle, full batches
+under load.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from services.kit import context
+from services.kit.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from services.kit.messaging import Messaging, Stream
+
+log = structlog.get_logger()
+
+Handler = Callable[[list[Msg]], Awaitable[None]]
+
+PULL_EXPIRES_S = 30.0
+PULL_HEARTBEAT_S = 2.0
+RETRY_DELAY_S = 0.5
+REDELIVERY_DELAY_S = 1.0
+
+_HEARTBEAT = "100"
+_EXPIRED = "408"
+
+
+class Consumer:
+    """Takes messages of one durable consumer for as long as `run` runs."""
+
+    def __init__(
+        self,
+        messaging: "Messaging",
+        stream: "Stream",
+        durable: str,
+        handler: Handler,
+        *,
+        batch_max: int,
+    ) -> None:
+        self._messaging = messaging
+        self._stream = stream
+        self._durable = durable
+        self._handler = handler
+        self._batch_max = batch_max
+
+    async def run(self) -> None:
+        """Consume until cancelled; NATS may come and go, and lose its store."""
+        while True:
+            try:
+                await self._messaging.ensure_consumer(self._stream, self._durable)
+                await self._consume()
+            except (UnavailableError, nats.errors.Error, TimeoutError, OSError) as error:
+                log.debug("consumer_waits", durable=self._durable, error=repr(error))
+                await asyncio.sleep(RETRY_DELAY_S)
+
+    async def _consume(self) -> None:
+        client = self._messaging.client
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox)
+        try:
+            while True:
+                await self._pull(inbox)
+                await self._until_pull_ends(subscription)
+        finally:
+            if client.is_connected:
+                await subscription.unsubscribe()
+
+    async def _pull(self, inbox: str) -> None:
+        request = {
+            "batch": self._batch_max,
+            "expires": int(PULL_EXPIRES_S * 1e9),
+            "idle_heartbeat": int(PULL_HEARTBEAT_S * 1e9),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream.name}.{self._durable}"
+        await self._messaging.client.publish(subject, json.dumps(request).encode(), reply=inbox)
+
+    async def _until_pull_ends(self, subscription: Subscription) -> None:
+        outstanding = self._batch_max
+        while outstanding > 0:
+            # No message and no heartbeat: the server is away or forgot the request.
+            messages = [await subscription.next_msg(timeout=3 * PULL_HEARTBEAT_S)]
+            while subscription.pending_msgs and len(messages) < self._batch_max:
+                messages.append(await subscription.next_msg(timeout=PULL_HEARTBEAT_S))
+            batch, ended = _split(messages)
+            if batch:
+                outstanding -= len(batch)
+                await self._handle(batch)
+            if ended:
+                return
+
+    async def _handle(self, batch: list[Msg]) -> None:
+        context.from_headers(batch[0].headers or {})
+        try:
+            await self._handler(batch)
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, UnavailableError):
+                log.warning("batch_failed_trying_each", durable=self._durable, error=repr(error))
+                for message in batch:
+                    await self._handle([message])
+                return
+            log.exception("message_failed", durable=self._durable, messages=len(batch))
+            for message in batch:
+                await message.nak(delay=REDELIVERY_DELAY_S)
+            return
+        for message in batch:
+            await message.ack()
+
+
+def _split(messages: list[Msg]) -> tuple[list[Msg], bool]:
+    """The messages that carry data, and whether the server ended the request."""
+    batch, ended, gone = [], False, False
+    for message in messages:
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            batch.append(message)
+        elif status == _EXPIRED or "Batch Completed" in headers.get("Description", ""):
+            ended = True
+        elif status != _HEARTBEAT:
+            gone = True
+    if gone and not batch:
+        raise UnavailableError("The consumer is gone")
+    return batch, ended or gone

@@ -1,0 +1,153 @@
+"""What happens around every RPC: ids, deadline, who is calling, domain errors, counting."""
+
+import hmac
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from prometheus_client import Counter, Histogram
+from pydantic import SecretStr
+
+from services.kit import auth, context
+from services.kit.errors import (
+    DomainError,
+    FieldProblem,
+    InvalidArgumentError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnexpectedError,
+    to_status,
+)
+from services.kit.grpc_client import API_KEY_HEADER, INTERNAL_TOKEN_HEADER
+
+log = structlog.get_logger()
+
+_CALLS = Counter("usageflow_grpc_calls", "RPCs answered", ["method", "code"])
+_SECONDS = Histogram("usageflow_grpc_call_seconds", "Time to answer an RPC", ["method"])
+
+_OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server."""
+
+    def __init__(self, keys: auth.KeyResolver, internal_token: SecretStr) -> None:
+        self._keys = keys
+        self._token = internal_token.get_secret_value().encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """grpc.aio calls this for every RPC."""
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_OPEN_TO_ALL):
+            return handler
+        call = _Call(self._keys, self._token, method)
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            wrapped = call.unary(handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(wrapped, *serializers)
+        if handler.stream_unary:
+            wrapped = call.unary(handler.stream_unary)
+            return grpc.stream_unary_rpc_method_handler(wrapped, *serializers)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                call.stream(handler.unary_stream), *serializers
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            call.stream(handler.stream_stream), *serializers
+        )
+
+
+class _Call:
+    """Wraps one method's handler."""
+
+    def __init__(self, keys: auth.KeyResolver, token: bytes, method: str) -> None:
+        self._keys = keys
+        self._token = token
+        self._method = method
+
+    def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        async def answer(request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            code = "OK"
+            try:
+                await self._enter(servicer_context, deadline_required=True)
+                return await behavior(request, servicer_context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                status = self._status(error)
+                code = status.code.name
+                await servicer_context.abort(status.code, status.details, status.trailing_metadata)
+            finally:
+                _CALLS.labels(self._method, code).inc()
+                _SECONDS.labels(self._method).observe(time.perf_counter() - started)
+
+        return answer
+
+    def stream(self, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+        async def answer(
+            request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            code = "OK"
+            try:
+                # A stream may stay open for as long as its caller likes.
+                await self._enter(servicer_context, deadline_required=False)
+                async for response in behavior(request, servicer_context):
+                    yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                status = self._status(error)
+                code = status.code.name
+                await servicer_context.abort(status.code, status.details, status.trailing_metadata)
+            finally:
+                _CALLS.labels(self._method, code).inc()
+
+        return answer
+
+    async def _enter(
+        self, servicer_context: grpc.aio.ServicerContext[Any, Any], *, deadline_required: bool
+    ) -> None:
+        metadata = {
+            key: value
+            for key, value in servicer_context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
+        context.from_headers(metadata)
+        auth.set_principal(None)
+        if "InternalService/" in self._method:
+            given = metadata.get(INTERNAL_TOKEN_HEADER, "").encode()
+            if not hmac.compare_digest(given, self._token):
+                raise UnauthenticatedError("Invalid internal token")
+        else:
+            auth.set_principal(await self._keys.resolve(_api_key(metadata)))
+        if deadline_required and servicer_context.time_remaining() is None:
+            raise InvalidArgumentError(
+                [FieldProblem("deadline", "every call must set a deadline (gRPC timeout)")]
+            )
+
+    def _status(self, error: Exception) -> Any:
+        if not isinstance(error, DomainError):
+            log.error("rpc_failed", method=self._method, exc_info=error)
+            error = UnexpectedError("Something went wrong here; it was logged")
+        elif isinstance(error, UnavailableError | UnexpectedError):
+            log.warning("rpc_refused", method=self._method, error=error.message)
+        return to_status(error)
+
+
+def _api_key(metadata: dict[str, str]) -> str:
+    """The key in the call's metadata; UnauthenticatedError when there is none."""
+    secret = metadata.get(API_KEY_HEADER, "")
+    if not secret:
+        scheme, _, value = metadata.get("authorization", "").partition(" ")
+        secret = value if scheme.lower() == "bearer" else ""
+    if not secret:
+        raise auth.missing_key()
+    return secret
