@@ -1,0 +1,53 @@
+"""accounts on a real database."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.accounts.service import Accounts
+from services.kit.database import Database, TenantKey
+from services.kit.migrations import migrate
+
+PEPPER = b"a pepper of more than 32 characters"
+
+
+class RecordedChanges:
+    """A KeyChanges that keeps what it was told, and fails when `failure` is set."""
+
+    def __init__(self) -> None:
+        self.key_ids: list[str] = []
+        self.failure: Exception | None = None
+
+    async def key_changed(self, key_id: str) -> None:
+        """Keep the id or fail."""
+        if self.failure is not None:
+            raise self.failure
+        self.key_ids.append(key_id)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The migrated database of accounts."""
+    await migrate(database_url, "services.accounts")
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def changes() -> RecordedChanges:
+    """What accounts told other processes."""
+    return RecordedChanges()
+
+
+@pytest.fixture
+def accounts(database: Database, changes: RecordedChanges) -> Accounts:
+    """The use cases."""
+    return Accounts(database, PEPPER, changes)
+
+
+@pytest.fixture
+async def tenant(accounts: Accounts) -> TenantKey:
+    """Test mode of an organization."""
+    organization = await accounts.create_organization("Acme")
+    return TenantKey(organization.id, "test")

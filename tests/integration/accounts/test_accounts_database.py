@@ -1,0 +1,85 @@
+"""What the database of accounts refuses, whatever the code above it does."""
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from services.accounts.domain import NewKey
+from services.accounts.service import Accounts
+from services.accounts.tables import metadata
+from services.kit.database import Database, TenantKey
+from services.kit.migrations import migrate
+
+
+@pytest.fixture
+async def key_id(accounts: Accounts, tenant: TenantKey) -> str:
+    """A revoked key."""
+    key, _ = await accounts.create_api_key(tenant, NewKey("server", ["track"], None))
+    return (await accounts.revoke_api_key(tenant, key.id)).id
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("UPDATE api_keys SET revoke_time = NULL", "a revoked API key stays revoked"),
+        ("UPDATE api_keys SET revoke_time = now()", "a revoked API key stays revoked"),
+        ("UPDATE api_keys SET key_hash = sha256('x')", "never changes"),
+        ("UPDATE api_keys SET mode = 'live'", "never changes"),
+        ("UPDATE api_keys SET id = 'key_' || md5('x')", "never changes"),
+        ("UPDATE api_keys SET prefix = 'uf_test_abcd'", "never changes"),
+        ("UPDATE api_keys SET create_time = 'epoch'", "never changes"),
+        ("UPDATE api_keys SET organization_id = 'org_' || md5('x')", "never changes"),
+        ("DELETE FROM api_keys", "never deleted"),
+        ("DELETE FROM organizations", "fk_api_keys_organization_id_organizations"),
+        ("UPDATE api_keys SET scopes = '{}'", "ck_api_keys_scopes"),
+        ("UPDATE api_keys SET scopes = '{owner}'", "ck_api_keys_scopes"),
+        ("UPDATE api_keys SET name = repeat('x', 201)", "ck_api_keys_name"),
+        ("UPDATE organizations SET name = ''", "ck_organizations_name"),
+        ("UPDATE organizations SET id = 'acme'", "ck_organizations_id"),
+        (
+            "INSERT INTO api_keys SELECT 'key_' || md5('x'), organization_id, mode, name, prefix, "
+            "key_hash, scopes, create_time FROM api_keys",
+            "uq_api_keys_key_hash",
+        ),
+        (
+            "INSERT INTO api_keys SELECT 'key_' || md5('x'), organization_id, 'demo', name, "
+            "prefix, sha256('x'), scopes, create_time FROM api_keys",
+            "ck_api_keys_mode",
+        ),
+        (
+            "INSERT INTO api_keys SELECT 'key_' || md5('x'), organization_id, mode, name, "
+            "prefix, 'plain', scopes, create_time FROM api_keys",
+            "ck_api_keys_key_hash",
+        ),
+    ],
+)
+async def test_the_database_refuses(
+    database: Database, key_id: str, statement: str, why: str
+) -> None:
+    with pytest.raises(DBAPIError, match=why):
+        async with database.transaction() as connection:
+            await connection.execute(text(statement))
+
+
+async def test_a_revoked_key_can_still_be_renamed(database: Database, key_id: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE api_keys SET name = 'old server'"))
+        names = (await connection.execute(text("SELECT name FROM api_keys"))).scalars().all()
+    assert names == ["old server"]
+
+
+async def test_the_migrations_make_the_tables_as_declared(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+        )
+    assert differences == []
+
+
+async def test_migrating_again_changes_nothing(database: Database, database_url: str) -> None:
+    await migrate(database_url, "services.accounts")
+    async with database.transaction() as connection:
+        versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
+        assert versions.scalars().all() == ["0001"]

@@ -1,0 +1,204 @@
+"""API keys from their making to their end, on a real database."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from services.accounts.domain import NewKey
+from services.accounts.service import Accounts
+from services.kit import clock
+from services.kit.database import Database, TenantKey
+from services.kit.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from services.kit.keys import make_key
+from tests.integration.accounts.conftest import RecordedChanges
+
+
+def new_key(
+    name: str = "server", scopes: tuple[str, ...] = ("track",), expire_time: datetime | None = None
+) -> NewKey:
+    return NewKey(name, scopes, expire_time)
+
+
+async def test_a_new_key_resolves_to_its_organization_mode_and_scopes(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    key, secret = await accounts.create_api_key(tenant, new_key(scopes=("admin", "track")))
+    resolved = await accounts.resolve_api_key(secret)
+    assert resolved == key
+    assert (resolved.organization_id, resolved.mode) == tenant
+    assert resolved.scopes == ("track", "admin")
+    assert resolved.prefix == secret[:12]
+
+
+async def test_the_key_itself_is_stored_nowhere(
+    accounts: Accounts, tenant: TenantKey, database: Database
+) -> None:
+    _, secret = await accounts.create_api_key(tenant, new_key())
+    async with database.transaction() as connection:
+        rows = (await connection.execute(text("SELECT api_keys::text FROM api_keys"))).scalars()
+        stored = "\n".join(rows)
+    assert stored
+    assert secret not in stored
+    assert secret.encode().hex() not in stored
+    assert secret[12:] not in stored
+
+
+async def test_wrong_revoked_and_expired_keys_are_refused_alike(
+    accounts: Accounts, tenant: TenantKey, database: Database
+) -> None:
+    revoked, revoked_secret = await accounts.create_api_key(tenant, new_key())
+    await accounts.revoke_api_key(tenant, revoked.id)
+    _, expired_secret = await accounts.create_api_key(
+        tenant, new_key(expire_time=clock.now() + timedelta(days=1))
+    )
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE api_keys SET expire_time = now() WHERE expire_time IS NOT NULL")
+        )
+    refusals = set()
+    for secret in (make_key("test"), "uf_test_mistyped", "", revoked_secret, expired_secret):
+        with pytest.raises(UnauthenticatedError) as refused:
+            await accounts.resolve_api_key(secret)
+        refusals.add((refused.value.message, refused.value.reason))
+    assert refusals == {("Invalid API key", "invalid_api_key")}
+
+
+async def test_a_mistyped_key_is_refused_without_a_look_up(accounts: Accounts) -> None:
+    """With no database at all the checksum still answers; a well-formed key needs the database."""
+    without_database = Accounts(
+        Database("postgresql://nobody@127.0.0.1:1/none"), b"p" * 32, RecordedChanges()
+    )
+    good = make_key("live")
+    mistyped = good[:-1] + ("a" if good[-1] != "a" else "b")
+    with pytest.raises(UnauthenticatedError):
+        await without_database.resolve_api_key(mistyped)
+    with pytest.raises(UnavailableError):
+        await without_database.resolve_api_key(good)
+
+
+async def test_another_pepper_finds_no_key(
+    accounts: Accounts, tenant: TenantKey, database: Database, changes: RecordedChanges
+) -> None:
+    _, secret = await accounts.create_api_key(tenant, new_key())
+    other = Accounts(database, b"another pepper of 32 characters or so", changes)
+    with pytest.raises(UnauthenticatedError):
+        await other.resolve_api_key(secret)
+
+
+async def test_revoking_tells_every_process_after_the_commit(
+    accounts: Accounts, tenant: TenantKey, changes: RecordedChanges
+) -> None:
+    key, _ = await accounts.create_api_key(tenant, new_key())
+    revoked = await accounts.revoke_api_key(tenant, key.id)
+    assert revoked.revoke_time is not None
+    assert changes.key_ids == [key.id]
+
+
+async def test_revoking_twice_changes_nothing(accounts: Accounts, tenant: TenantKey) -> None:
+    key, _ = await accounts.create_api_key(tenant, new_key())
+    first = await accounts.revoke_api_key(tenant, key.id)
+    assert await accounts.revoke_api_key(tenant, key.id) == first
+
+
+async def test_a_key_is_revoked_even_when_nobody_can_be_told(
+    accounts: Accounts, tenant: TenantKey, changes: RecordedChanges
+) -> None:
+    key, secret = await accounts.create_api_key(tenant, new_key())
+    changes.failure = UnavailableError("NATS is away")
+    await accounts.revoke_api_key(tenant, key.id)
+    with pytest.raises(UnauthenticatedError):
+        await accounts.resolve_api_key(secret)
+
+
+async def test_many_revoking_at_once_agree_on_the_time(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    key, _ = await accounts.create_api_key(tenant, new_key())
+    answers = await asyncio.gather(*(accounts.revoke_api_key(tenant, key.id) for _ in range(8)))
+    assert len({answer.revoke_time for answer in answers}) == 1
+
+
+async def test_keys_of_another_organization_or_mode_are_not_there(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    other = TenantKey((await accounts.create_organization("Other")).id, "test")
+    live = TenantKey(tenant.organization_id, "live")
+    key, secret = await accounts.create_api_key(tenant, new_key())
+    for stranger in (other, live):
+        assert await accounts.list_api_keys(stranger, 0, "") == ([], "")
+        with pytest.raises(NotFoundError):
+            await accounts.revoke_api_key(stranger, key.id)
+    assert await accounts.resolve_api_key(secret) == key
+
+
+async def test_pages_give_every_key_once_newest_first(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    made = [(await accounts.create_api_key(tenant, new_key(f"{n}")))[0].id for n in range(5)]
+    seen: list[str] = []
+    token = ""
+    for _ in range(3):
+        keys, token = await accounts.list_api_keys(tenant, 2, token)
+        seen.extend(key.id for key in keys)
+    assert seen == sorted(made, reverse=True)
+    assert token == ""
+
+
+async def test_all_that_is_wrong_with_a_new_key_is_told_at_once(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    wrong = NewKey("x" * 201, [], clock.now() - timedelta(seconds=1))
+    with pytest.raises(InvalidArgumentError) as refused:
+        await accounts.create_api_key(TenantKey(tenant.organization_id, ""), wrong)
+    fields = {problem.field for problem in refused.value.problems}
+    assert fields == {"name", "mode", "scopes", "expiresAt"}
+
+
+@pytest.mark.parametrize("organization_id", ["", "org_", "org_" + "0" * 32, "org_\x00", "x" * 999])
+async def test_no_key_is_made_for_an_unknown_organization(
+    accounts: Accounts, organization_id: str
+) -> None:
+    with pytest.raises(NotFoundError):
+        await accounts.create_api_key(TenantKey(organization_id, "test"), new_key())
+
+
+@pytest.mark.parametrize("key_id", ["", "key_", "key_" + "0" * 32, "key_\x00", "org_" + "0" * 32])
+async def test_there_is_nothing_to_revoke_under_an_unknown_id(
+    accounts: Accounts, tenant: TenantKey, key_id: str
+) -> None:
+    with pytest.raises(NotFoundError):
+        await accounts.revoke_api_key(tenant, key_id)
+
+
+@pytest.mark.parametrize("token", ["x", "WyIAIl0", "WyJrZXlfXHUwMDAwIl0", "W10"])
+async def test_a_made_up_page_token_is_refused(
+    accounts: Accounts, tenant: TenantKey, token: str
+) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await accounts.list_api_keys(tenant, 0, token)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\x00b", "a\nb"])
+async def test_an_organization_needs_a_sane_name(accounts: Accounts, name: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await accounts.create_organization(name)
+
+
+async def test_logs_never_show_a_key(
+    accounts: Accounts, tenant: TenantKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, secret = await accounts.create_api_key(tenant, new_key())
+    await accounts.resolve_api_key(secret)
+    await accounts.revoke_api_key(tenant, key.id)
+    with pytest.raises(UnauthenticatedError):
+        await accounts.resolve_api_key(secret)
+    output = "".join(capsys.readouterr())
+    assert key.id in output
+    assert secret[12:] not in output
