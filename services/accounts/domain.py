@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.kit.errors import FieldChecks, UnauthenticatedError
+from services.kit.errors import FieldChecks
 from services.kit.keys import KEY_MODES
 
 NAME_CHARACTERS_MAX = 200
@@ -60,11 +60,6 @@ def hash_key(pepper: bytes, secret: str) -> bytes:
     A key has 190 bits, so a slow hash would add nothing; the pepper makes a stolen table useless.
     """
     return hmac.digest(pepper, secret.encode(), hashlib.sha256)
-
-
-def invalid_key() -> UnauthenticatedError:
-    """The one answer to wrong, revoked and expired keys, so that nobody learns which it was."""
-    return UnauthenticatedError("Invalid API key", reason="invalid_api_key")
 
 
 def ordered_scopes(scopes: Sequence[str]) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from services.accounts.domain import (
     check_new_key,
     check_organization_name,
     hash_key,
-    invalid_key,
     ordered_scopes,
 )
 from services.kit import clock, pages
+from services.kit.auth import invalid_key
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
 from services.kit.ids import is_id, new_id

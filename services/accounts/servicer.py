@@ -10,18 +10,20 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
     AccountsInternalServiceServicer,
     AccountsServiceServicer,
 )
-from usageflow.common.v1 import common_pb2
 
 from services.accounts.domain import ApiKey, NewKey, Organization
 from services.accounts.service import Accounts
-from services.kit.auth import current_principal, require_scope
+from services.kit.auth import (
+    MODE_NAMES,
+    MODE_NUMBERS,
+    SCOPE_NAMES,
+    current_principal,
+    require_scope,
+)
 from services.kit.database import TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
-_MODES = {common_pb2.MODE_LIVE: "live", common_pb2.MODE_TEST: "test"}
-_MODE_NUMBERS = {name: number for number, name in _MODES.items()}
-_SCOPES = {pb.SCOPE_TRACK: "track", pb.SCOPE_READ: "read", pb.SCOPE_ADMIN: "admin"}
-_SCOPE_NUMBERS = {name: number for number, name in _SCOPES.items()}
+_SCOPE_NUMBERS = {name: number for number, name in SCOPE_NAMES.items()}
 
 
 class AccountsServicer(AccountsServiceServicer):
@@ -81,7 +83,7 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
         principal = pb.Principal(
             key_id=key.id,
             organization_id=key.organization_id,
-            mode=_MODE_NUMBERS[key.mode],
+            mode=MODE_NUMBERS[key.mode],
             scopes=_scope_numbers(key),
             expire_time=_timestamp(key.expire_time),
         )
@@ -98,7 +100,7 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
         self, request: pb.IssueApiKeyRequest, context: object
     ) -> pb.IssueApiKeyResponse:
         """A key for any organization: how the first one of an organization is made."""
-        tenant = TenantKey(request.organization_id, _MODES.get(request.mode, ""))
+        tenant = TenantKey(request.organization_id, MODE_NAMES.get(request.mode, ""))
         key, secret = await self._accounts.create_api_key(tenant, _new_key(request))
         return pb.IssueApiKeyResponse(api_key=_api_key(key), secret=secret)
 
@@ -113,7 +115,7 @@ def _new_key(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> NewKey:
 
 def _scope_names(numbers: Iterable[pb.Scope.ValueType]) -> list[str]:
     # An unknown number stays in the list, so that the domain refuses it.
-    return [_SCOPES.get(number, str(number)) for number in numbers]
+    return [SCOPE_NAMES.get(number, str(number)) for number in numbers]
 
 
 def _expire_time(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> datetime:
@@ -137,7 +139,7 @@ def _api_key(key: ApiKey) -> pb.ApiKey:
         id=key.id,
         name=key.name,
         prefix=key.prefix,
-        mode=_MODE_NUMBERS[key.mode],
+        mode=MODE_NUMBERS[key.mode],
         scopes=_scope_numbers(key),
         create_time=_timestamp(key.create_time),
         expire_time=_timestamp(key.expire_time),

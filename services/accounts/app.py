@@ -1,0 +1,44 @@
+"""Wires accounts together."""
+
+from usageflow.accounts.v1 import accounts_pb2_grpc
+
+from services.accounts.keys import KeyBroadcast, OwnKeys
+from services.accounts.service import Accounts
+from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
+from services.accounts.settings import AccountsSettings
+from services.kit.database import Database
+from services.kit.grpc_server import GrpcServer
+from services.kit.messaging import Messaging
+from services.kit.migrations import migrate
+from services.kit.runtime import Runtime
+
+
+async def main(settings: AccountsSettings | None = None) -> None:
+    """Run accounts until it is asked to stop."""
+    settings = settings or AccountsSettings()
+    async with Runtime("accounts", settings) as runtime:
+        url = settings.database_url.get_secret_value()
+        await migrate(url, "services.accounts")
+        database = Database(
+            url, pool_size=settings.database_pool_size, application_name="usageflow-accounts"
+        )
+        runtime.on_stop("database", database.close)
+        messaging = await Messaging.connect(settings.nats_url.get_secret_value(), "accounts")
+        runtime.on_stop("messaging", messaging.close)
+
+        pepper = settings.key_pepper.get_secret_value().encode()
+        accounts = Accounts(database, pepper, KeyBroadcast(messaging))
+        server = GrpcServer(settings, OwnKeys(accounts))
+        server.add(
+            accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
+            AccountsServicer(accounts),
+            "usageflow.accounts.v1.AccountsService",
+        )
+        server.add(
+            accounts_pb2_grpc.add_AccountsInternalServiceServicer_to_server,
+            AccountsInternalServicer(accounts),
+            "usageflow.accounts.v1.AccountsInternalService",
+        )
+        await server.start()
+        runtime.on_stop("grpc", server.stop)
+        await runtime.wait()
