@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import nats
 import psutil
-from asyncpg.exceptions import InterfaceError, PostgresError
+from asyncpg.exceptions import InterfaceError, InvalidPasswordError, PostgresError
 
 from cli.children import (
     Child,
@@ -28,7 +27,7 @@ from cli.children import (
     stop_leftover,
 )
 from cli.databases import connected
-from cli.errors import PartFailedError, StackError
+from cli.errors import NotReadyError, PartFailedError, StackError
 from cli.files import private_directory, write_private
 from cli.unprivileged import closed_directory, run_as, unprivileged_user
 
@@ -106,15 +105,20 @@ class EmbeddedPostgres:
         )
         return self.child
 
-    async def ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until it answers; PartFailedError when it ends or takes longer."""
-
-        async def answers() -> None:
+    async def probe(self) -> None:
+        """Log in once; NotReadyError when that fails, StackError when it never will succeed."""
+        try:
             async with connected(self.url()):
                 pass
+        except InvalidPasswordError as error:
+            raise StackError(f"PostgreSQL in {self.data} has another password: {error}") from error
+        except (OSError, PostgresError, InterfaceError) as error:
+            raise NotReadyError(str(error)) from error
 
+    async def ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until it answers; PartFailedError when it ends or takes longer."""
         assert self.child is not None
-        await until_answers(self.child, answers, timeout_s)
+        await until_ready(self.child, self.probe, timeout_s)
 
     def stop(self, grace_s: float = POSTGRES_STOP_S) -> None:
         """Fast shutdown: transactions are rolled back, what was committed is on disk."""
@@ -221,10 +225,9 @@ class EmbeddedNats:
         self.child = spawn("nats", Command(argv, {"PATH": os.defpath, "TZ": "UTC"}), self.log)
         return self.child
 
-    async def ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until JetStream answers; PartFailedError when it ends or takes longer."""
-
-        async def answers() -> None:
+    async def probe(self) -> None:
+        """Ask JetStream once; NotReadyError when it does not answer."""
+        try:
             connection = await nats.connect(
                 self.url,
                 allow_reconnect=False,
@@ -237,9 +240,13 @@ class EmbeddedNats:
                 await connection.jetstream(timeout=CONNECT_TIMEOUT_S).account_info()
             finally:
                 await connection.close()
+        except (OSError, nats.errors.Error) as error:
+            raise NotReadyError(str(error)) from error
 
+    async def ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until JetStream answers; PartFailedError when it ends or takes longer."""
         assert self.child is not None
-        await until_answers(self.child, answers, timeout_s)
+        await until_ready(self.child, self.probe, timeout_s)
 
     def stop(self, grace_s: float = NATS_STOP_S) -> None:
         """Orderly shutdown."""
@@ -292,15 +299,13 @@ async def ignore_error(_: Exception) -> None:
     """nats-py logs the errors of a first connection attempt unless it is told where they go."""
 
 
-async def until_answers(
-    child: Child, answers: Callable[[], Awaitable[None]], timeout_s: float
-) -> None:
-    """Call `answers` until it does not raise; PartFailedError with the log's tail otherwise."""
+async def until_ready(child: Child, probe: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+    """Probe until it succeeds; PartFailedError with the log's tail otherwise."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            await answers()
-        except (OSError, PostgresError, InterfaceError, nats.errors.Error) as error:
+            await probe()
+        except NotReadyError as error:
             if not child.running:
                 problem = f"{child.name} ended with exit code {child.popen.returncode}"
             elif time.monotonic() > deadline:
@@ -356,8 +361,3 @@ def chown_tree(directory: Path, uid: int, gid: int) -> None:
         os.chown(parent, uid, gid)
         for name in files:
             os.chown(os.path.join(parent, name), uid, gid, follow_symlinks=False)
-
-
-def new_password() -> str:
-    """32 random bytes that need no quoting in URLs, configuration files and SQL."""
-    return secrets.token_hex(32)

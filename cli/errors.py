@@ -11,3 +11,7 @@ class PortTakenError(StackError):
 
 class PartFailedError(StackError):
     """A process did not get ready; the message ends with the tail of its log."""
+
+
+class NotReadyError(Exception):
+    """A process does not answer (yet), or says that it is not ready."""

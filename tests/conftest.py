@@ -9,7 +9,8 @@ import nats
 import pytest
 
 from cli.databases import connected, make_database, make_role
-from cli.embedded import EmbeddedNats, EmbeddedPostgres, new_password
+from cli.embedded import EmbeddedNats, EmbeddedPostgres
+from cli.home import new_secret
 from cli.ports import free_port
 
 # A test kills processes, not the machine: what was written survives that without fsync.
@@ -21,7 +22,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     """A running PostgreSQL server of this session."""
     directory = tmp_path_factory.mktemp("postgres")
     server = EmbeddedPostgres(
-        directory, free_port(), new_password(), directory / "log", TEST_SETTINGS
+        directory, free_port(), new_secret(), directory / "log", TEST_SETTINGS
     )
     server.prepare()
     server.start()
@@ -34,7 +35,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """The URL of an empty database that belongs to a role of its own; dropped afterwards."""
     name = f"test_{secrets.token_hex(8)}"
-    password = new_password()
+    password = new_secret()
     async with connected(postgres.url()) as admin:
         await make_role(admin, name, password)
         await make_database(admin, name)
@@ -47,7 +48,7 @@ async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNats]:
     """A running NATS server of this session, with JetStream."""
     directory: Path = tmp_path_factory.mktemp("nats")
-    server = EmbeddedNats(directory, free_port(), new_password(), directory / "log")
+    server = EmbeddedNats(directory, free_port(), new_secret(), directory / "log")
     server.prepare()
     server.start()
     asyncio.run(server.ready())

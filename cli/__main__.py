@@ -1,0 +1,5 @@
+"""`python -m cli` is `usageflow`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,47 @@
+"""The `usageflow` command."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.plan import PARTS, module
+
+app = typer.Typer(
+    help="UsageFlow: usage metering and billing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+HomeOption = Annotated[
+    Path, typer.Option(envvar="USAGEFLOW_HOME", help="Where data, secrets and logs are kept.")
+]
+HttpPortOption = Annotated[
+    int, typer.Option(envvar="USAGEFLOW_HTTP_PORT", min=1, max=65535, help="Port of the HTTP API.")
+]
+
+
+@app.command()
+def up(home: HomeOption = Path(".usageflow"), http_port: HttpPortOption = 8080) -> None:
+    """Run the whole stack here: PostgreSQL, NATS, every service and the gateway."""
+    from rich.console import Console
+
+    from cli.up import up as run_up
+
+    raise typer.Exit(run_up(home, http_port, Console()))
+
+
+@app.command()
+def service(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(PARTS)}.")]) -> None:
+    """Run one service, with its settings from USAGEFLOW_* environment variables."""
+    if name not in PARTS:
+        raise typer.BadParameter(f"{name!r} is not one of: {', '.join(PARTS)}")
+    os.execv(sys.executable, [sys.executable, "-m", module(name)])  # noqa: S606 - no shell wanted
+
+
+def main() -> None:
+    """Entry of the console script."""
+    app()

@@ -1,0 +1,45 @@
+"""Whether a process answers: each probe asks once and raises NotReadyError when it does not."""
+
+import asyncio
+import http.client
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cli.errors import NotReadyError
+
+PROBE_TIMEOUT_S = 2.0
+RECONNECT_MS = 50
+
+
+async def grpc_serving(address: str) -> None:
+    """grpc.health.v1.Health says SERVING for the server as a whole."""
+    options = [("grpc.min_reconnect_backoff_ms", RECONNECT_MS), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise NotReadyError(f"{error.code().name}: {error.details()}") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise NotReadyError(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+async def http_ready(address: str) -> None:
+    """GET /readyz answers 200."""
+    status = await asyncio.to_thread(http_status, address, "/readyz")
+    if status != http.HTTPStatus.OK:
+        raise NotReadyError(f"/readyz answers {status}")
+
+
+def http_status(address: str, path: str) -> int:
+    """The status of a GET; NotReadyError when there is no answer."""
+    connection = http.client.HTTPConnection(address, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise NotReadyError(str(error)) from error
+    finally:
+        connection.close()
