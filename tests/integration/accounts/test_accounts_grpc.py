@@ -1,0 +1,274 @@
+"""accounts over real gRPC, with real NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from usageflow.accounts.v1 import accounts_pb2 as pb
+from usageflow.accounts.v1 import accounts_pb2_grpc, messages_pb2
+from usageflow.common.v1 import common_pb2
+
+from services.accounts.keys import KeyBroadcast, OwnKeys
+from services.accounts.service import Accounts
+from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
+from services.accounts.settings import AccountsSettings
+from services.kit.auth import KEY_CHANGED_SUBJECT, KeyCache
+from services.kit.database import Database
+from services.kit.errors import UnauthenticatedError, from_rpc_error
+from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
+from services.kit.grpc_server import GrpcServer
+from services.kit.messaging import Messaging
+from tests.integration.accounts.conftest import PEPPER
+
+DEADLINE_S = 10.0
+
+
+class Client:
+    """Calls accounts as UsageFlow's own processes and as holders of keys."""
+
+    def __init__(self, channel: grpc.aio.Channel, settings: AccountsSettings) -> None:
+        self.channel = channel
+        self.settings = settings
+        self.public = accounts_pb2_grpc.AccountsServiceStub(channel)
+        self.internal = accounts_pb2_grpc.AccountsInternalServiceStub(channel)
+        self._internal_metadata = internal_metadata(settings.internal_token)
+
+    async def organization(self, name: str) -> str:
+        response = await self.internal.CreateOrganization(
+            pb.CreateOrganizationRequest(name=name),
+            timeout=DEADLINE_S,
+            metadata=self._internal_metadata,
+        )
+        return response.organization.id
+
+    async def issue(
+        self,
+        organization_id: str,
+        *scopes: pb.Scope.ValueType,
+        mode: common_pb2.Mode.ValueType = common_pb2.MODE_TEST,
+    ) -> pb.IssueApiKeyResponse:
+        return await self.internal.IssueApiKey(
+            pb.IssueApiKeyRequest(organization_id=organization_id, mode=mode, scopes=scopes),
+            timeout=DEADLINE_S,
+            metadata=self._internal_metadata,
+        )
+
+    async def resolve(self, secret: str) -> pb.Principal:
+        response = await self.internal.ResolveApiKey(
+            pb.ResolveApiKeyRequest(secret=secret),
+            timeout=DEADLINE_S,
+            metadata=self._internal_metadata,
+        )
+        return response.principal
+
+
+@pytest.fixture
+def settings(database_url: str, nats_url: str) -> AccountsSettings:
+    """Settings of one accounts process."""
+    return AccountsSettings(
+        database_url=database_url,
+        nats_url=nats_url,
+        internal_token="t" * 32,
+        key_pepper=PEPPER.decode(),
+    )
+
+
+@pytest.fixture
+async def messaging(nats_url: str) -> AsyncIterator[Messaging]:
+    """A connection to NATS."""
+    messaging = await Messaging.connect(nats_url, "test")
+    yield messaging
+    await messaging.close()
+
+
+@pytest.fixture
+async def client(
+    database: Database, messaging: Messaging, settings: AccountsSettings
+) -> AsyncIterator[Client]:
+    """A client of a running accounts."""
+    accounts = Accounts(database, PEPPER, KeyBroadcast(messaging))
+    server = GrpcServer(settings, OwnKeys(accounts))
+    server.add(
+        accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
+        AccountsServicer(accounts),
+        "usageflow.accounts.v1.AccountsService",
+    )
+    server.add(
+        accounts_pb2_grpc.add_AccountsInternalServiceServicer_to_server,
+        AccountsInternalServicer(accounts),
+        "usageflow.accounts.v1.AccountsInternalService",
+    )
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Client(channel, settings)
+    await server.stop()
+
+
+async def test_an_issued_key_resolves_and_names_its_organization(client: Client) -> None:
+    organization_id = await client.organization("Acme")
+    issued = await client.issue(organization_id, pb.SCOPE_ADMIN, pb.SCOPE_TRACK)
+    principal = await client.resolve(issued.secret)
+    assert principal == pb.Principal(
+        key_id=issued.api_key.id,
+        organization_id=organization_id,
+        mode=common_pb2.MODE_TEST,
+        scopes=[pb.SCOPE_TRACK, pb.SCOPE_ADMIN],
+    )
+    response = await client.public.GetOrganization(
+        pb.GetOrganizationRequest(),
+        timeout=DEADLINE_S,
+        metadata=api_key_metadata(issued.secret),
+    )
+    assert (response.organization.id, response.organization.name) == (organization_id, "Acme")
+
+
+async def test_a_key_makes_lists_and_revokes_keys_of_its_own_mode(client: Client) -> None:
+    organization_id = await client.organization("Acme")
+    admin = await client.issue(organization_id, pb.SCOPE_ADMIN, mode=common_pb2.MODE_LIVE)
+    metadata = api_key_metadata(admin.secret)
+    made = await client.public.CreateApiKey(
+        pb.CreateApiKeyRequest(name="server", scopes=[pb.SCOPE_TRACK]),
+        timeout=DEADLINE_S,
+        metadata=metadata,
+    )
+    assert made.secret.startswith("uf_live_")
+    assert made.api_key.prefix == made.secret[:12]
+    listed = await client.public.ListApiKeys(
+        pb.ListApiKeysRequest(), timeout=DEADLINE_S, metadata=metadata
+    )
+    assert [key.id for key in listed.api_keys] == [made.api_key.id, admin.api_key.id]
+    assert made.secret[12:].encode() not in listed.SerializeToString()
+    revoked = await client.public.RevokeApiKey(
+        pb.RevokeApiKeyRequest(key_id=made.api_key.id), timeout=DEADLINE_S, metadata=metadata
+    )
+    assert revoked.api_key.HasField("revoke_time")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.resolve(made.secret)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert refused.value.details() == "Invalid API key"
+    assert from_rpc_error(refused.value).reason == "invalid_api_key"
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message"),
+    [
+        ("CreateApiKey", pb.CreateApiKeyRequest(scopes=[pb.SCOPE_TRACK])),
+        ("ListApiKeys", pb.ListApiKeysRequest()),
+        ("RevokeApiKey", pb.RevokeApiKeyRequest(key_id="key_" + "0" * 32)),
+    ],
+)
+async def test_managing_keys_takes_the_scope_admin(
+    client: Client,
+    method: str,
+    request_message: pb.CreateApiKeyRequest | pb.ListApiKeysRequest | pb.RevokeApiKeyRequest,
+) -> None:
+    organization_id = await client.organization("Acme")
+    key = await client.issue(organization_id, pb.SCOPE_TRACK, pb.SCOPE_READ)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await getattr(client.public, method)(
+            request_message, timeout=DEADLINE_S, metadata=api_key_metadata(key.secret)
+        )
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_another_organization_s_key_is_not_found(client: Client) -> None:
+    acme = await client.issue(await client.organization("Acme"), pb.SCOPE_ADMIN)
+    other = await client.issue(await client.organization("Other"), pb.SCOPE_ADMIN)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.public.RevokeApiKey(
+            pb.RevokeApiKeyRequest(key_id=acme.api_key.id),
+            timeout=DEADLINE_S,
+            metadata=api_key_metadata(other.secret),
+        )
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    listed = await client.public.ListApiKeys(
+        pb.ListApiKeysRequest(), timeout=DEADLINE_S, metadata=api_key_metadata(other.secret)
+    )
+    assert [key.id for key in listed.api_keys] == [other.api_key.id]
+
+
+async def test_the_internal_service_takes_the_internal_token_only(client: Client) -> None:
+    issued = await client.issue(await client.organization("Acme"), pb.SCOPE_ADMIN)
+    for metadata in (None, api_key_metadata(issued.secret)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.internal.ResolveApiKey(
+                pb.ResolveApiKeyRequest(secret=issued.secret),
+                timeout=DEADLINE_S,
+                metadata=metadata,
+            )
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("request_message", "fields"),
+    [
+        (pb.IssueApiKeyRequest(scopes=[pb.SCOPE_READ]), {"mode"}),
+        (pb.IssueApiKeyRequest(mode=common_pb2.MODE_LIVE), {"scopes"}),
+        (
+            pb.IssueApiKeyRequest(mode=common_pb2.MODE_LIVE, scopes=[pb.SCOPE_UNSPECIFIED]),
+            {"scopes"},
+        ),
+        (
+            pb.IssueApiKeyRequest(
+                mode=common_pb2.MODE_LIVE,
+                scopes=[pb.SCOPE_READ],
+                expire_time=Timestamp(seconds=2**60),
+            ),
+            {"expiresAt"},
+        ),
+    ],
+)
+async def test_a_wrong_request_names_its_fields(
+    client: Client, request_message: pb.IssueApiKeyRequest, fields: set[str]
+) -> None:
+    request_message.organization_id = await client.organization("Acme")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.internal.IssueApiKey(
+            request_message,
+            timeout=DEADLINE_S,
+            metadata=internal_metadata(client.settings.internal_token),
+        )
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert {problem.field for problem in from_rpc_error(refused.value).problems} == fields
+
+
+async def test_a_revoked_key_is_forgotten_by_other_processes_within_a_second(
+    client: Client, messaging: Messaging, nats_url: str
+) -> None:
+    organization_id = await client.organization("Acme")
+    admin = await client.issue(organization_id, pb.SCOPE_ADMIN)
+    key = await client.issue(organization_id, pb.SCOPE_TRACK)
+    elsewhere = await Messaging.connect(nats_url, "elsewhere")
+    cache = KeyCache(client.channel, client.settings.internal_token, elsewhere)
+    await cache.start()
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+    await elsewhere.on_broadcast(KEY_CHANGED_SUBJECT, told.put)
+    await elsewhere.client.flush()
+    await cache.resolve(key.secret)
+    assert cache.cached(key.secret) is not None
+    await client.public.RevokeApiKey(
+        pb.RevokeApiKeyRequest(key_id=key.api_key.id),
+        timeout=DEADLINE_S,
+        metadata=api_key_metadata(admin.secret),
+    )
+    change = messages_pb2.ApiKeyChanged.FromString(await asyncio.wait_for(told.get(), 1))
+    assert change.key_id == key.api_key.id
+    assert cache.cached(key.secret) is None
+    with pytest.raises(UnauthenticatedError):
+        await cache.resolve(key.secret)
+    await elsewhere.close()
+
+
+async def test_a_key_is_revoked_while_nats_is_away(client: Client, messaging: Messaging) -> None:
+    admin = await client.issue(await client.organization("Acme"), pb.SCOPE_ADMIN)
+    await messaging.close()
+    await client.public.RevokeApiKey(
+        pb.RevokeApiKeyRequest(key_id=admin.api_key.id),
+        timeout=DEADLINE_S,
+        metadata=api_key_metadata(admin.secret),
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.resolve(admin.secret)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
