@@ -3,7 +3,8 @@
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ from cli.files import private_directory, read_json, write_json
 
 SERVICES = ("accounts", "ingest", "aggregator", "invoicer", "notifier")
 SECRET_BYTES = 32
+STOPPING = "stopping"
+STOPPING_S_MAX = 30.0  # a stack stops within 25 s
+LOCK_POLL_S = 0.05
+LOCK_TEXT_BYTES = 64
 
 
 def new_secret() -> str:
@@ -33,6 +38,45 @@ class Secrets:
     )
     organization_id: str = ""
     api_key: str = ""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """flock on a file that says who holds it, and whether that one is on its way out."""
+
+    descriptor: int
+
+    def take(self, path: Path, on_wait: Callable[[], None]) -> None:
+        """Take the lock, at once or when a holder that is stopping has gone; else StackError."""
+        deadline = time.monotonic() + STOPPING_S_MAX
+        waited = False
+        while not self._try():
+            pid, _, state = os.pread(self.descriptor, LOCK_TEXT_BYTES, 0).decode().partition(" ")
+            if state != STOPPING or time.monotonic() > deadline:
+                raise StackError(
+                    f"another `usageflow up` (pid {pid}) runs in {path}: stop it, or choose"
+                    " another directory with USAGEFLOW_HOME (or --home)"
+                )
+            if not waited:
+                on_wait()
+            waited = True
+            time.sleep(LOCK_POLL_S)
+        self._write(str(os.getpid()))
+
+    def stopping(self) -> None:
+        """Tell those who want the lock that it is worth waiting for."""
+        self._write(f"{os.getpid()} {STOPPING}")
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _write(self, text: str) -> None:
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
 
 
 @dataclass(frozen=True)
@@ -62,28 +106,20 @@ class Home:
         return self.path / "ports.json"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the directory and be the only one who runs a stack in it; StackError otherwise."""
+    def locked(self, on_wait: Callable[[], None]) -> Iterator["Lock"]:
+        """Make the directory and be the only one who runs a stack in it; StackError otherwise.
+
+        `on_wait` is called before waiting for another that is stopping.
+        """
         private_directory(self.path)
         private_directory(self.logs)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = Lock(descriptor)
         try:
-            self._lock(descriptor)
-            yield
+            lock.take(self.path, on_wait)
+            yield lock
         finally:
             os.close(descriptor)
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(descriptor, 20).decode() or "unknown"
-            raise StackError(
-                f"another `usageflow up` (pid {pid}) runs in {self.path}: stop it, or choose"
-                " another directory with USAGEFLOW_HOME (or --home)"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
 
     def load_secrets(self) -> Secrets:
         """The secrets of this home; those that are missing are made and saved first."""

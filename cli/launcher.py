@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import pwd
+import signal
 import sys
 from typing import Any
 
@@ -93,6 +94,12 @@ def die_with(libc: Any, parent_pid: int, signal_number: int) -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "PR_SET_PDEATHSIG")
     if os.getppid() != parent_pid:  # it died before we asked
         sys.exit(EXIT_PARENT_GONE)
+
+
+def stop_with_parent() -> None:
+    """Get SIGTERM, as from `kill`, when the parent dies: for a command that `make` runs (Linux)."""
+    if sys.platform == "linux":
+        die_with(ctypes.CDLL(None, use_errno=True), os.getppid(), signal.SIGTERM)
 
 
 def main() -> None:

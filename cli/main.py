@@ -22,15 +22,26 @@ HomeOption = Annotated[
 HttpPortOption = Annotated[
     int, typer.Option(envvar="USAGEFLOW_HTTP_PORT", min=1, max=65535, help="Port of the HTTP API.")
 ]
+StopWithParentOption = Annotated[
+    bool, typer.Option("--stop-with-parent", hidden=True, help="Stop when the caller has died.")
+]
 
 
 @app.command()
-def up(home: HomeOption = Path(".usageflow"), http_port: HttpPortOption = 8080) -> None:
+def up(
+    home: HomeOption = Path(".usageflow"),
+    http_port: HttpPortOption = 8080,
+    stop_with_parent: StopWithParentOption = False,
+) -> None:
     """Run the whole stack here: PostgreSQL, NATS, every service and the gateway."""
+    # Imported here so that the other commands need not wait for it.
     from rich.console import Console
 
+    from cli.launcher import stop_with_parent as watch_parent
     from cli.up import up as run_up
 
+    if stop_with_parent:
+        watch_parent()
     raise typer.Exit(run_up(home, http_port, Console()))
 
 

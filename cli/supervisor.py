@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cli.children import KILL_WAIT_S, Child, log_tail
-from cli.errors import NotReadyError, PartFailedError, StackError
+from cli.errors import NotReadyError, PartFailedError
 
 QUICK_DEATH_S = 3.0  # a process that lived longer than this is restarted at once
 RESTART_DELAY_S = 0.1  # before the second quick restart; doubles with each
@@ -122,9 +122,10 @@ class Keeper:
             if self.part.prepare is not None:
                 await asyncio.to_thread(self.part.prepare)
             child = self.part.start()
-        except (OSError, StackError) as error:
+        except Exception as error:
             if self.child is None:
                 raise
+            # Whatever it is (a full disk, no more processes), the next attempt may succeed.
             return f"could not be started: {error}"
         self.child = child
         self._on_change(self, "started")

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from cli.connection import Connection
 from cli.errors import StackError
-from cli.home import Home
+from cli.home import Home, Lock
 from cli.running import Stack
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,16 +20,20 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def up(home: Path, http_port: int, console: Console) -> int:
     """Run until a signal; the exit code: 0 after an orderly stop, 1 when it could not start."""
     stack_home = Home(home.resolve())
+
+    def on_wait() -> None:
+        console.print("waiting for the one that is stopping in this directory")
+
     try:
-        with stack_home.locked():
-            asyncio.run(run(stack_home, http_port, console))
+        with stack_home.locked(on_wait) as lock:
+            asyncio.run(run(stack_home, http_port, console, lock))
     except StackError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
     return 0
 
 
-async def run(home: Home, http_port: int, console: Console) -> None:
+async def run(home: Home, http_port: int, console: Console, lock: Lock) -> None:
     """Start, show how to use it, wait for a signal, stop; a second signal stops at once."""
     stack = Stack(home, http_port, lambda part, what: show(console, part, what))
     stopping = asyncio.Event()
@@ -37,7 +41,10 @@ async def run(home: Home, http_port: int, console: Console) -> None:
     def on_signal() -> None:
         if stopping.is_set():
             stack.kill()
+            return
         stopping.set()
+        lock.stopping()
+        console.print("stopping (Ctrl-C again stops at once; the data stays)")
 
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -45,7 +52,6 @@ async def run(home: Home, http_port: int, console: Console) -> None:
     try:
         await start(stack, stopping, console)
         await stopping.wait()
-        console.print("stopping (Ctrl-C again stops at once; the data stays)")
     finally:
         stopping.set()
         await stack.stop()
