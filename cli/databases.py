@@ -30,9 +30,9 @@ connect: Any = asyncpg.connect
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Any]:
+async def connected(url: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> AsyncIterator[Any]:
     """An asyncpg.Connection that is closed at the end; raises what asyncpg.connect() raises."""
-    connection = await connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=STATEMENT_TIMEOUT_S)
+    connection = await connect(url, timeout=timeout_s, command_timeout=STATEMENT_TIMEOUT_S)
     try:
         yield connection
     finally:

@@ -33,7 +33,7 @@ from cli.unprivileged import closed_directory, run_as, unprivileged_user
 
 READY_S = 60.0  # recovery after a crash replays at most max_wal_size
 READY_POLL_S = 0.02
-CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 2.0
 INITDB_TIMEOUT_S = 120.0
 POSTGRES_STOP_S = 5.0
 NATS_STOP_S = 3.0
@@ -108,7 +108,7 @@ class EmbeddedPostgres:
     async def probe(self) -> None:
         """Log in once; NotReadyError when that fails, StackError when it never will succeed."""
         try:
-            async with connected(self.url()):
+            async with connected(self.url(), timeout_s=PROBE_TIMEOUT_S):
                 pass
         except InvalidPasswordError as error:
             raise StackError(f"PostgreSQL in {self.data} has another password: {error}") from error
@@ -233,11 +233,11 @@ class EmbeddedNats:
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=READY_POLL_S,
-                connect_timeout=CONNECT_TIMEOUT_S,
+                connect_timeout=PROBE_TIMEOUT_S,
                 error_cb=ignore_error,
             )
             try:
-                await connection.jetstream(timeout=CONNECT_TIMEOUT_S).account_info()
+                await connection.jetstream(timeout=PROBE_TIMEOUT_S).account_info()
             finally:
                 await connection.close()
         except (OSError, nats.errors.Error) as error:
@@ -289,7 +289,7 @@ def wal_compression() -> str:
         [postgres_program("pg_config"), "--configure"],
         capture_output=True,
         text=True,
-        timeout=CONNECT_TIMEOUT_S,
+        timeout=PROBE_TIMEOUT_S,
         check=False,
     ).stdout
     return "lz4" if "--with-lz4" in options else "pglz"
