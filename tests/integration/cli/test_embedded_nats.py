@@ -9,7 +9,7 @@ from pathlib import Path
 import nats
 import psutil
 import pytest
-from nats.aio.client import Client as NATS
+from nats.aio.client import Client
 
 from cli.embedded import EmbeddedNats
 from cli.home import new_secret
@@ -40,7 +40,7 @@ def pid_of(server: EmbeddedNats) -> int:
     return server.child.pid
 
 
-async def connect(url: str) -> NATS:
+async def connect(url: str) -> Client:
     """A connection, refused at once or never."""
     return await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=0)
 
