@@ -46,6 +46,23 @@ def up(
 
 
 @app.command()
+def demo(
+    home: HomeOption = Path(".usageflow"),
+    http_port: Annotated[
+        int | None, typer.Option(envvar="USAGEFLOW_HTTP_PORT", min=1, max=65535)
+    ] = None,
+    stop_with_parent: StopWithParentOption = False,
+) -> None:
+    """Run a new stack in HOME/demo, play the whole billing flow on it, and check every figure."""
+    from cli.launcher import stop_with_parent as watch_parent
+    from cli.play import play
+
+    if stop_with_parent:
+        watch_parent()
+    raise typer.Exit(play(home / "demo", http_port))
+
+
+@app.command()
 def service(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(PARTS)}.")]) -> None:
     """Run one service, with its settings from USAGEFLOW_* environment variables."""
     if name not in PARTS:
