@@ -1,0 +1,1 @@
+"""Exact usage for any customer, metric and window; see README.md here."""

@@ -1,0 +1,35 @@
+"""How buckets become one figure: a small pure module for each kind of aggregation.
+
+PARTS names the columns of a Tally that a kind needs; SQL reads no others. Every part can be
+combined in any order and any grouping (sums, extremes, the last by time and event id), so the
+figure does not depend on how events were cut into batches, buckets and series.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Protocol
+
+from services.aggregator.aggregations import average, count, latest, maximum, minimum
+from services.aggregator.aggregations import sum as sum_
+from services.aggregator.aggregations.tally import Part, Tally
+
+
+class Kind(Protocol):
+    """What a module of this package has."""
+
+    PARTS: tuple[Part, ...]
+
+    def figure(self, tally: Tally) -> Decimal:
+        """The figure of the tally; exact, for AVG see there."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "SUM": sum_,
+    "COUNT": count,
+    "MAX": maximum,
+    "MIN": minimum,
+    "AVG": average,
+    "LATEST": latest,
+}
+
+__all__ = ["KINDS", "Kind", "Part", "Tally"]

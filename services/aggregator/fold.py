@@ -1,0 +1,146 @@
+"""Folds events into buckets, in memory. Pure; the hot path of aggregator.
+
+It works on the messages as they are, one pass, a dictionary look-up and one exact addition an
+event. Folding any partition of the same events in any order gives buckets that combine to the
+same figures.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from typing import NamedTuple
+
+from usageflow.events.v1.events_pb2 import EventBatch, TenantEvents
+
+from services.aggregator import dimensions
+from services.aggregator.domain import QUARTER_US
+from services.kit.auth import MODE_NAMES
+from services.kit.database import TenantKey
+from services.kit.money import EXACT
+
+SERIES_KEY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What the fold has to know of a metric."""
+
+    metric_id: int
+    dimensions: tuple[str, ...]
+
+
+# By organization and mode, then by metric key.
+Definitions = Mapping[TenantKey, Mapping[str, Definition]]
+
+# Metric id, customer ("" for none), dimension values in the order of the definition, and the
+# number of the quarter of an hour since 1970.
+Cell = tuple[int, str, tuple[str, ...], int]
+
+
+class Bucket:
+    """The usage of a cell: mutable, because it is added to for every event."""
+
+    __slots__ = (
+        "amount_max",
+        "amount_min",
+        "amount_sum",
+        "event_count",
+        "latest_event_id",
+        "latest_time_us",
+        "latest_value",
+    )
+
+    def __init__(self, amount: Decimal, time_us: int, event_id: bytes) -> None:
+        self.event_count = 1
+        self.amount_sum = self.amount_min = self.amount_max = self.latest_value = amount
+        self.latest_time_us = time_us
+        self.latest_event_id = event_id
+
+    def add(self, amount: Decimal, time_us: int, event_id: bytes) -> None:
+        """Count one more event."""
+        self.event_count += 1
+        self.amount_sum += amount
+        if amount < self.amount_min:
+            self.amount_min = amount
+        elif amount > self.amount_max:
+            self.amount_max = amount
+        if time_us >= self.latest_time_us and (
+            time_us > self.latest_time_us or event_id > self.latest_event_id
+        ):
+            self.latest_time_us = time_us
+            self.latest_event_id = event_id
+            self.latest_value = amount
+
+
+Cells = dict[Cell, Bucket]
+
+
+def tenant_of(tenant: TenantEvents) -> TenantKey:
+    """Whose events they are. KeyError: a mode that no sender has."""
+    return TenantKey(tenant.organization_id, MODE_NAMES[tenant.mode])
+
+
+def metrics_of(batch: EventBatch) -> dict[TenantKey, set[str]]:
+    """The metric keys that a batch's events name."""
+    named: dict[TenantKey, set[str]] = {}
+    for tenant in batch.tenants:
+        keys = named.setdefault(tenant_of(tenant), set())
+        keys.update([event.metric for event in tenant.events])
+    return named
+
+
+def fold(cells: Cells, batch: EventBatch, definitions: Definitions) -> None:
+    """Add a batch's events to `cells`. Sums are exact: 60 digits, or decimal.Inexact."""
+    with localcontext(EXACT):
+        for tenant in batch.tenants:
+            _fold_tenant(cells, tenant, definitions[tenant_of(tenant)])
+
+
+def _fold_tenant(cells: Cells, tenant: TenantEvents, definitions: Mapping[str, Definition]) -> None:
+    known = {
+        key: (definition.metric_id, dimensions.reader(definition.dimensions))
+        for key, definition in definitions.items()
+    }
+    for event in tenant.events:
+        metric_id, read = known[event.metric]
+        values = read(event.metadata_json) if read else ()
+        time_us = event.time_unix_micros
+        amount = Decimal(event.amount)
+        cell = (metric_id, event.customer_id, values, time_us // QUARTER_US)
+        bucket = cells.get(cell)
+        if bucket is None:
+            cells[cell] = Bucket(amount, time_us, event.event_id)
+        else:
+            bucket.add(amount, time_us, event.event_id)
+
+
+class Series(NamedTuple):
+    """What is counted apart. `dimensions_json` is canonical (dimensions.canonical)."""
+
+    metric_id: int
+    customer_id: str
+    dimensions_json: str
+
+    def key(self) -> bytes:
+        """16 bytes that stand for customer and dimensions under the metric.
+
+        A hash (BLAKE2b) because values are too long for an index. A customer has no control
+        characters, so NUL cannot be part of one and no two series have the same input.
+        """
+        content = f"{self.customer_id}\0{self.dimensions_json}".encode()
+        return hashlib.blake2b(content, digest_size=SERIES_KEY_BYTES).digest()
+
+
+def series_of(cells: Cells, names: Mapping[int, tuple[str, ...]]) -> dict[Cell, Series]:
+    """The series of every cell; `names` are the dimensions of each metric id."""
+    made: dict[tuple[int, str, tuple[str, ...]], Series] = {}
+    found: dict[Cell, Series] = {}
+    for cell in cells:
+        metric_id, customer_id, values, _quarter = cell
+        series = made.get(cell[:3])
+        if series is None:
+            text = dimensions.canonical(names[metric_id], values)
+            series = made[cell[:3]] = Series(metric_id, customer_id, text)
+        found[cell] = series
+    return found

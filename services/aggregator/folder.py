@@ -1,0 +1,241 @@
+"""Applies batches of events to the buckets, each batch once.
+
+One transaction takes the batches that are new, folds them in memory and adds the result to the
+buckets; only after its commit are the messages acknowledged. Killed anywhere before the commit,
+nothing is counted and the batches come again; killed after it, they come again and are known.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
+from prometheus_client import Counter, Histogram
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from usageflow.events.v1.events_pb2 import EventBatch
+
+from services.aggregator import repository
+from services.aggregator.fold import Cells, Definition, Series, fold, metrics_of, series_of
+from services.aggregator.remembered import RememberedDefinitions, RememberedSeries
+from services.aggregator.repository import MetricKey
+from services.kit import clock
+from services.kit.database import Database, TenantKey
+from services.kit.outbox import OutboxRelay
+
+log = structlog.get_logger()
+
+# Messages taken at a time, and events folded in a transaction: bounds of memory and of the time
+# that rows stay locked.
+MESSAGES_MAX = 64
+EVENTS_MAX = 20_000
+ATTEMPTS_MAX = 4
+# deadlock_detected, serialization_failure: the same again will do.
+_REPEATABLE_STATES = ("40P01", "40001")
+
+_EVENTS = Counter("usageflow_events_folded", "Events counted in buckets")
+_BATCHES = Counter("usageflow_batches_received", "Batches of events received", ["outcome"])
+_SECONDS = Histogram("usageflow_fold_seconds", "Time of a transaction that folds batches")
+
+
+@dataclass(slots=True)
+class _Applied:
+    """What a transaction has done and learned; remembered only after its commit."""
+
+    definition_version: int
+    new: list[EventBatch]
+    refused: list[EventBatch]
+    definitions: dict[MetricKey, Definition] = field(default_factory=dict)
+    series_ids: dict[Series, int] = field(default_factory=dict)
+    customers_told: bool = False
+
+
+class Folder:
+    """Handles the messages of the stream of event batches."""
+
+    def __init__(
+        self, database: Database, relay: OutboxRelay, *, pause_after_commit_s: float = 0.0
+    ) -> None:
+        self._database = database
+        self._relay = relay
+        self._pause_after_commit_s = pause_after_commit_s
+        self._definitions = RememberedDefinitions()
+        self._series = RememberedSeries()
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Apply the batches in the messages; when it returns, all may be acknowledged."""
+        await self.apply([batch for message in messages for batch in _decoded(message.data)])
+        if self._pause_after_commit_s:
+            await asyncio.sleep(self._pause_after_commit_s)
+
+    async def apply(self, batches: Iterable[EventBatch]) -> None:
+        """Count the events of those batches that were not counted before."""
+        for group in _groups(batches):
+            with _SECONDS.time():
+                applied = await self._apply_group(group)
+            self._remember(applied, len(group))
+
+    async def _apply_group(self, group: Sequence[EventBatch]) -> _Applied:
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                async with self._database.transaction() as connection:
+                    return await self._apply_in(connection, group)
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", "")
+                if state not in _REPEATABLE_STATES or attempt == ATTEMPTS_MAX:
+                    raise
+                log.info("fold_repeated", attempt=attempt, sqlstate=state)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _apply_in(self, connection: AsyncConnection, group: Sequence[EventBatch]) -> _Applied:
+        applied = await _take(connection, group)
+        if not applied.new:
+            return applied
+        applied.definitions = await self._find_definitions(connection, applied)
+        definitions = _by_tenant(applied.definitions)
+        cells: Cells = {}
+        for batch in applied.new:
+            fold(cells, batch, definitions)
+            # A long fold lets others have their turn.
+            await asyncio.sleep(0)
+        found = series_of(
+            cells, {known.metric_id: known.dimensions for known in applied.definitions.values()}
+        )
+        applied.series_ids = await self._find_series(connection, applied, set(found.values()))
+        folded = (
+            (applied.series_ids[series], cell[3], cells[cell]) for cell, series in found.items()
+        )
+        await repository.add_to_buckets(connection, sorted(folded, key=lambda entry: entry[:2]))
+        return applied
+
+    async def _find_definitions(
+        self, connection: AsyncConnection, applied: _Applied
+    ) -> dict[MetricKey, Definition]:
+        """The definitions of all metrics that the new batches name."""
+        named = {
+            MetricKey(*tenant, key)
+            for batch in applied.new
+            for tenant, keys in metrics_of(batch).items()
+            for key in keys
+        }
+        known = self._definitions.find(applied.definition_version, named)
+        if missing := named - known.keys():
+            known |= await repository.find_definitions(connection, missing)
+        if unknown := named - known.keys():
+            await repository.define_by_event(connection, unknown, clock.now())
+            known |= await repository.find_definitions(connection, unknown)
+        return known
+
+    async def _find_series(
+        self, connection: AsyncConnection, applied: _Applied, wanted: set[Series]
+    ) -> dict[Series, int]:
+        """The ids of all series; those that are new are stored, and so are their customers."""
+        ids = self._series.find(wanted)
+        if missing := wanted - ids.keys():
+            ids |= await repository.find_series(connection, missing)
+        new = sorted(wanted - ids.keys(), key=lambda series: (series.metric_id, series.key()))
+        if new:
+            ids |= await repository.insert_series(connection, new)
+        if waited_for := wanted - ids.keys():
+            ids |= await repository.find_series(connection, waited_for)
+        tenants = {known.metric_id: key for key, known in applied.definitions.items()}
+        named = {
+            (TenantKey(*tenants[series.metric_id][:2]), series.customer_id)
+            for series in new
+            if series.customer_id
+        }
+        if named:
+            # A series that existed has told of its customer when it was stored.
+            for tenant, customer_ids in (
+                await repository.insert_customers(connection, named)
+            ).items():
+                await repository.tell_customers_seen(connection, tenant, customer_ids)
+                applied.customers_told = True
+        return ids
+
+    def _remember(self, applied: _Applied, received: int) -> None:
+        """The transaction is committed: what it has read and written can be relied on."""
+        self._definitions.remember(applied.definition_version, applied.definitions)
+        self._series.remember(applied.series_ids)
+        if applied.customers_told:
+            self._relay.wake()
+        new, refused = len(applied.new), len(applied.refused)
+        _BATCHES.labels("applied").inc(new)
+        _BATCHES.labels("refused").inc(refused)
+        _BATCHES.labels("known").inc(received - new - refused)
+        _EVENTS.inc(sum(_events_in(batch) for batch in applied.new))
+
+
+async def _take(connection: AsyncConnection, group: Sequence[EventBatch]) -> _Applied:
+    """Record the batches in the inbox and tell which of them are to be applied.
+
+    The state is read after the inbox was written: a batch that pruning has just removed from the
+    inbox lies before the horizon that is seen then.
+    """
+    by_id = {batch.batch_id: batch for batch in group}
+    accept_times = {batch_id: _accept_time(batch) for batch_id, batch in by_id.items()}
+    taken = await repository.take_new_batches(connection, accept_times)
+    state = await repository.read_fold_state(connection)
+    refused = _before_horizon(accept_times, taken, state.inbox_horizon)
+    if refused:
+        # Nobody can tell any more whether it was applied, so it is not. If it was not, ingest
+        # has no confirmation, its watermark waits, and no invoice is made without it.
+        log.error("batches_before_horizon", batch_ids=sorted(refused))
+        await repository.untake_batches(connection, refused)
+    return _Applied(
+        definition_version=state.definition_version,
+        new=[by_id[batch_id] for batch_id in taken - refused],
+        refused=[by_id[batch_id] for batch_id in refused],
+    )
+
+
+def _before_horizon(
+    accept_times: dict[str, datetime], taken: set[str], horizon: datetime | None
+) -> set[str]:
+    if horizon is None:
+        return set()
+    return {batch_id for batch_id in taken if accept_times[batch_id] < horizon}
+
+
+def _accept_time(batch: EventBatch) -> datetime:
+    return batch.accept_time.ToDatetime(tzinfo=UTC)
+
+
+def _decoded(payload: bytes) -> Iterator[EventBatch]:
+    try:
+        yield EventBatch.FromString(payload)
+    except DecodeError:
+        # Not what ingest has sent: it holds the batch and sends it again.
+        log.error("batch_unreadable", payload_bytes=len(payload))  # noqa: TRY400
+
+
+def _groups(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
+    """Cut batches into groups of at most EVENTS_MAX events; a larger batch stands alone."""
+    group: list[EventBatch] = []
+    events = 0
+    for batch in batches:
+        size = _events_in(batch)
+        if group and events + size > EVENTS_MAX:
+            yield group
+            group, events = [], 0
+        group.append(batch)
+        events += size
+    if group:
+        yield group
+
+
+def _events_in(batch: EventBatch) -> int:
+    return sum(len(tenant.events) for tenant in batch.tenants)
+
+
+def _by_tenant(
+    definitions: dict[MetricKey, Definition],
+) -> dict[TenantKey, dict[str, Definition]]:
+    nested: dict[TenantKey, dict[str, Definition]] = {}
+    for key, definition in definitions.items():
+        tenant = TenantKey(key.organization_id, key.mode)
+        nested.setdefault(tenant, {})[key.key] = definition
+    return nested

@@ -1,0 +1,65 @@
+"""What the fold remembers between transactions, bounded. Only what was committed gets in here."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.aggregator.fold import Definition, Series
+from services.aggregator.repository import MetricKey
+
+# About 40 MB and 5 MB.
+SERIES_MAX = 100_000
+DEFINITIONS_MAX = 10_000
+
+
+class RememberedDefinitions:
+    """Definitions of metrics, valid for one version of them all.
+
+    The fold reads the version in its transaction, so what it folds after CreateMetric has answered
+    is folded by the new definition, in every replica.
+    """
+
+    def __init__(self, entries_max: int = DEFINITIONS_MAX) -> None:
+        self._entries_max = entries_max
+        self._version = 0
+        self._known: dict[MetricKey, Definition] = {}
+
+    def find(self, version: int, keys: Iterable[MetricKey]) -> dict[MetricKey, Definition]:
+        """Those that are known as of `version`."""
+        if version != self._version:
+            return {}
+        return {key: self._known[key] for key in keys if key in self._known}
+
+    def remember(self, version: int, definitions: Mapping[MetricKey, Definition]) -> None:
+        """Keep what a committed transaction that saw `version` has found."""
+        if version < self._version:
+            return
+        if version > self._version:
+            self._known.clear()
+            self._version = version
+        self._known.update(definitions)
+        _forget_oldest(self._known, self._entries_max)
+
+
+class RememberedSeries:
+    """Ids of series, which never change."""
+
+    def __init__(self, entries_max: int = SERIES_MAX) -> None:
+        self._entries_max = entries_max
+        self._ids: dict[Series, int] = {}
+
+    def find(self, wanted: Iterable[Series]) -> dict[Series, int]:
+        """Those that are known."""
+        ids = self._ids
+        return {series: ids[series] for series in wanted if series in ids}
+
+    def remember(self, series_ids: Mapping[Series, int]) -> None:
+        """Keep what a committed transaction has found or stored."""
+        self._ids.update(series_ids)
+        _forget_oldest(self._ids, self._entries_max)
+
+
+def _forget_oldest(entries: dict[Any, Any], entries_max: int) -> None:
+    """A dict keeps the order in which its keys came in."""
+    for key in list(itertools.islice(entries, max(len(entries) - entries_max, 0))):
+        del entries[key]

@@ -1,0 +1,67 @@
+"""The instant up to which everything that ingest accepted has been counted here."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Protocol
+
+import grpc
+from pydantic import SecretStr
+from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+
+from services.kit.errors import from_rpc_error
+from services.kit.grpc_client import internal_metadata
+
+ASK_TIMEOUT_S = 1.0
+
+
+class WatermarkSource(Protocol):
+    """Who knows the watermark. What was once said stays true: batches are never un-counted."""
+
+    @property
+    def last(self) -> datetime | None:
+        """The newest that was told; None: none yet."""
+
+    async def ask(self) -> datetime:
+        """The watermark as of now. UnavailableError."""
+
+
+class IngestWatermark:
+    """Asks ingest. Callers that come while a call is running share its answer."""
+
+    def __init__(self, channel: grpc.aio.Channel, internal_token: SecretStr) -> None:
+        self._ingest = ingest_pb2_grpc.IngestInternalServiceStub(channel)
+        self._token = internal_token
+        self._running: asyncio.Task[datetime] | None = None
+        self._last: datetime | None = None
+
+    @property
+    def last(self) -> datetime | None:
+        """The newest that ingest told; None: none yet."""
+        return self._last
+
+    async def ask(self) -> datetime:
+        """The watermark as of now, or of a call that was running. UnavailableError."""
+        if self._running is None:
+            self._running = asyncio.create_task(self._call())
+            self._running.add_done_callback(self._done)
+        return await asyncio.shield(self._running)
+
+    def _done(self, task: asyncio.Task[datetime]) -> None:
+        self._running = None
+        if not task.cancelled():
+            # Whoever still waits gets it too; nobody may be left who does.
+            task.exception()
+
+    async def _call(self) -> datetime:
+        try:
+            response = await self._ingest.GetWatermark(
+                ingest_pb2.GetWatermarkRequest(),
+                timeout=ASK_TIMEOUT_S,
+                metadata=internal_metadata(self._token),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        told = response.watermark.ToDatetime(tzinfo=UTC)
+        # Replicas of ingest may be a little apart: the newest is as true as the others.
+        self._last = told if self._last is None else max(told, self._last)
+        return self._last
