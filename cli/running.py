@@ -27,7 +27,7 @@ from cli.plan import (
 from cli.ports import Ports, is_free
 from cli.probes import grpc_serving, http_ready
 from cli.servers import Servers, plan_servers
-from cli.supervisor import Keeper, Part
+from cli.supervisor import STARTED, Keeper, Part
 
 # The parts stop by themselves within SHUTDOWN_S; a little more until they are killed.
 PART_STOP_S = SHUTDOWN_S + 0.5
@@ -174,7 +174,7 @@ class Stack:
     def _changed(self, keeper: Keeper, what: str) -> None:
         """A process was started, or ended although nobody wanted it to."""
         if keeper.deaths:
-            self._report(keeper.part.name, what)
+            self._report(keeper.part.name, "started again" if what == STARTED else what)
         self._write_pids()
 
     def _write_pids(self) -> None:

@@ -17,6 +17,8 @@ START_DEATHS_MAX = 3  # deaths while starting until we give up
 READY_S = 60.0
 READY_POLL_S = 0.05
 
+STARTED = "started"  # what on_change is told of a start
+
 
 def restart_delay_s(quick_deaths: int) -> float:
     """Seconds to wait after so many quick deaths in a row: 0, 0, 0.1, 0.2, 0.4, .. 5."""
@@ -128,7 +130,7 @@ class Keeper:
             # Whatever it is (a full disk, no more processes), the next attempt may succeed.
             return f"could not be started: {error}"
         self.child = child
-        self._on_change(self, "started")
+        self._on_change(self, STARTED)
         return ended(await child.exited())
 
     def _raise_failure(self) -> None:

@@ -1,0 +1,272 @@
+"""`usageflow up` with everything real: what it tells, keeps running, keeps, and leaves behind."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from cli.connection import Connection, read_connection
+from cli.home import SERVICES, Home
+from cli.plan import PARTS
+from cli.ports import free_port, is_free
+from cli.stack import ROOT, running_stack, start_stack, wait_for_stack
+
+EVERYTHING = ("postgres", "nats", *PARTS)
+WAIT_S = 30
+POLL_S = 0.02
+RESTART_S_MAX = 2.0
+
+
+def track(connection: Connection, key: str, http_url: str = "") -> tuple[int, bool]:
+    """Send one event: the status, and whether it was there already."""
+    address = urlsplit(http_url or connection.http).netloc
+    client = http.client.HTTPConnection(address, timeout=WAIT_S)
+    body = json.dumps({"metric": "API_CALL", "amount": 1, "customerId": "user_123"})
+    headers = {"x-usageflow-api-key": connection.api_key, "Idempotency-Key": key}
+    try:
+        client.request("POST", "/api/track", body, {**headers, "Content-Type": "application/json"})
+        answer = client.getresponse()
+        answer.read()
+    finally:
+        client.close()
+    return answer.status, answer.headers.get("Idempotent-Replayed") == "true"
+
+
+def track_until_stored(connection: Connection, key: str) -> None:
+    """Send one event as a patient client does, for at most WAIT_S seconds."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            status, _ = track(connection, key)
+        except OSError as error:
+            status, problem = 0, str(error)
+        else:
+            problem = str(status)
+        if status == 200:
+            return
+        assert time.monotonic() < deadline, problem
+        time.sleep(POLL_S)
+
+
+def processes(connection: Connection) -> list[psutil.Process]:
+    """Every process of a running stack, the supervisor too."""
+    return [psutil.Process(pid) for pid in (*connection.pids.values(), connection.supervisor_pid)]
+
+
+def restarted(home: Path, name: str, old_pid: int) -> Connection:
+    """The connection as soon as the named process has another pid."""
+    deadline = time.monotonic() + RESTART_S_MAX
+    while True:
+        connection = read_connection(home / "connection.json")
+        assert connection is not None
+        if connection.pids[name] != old_pid:
+            return connection
+        assert time.monotonic() < deadline, f"{name} was not restarted"
+        time.sleep(POLL_S)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the stack that the tests of this module share."""
+    return tmp_path_factory.mktemp("up") / "home"
+
+
+@pytest.fixture(scope="module")
+def stack(home: Path) -> Iterator[Connection]:
+    """A running stack."""
+    with running_stack(home) as connection:
+        yield connection
+
+
+def test_the_connection_names_everything(home: Path, stack: Connection) -> None:
+    """And only its owner may read it."""
+    document = json.loads((home / "connection.json").read_text())
+    assert set(document["grpc"]) == set(document["databases"]) == set(SERVICES)
+    assert set(document["pids"]) == set(EVERYTHING)
+    assert document["api_key"].startswith("uf_test_")
+    assert stat.S_IMODE((home / "connection.json").stat().st_mode) == 0o600
+    assert track(stack, "the-first") == (200, False)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_printed_curl_line_works_when_pasted(home: Path, stack: Connection) -> None:
+    """One line, for a shell."""
+    line = re.search(r"curl .*", (home / "up.log").read_text())
+    assert line is not None
+    done = subprocess.run(["sh", "-c", line.group()], capture_output=True, check=True, text=True)
+    answer = json.loads(done.stdout)
+    assert answer["success"] is True
+    assert answer["eventId"].startswith("evt_")
+    assert stack.api_key in line.group()
+
+
+def test_no_secret_is_in_a_command_line_or_a_log(home: Path, stack: Connection) -> None:
+    """Both are read by others than the owner, or sent to them."""
+    secrets = Home(home).load_secrets()
+    hidden = {
+        secrets.internal_token,
+        secrets.key_pepper,
+        secrets.postgres_password,
+        secrets.nats_password,
+        *secrets.database_passwords.values(),
+    }
+    shown = [" ".join(process.cmdline()) for process in processes(stack)]
+    shown += [log.read_text(errors="replace") for log in (home / "logs").iterdir()]
+    found = [secret for secret in hidden for text in shown if secret in text]
+    assert found == []
+
+
+def test_a_second_stack_in_the_same_home_is_refused(home: Path, stack: Connection) -> None:
+    """It says who runs there, and ends with 1."""
+    second = subprocess.run(
+        [sys.executable, "-m", "cli", "up", "--home", home, "--http-port", str(free_port())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"another `usageflow up` (pid {stack.supervisor_pid})" in second.stdout
+
+
+def test_a_taken_http_port_is_named_before_anything_starts(
+    tmp_path: Path, stack: Connection
+) -> None:
+    """With the variable that helps."""
+    port = urlsplit(stack.http).port
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "up", "--home", tmp_path / "other"],
+        env={**os.environ, "USAGEFLOW_HTTP_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"port {port} on 127.0.0.1 is taken" in done.stdout
+    assert "USAGEFLOW_HTTP_PORT" in done.stdout
+    assert not (tmp_path / "other" / "postgres").exists()
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_a_killed_process_is_back_within_two_seconds(
+    home: Path, stack: Connection, name: str
+) -> None:
+    """connection.json has its new pid, and events are stored again."""
+    before = read_connection(home / "connection.json")
+    assert before is not None
+    os.kill(before.pids[name], signal.SIGKILL)
+    connection = restarted(home, name, before.pids[name])
+    others = {part: pid for part, pid in connection.pids.items() if part != name}
+    assert others == {part: pid for part, pid in before.pids.items() if part != name}
+    track_until_stored(stack, f"after-{name}")
+
+
+def test_a_stopped_stack_keeps_its_data_and_its_key(tmp_path: Path) -> None:
+    """It ends with 0 within 25 s, leaves no process, and goes on where it was."""
+    child = start_stack(tmp_path)
+    first = wait_for_stack(tmp_path, child)
+    assert track(first, "kept") == (200, False)
+    running = processes(first)
+    began = time.monotonic()
+    child.stop(signal.SIGINT, WAIT_S)
+    assert time.monotonic() - began < 25
+    assert child.popen.returncode == 0
+    assert not [process for process in running if process.is_running()]
+    assert read_connection(tmp_path / "connection.json") is None
+    with running_stack(tmp_path) as again:
+        assert again.api_key == first.api_key
+        assert again.grpc == first.grpc
+        assert track(again, "kept") == (200, True)
+
+
+def test_a_killed_stack_goes_on_at_once_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+    """kill -9 of the supervisor takes all its processes along; the next one waits for none."""
+    port = free_port()
+    child = start_stack(tmp_path, http_port=port)
+    first = wait_for_stack(tmp_path, child)
+    for number in range(100):
+        assert track(first, f"kept-{number}") == (200, False)
+    killed = processes(first)
+    child.popen.kill()
+    child.popen.wait()
+    with running_stack(tmp_path, http_port=port) as again:
+        assert not [process for process in killed if process.is_running()]
+        assert again.api_key == first.api_key
+        for number in range(100):
+            assert track(again, f"kept-{number}") == (200, True)
+
+
+def test_all_processes_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    """Also when nobody starts another."""
+    child = start_stack(tmp_path)
+    running = processes(wait_for_stack(tmp_path, child))
+    child.popen.kill()
+    child.popen.wait()
+    _, alive = psutil.wait_procs(running, timeout=WAIT_S)
+    assert alive == []
+
+
+def test_a_stack_whose_caller_is_killed_stops_and_the_next_waits_for_it(tmp_path: Path) -> None:
+    """As when `make run` is killed with -9: make's child would run on without it."""
+    port = free_port()
+    options = ["--home", str(tmp_path), "--http-port", str(port), "--stop-with-parent"]
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cli', *sys.argv[1:]])"
+    caller = subprocess.Popen([sys.executable, "-c", code, "up", *options], cwd=ROOT)
+    deadline = time.monotonic() + WAIT_S
+    while (first := read_connection(tmp_path / "connection.json")) is None:
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+    caller.kill()
+    caller.wait()
+    with running_stack(tmp_path, http_port=port) as again:
+        assert again.api_key == first.api_key
+    assert is_free(port)
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 1.2, 2.0])
+def test_a_stack_can_be_stopped_while_it_starts(tmp_path: Path, delay_s: float) -> None:
+    """At any moment, leaving no process."""
+    child = start_stack(tmp_path)
+    time.sleep(delay_s)
+    started = psutil.Process(child.pid).children(recursive=True)
+    child.stop(signal.SIGTERM, WAIT_S)
+    assert child.popen.returncode in {0, -signal.SIGTERM}  # before Python listens to signals
+    assert not [process for process in started if process.is_running()]
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    """For those who can't wait; the data stays all the same."""
+    child = start_stack(tmp_path)
+    first = wait_for_stack(tmp_path, child)
+    track(first, "kept")
+    child.popen.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + WAIT_S
+    while "stopping" not in (tmp_path / "lock").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+    began = time.monotonic()
+    child.stop(signal.SIGINT, WAIT_S)
+    assert time.monotonic() - began < 5
+    with running_stack(tmp_path) as again:
+        assert track(again, "kept") == (200, True)
+
+
+def test_replicas_run_side_by_side(tmp_path: Path) -> None:
+    """Each has a pid and a port; every gateway is told."""
+    environ = {"USAGEFLOW_REPLICAS": ",".join(f"{part}=2" for part in PARTS)}
+    with running_stack(tmp_path, environ=environ) as connection:
+        assert set(connection.pids) == {*EVERYTHING, *(f"{part}-2" for part in PARTS)}
+        assert len(connection.http_replicas) == 1
+        assert track(connection, "both") == (200, False)
+        assert track(connection, "both", connection.http_replicas[0]) == (200, True)
