@@ -1,0 +1,187 @@
+"""Processes are killed and NATS loses what it has: every acknowledged event counts once."""
+
+import asyncio
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from cli.children import Child
+from cli.connection import Connection, read_connection
+from cli.embedded import EmbeddedNats
+from cli.home import new_secret
+from cli.ports import free_port
+from cli.stack import running_stack, start_stack, wait_for_stack
+from tests.e2e.api import Api, new_key, wait_for
+
+RECOVERY_S = 60.0
+PAUSE_S = 5
+
+
+def count(database_url: str, query: str) -> int:
+    """A number from a service's database."""
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return int(await connection.fetchval(query))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def kill(home: Path, name: str) -> None:
+    """kill -9 a process of the stack and wait until the supervisor has another in its place."""
+    before = connection_of(home).pids[name]
+    os.kill(before, signal.SIGKILL)
+    wait_for(f"another {name}", lambda: connection_of(home).pids[name] != before, RECOVERY_S)
+
+
+def connection_of(home: Path) -> Connection:
+    connection = read_connection(home / "connection.json")
+    assert connection is not None
+    return connection
+
+
+@contextmanager
+def own_nats(directory: Path) -> Iterator[EmbeddedNats]:
+    """A NATS server that the test, not the stack, starts and stops."""
+    server = EmbeddedNats(directory, free_port(), new_secret(), directory / "log")
+    server.prepare()
+    server.start()
+    asyncio.run(server.ready())
+    yield server
+    server.stop()
+
+
+def start_again(server: EmbeddedNats) -> None:
+    server.start()
+    asyncio.run(server.ready())
+
+
+def track_until_acknowledged(api: Api, key: str) -> None:
+    """Send as a careful client does: with the same key until there is an answer."""
+
+    def acknowledged() -> bool:
+        try:
+            return api.track(key).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for("an acknowledgement", acknowledged, RECOVERY_S)
+
+
+def test_ingest_killed_between_commit_and_answer_stores_one_event(tmp_path: Path) -> None:
+    pause = {"USAGEFLOW_TEST_PAUSE_AFTER_COMMIT_S": str(PAUSE_S)}
+    with running_stack(tmp_path, environ=pause) as connection:
+        api = Api(connection.http, connection.api_key)
+        key = new_key()
+        answers: list[httpx.Response] = []
+        client = threading.Thread(target=lambda: answers.append(api.track(key)))
+        client.start()
+        ingest_url = connection.databases["ingest"]
+        wait_for("the commit", lambda: count(ingest_url, "SELECT count(*) FROM events"), 30)
+        assert not answers
+        kill(tmp_path, "ingest")
+        client.join()
+        # The gateway may have got an answer from the new process by repeating its call.
+        assert answers[0].status_code in (200, 503)
+        retried: list[httpx.Response] = []
+
+        def replayed() -> bool:
+            retried.append(api.track(key))
+            return retried[-1].status_code == 200
+
+        wait_for("the replay", replayed, RECOVERY_S)
+        assert retried[-1].headers["idempotent-replayed"] == "true"
+        assert count(ingest_url, "SELECT count(*) FROM events") == 1
+        api.await_usage("1", RECOVERY_S)
+
+
+def test_aggregator_killed_between_commit_and_ack_counts_once(tmp_path: Path) -> None:
+    pause = {"USAGEFLOW_TEST_PAUSE_AFTER_COMMIT_S": str(PAUSE_S)}
+    with running_stack(tmp_path, environ=pause) as connection:
+        api = Api(connection.http, connection.api_key)
+        track_until_acknowledged(api, new_key())
+        aggregator_url = connection.databases["aggregator"]
+        applied = "SELECT coalesce(sum(event_count), 0)::bigint FROM usage_buckets"
+        wait_for("the fold's commit", lambda: count(aggregator_url, applied), 30)
+        kill(tmp_path, "aggregator")
+        # A second event shows that the first one's message has been through again.
+        track_until_acknowledged(api, new_key())
+        api.await_usage("2", RECOVERY_S)
+        assert count(aggregator_url, applied) == 2
+
+
+def test_events_sent_while_nats_is_stopped_are_counted_once(tmp_path: Path) -> None:
+    with own_nats(tmp_path / "nats") as nats:
+        environ = {"USAGEFLOW_NATS_URL": nats.url}
+        with running_stack(tmp_path / "stack", environ=environ) as connection:
+            api = Api(connection.http, connection.api_key)
+            for number in range(500):
+                if number == 100:
+                    nats.stop()
+                # Ingest keeps acknowledging without NATS.
+                assert api.track(new_key()).status_code == 200
+            start_again(nats)
+            api.await_usage("500", RECOVERY_S)
+
+
+def test_events_are_counted_once_when_nats_loses_its_whole_store(tmp_path: Path) -> None:
+    with own_nats(tmp_path / "nats") as nats:
+        environ = {"USAGEFLOW_NATS_URL": nats.url}
+        with running_stack(tmp_path / "stack", environ=environ) as connection:
+            api = Api(connection.http, connection.api_key)
+            sent = 0
+            for round_number in range(40):
+                events = [{"metric": "API_CALL", "amount": 1} for _ in range(50)]
+                assert api.batch(events)["accepted"] == 50
+                sent += 50
+                if round_number in (10, 25):
+                    nats.stop()
+                    shutil.rmtree(nats.directory / "jetstream")
+                    start_again(nats)
+            api.await_usage(str(sent), RECOVERY_S)
+            for key in ("once more",):
+                track_until_acknowledged(api, key)
+            api.await_usage(str(sent + 1), RECOVERY_S)
+
+
+def test_every_process_of_the_stack_may_be_killed_in_turn(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as connection:
+        api = Api(connection.http, connection.api_key)
+        sent = 0
+        for name in ("gateway", "ingest", "postgres", "aggregator", "nats", "accounts"):
+            for _ in range(5):
+                track_until_acknowledged(api, new_key())
+                sent += 1
+            kill(tmp_path, name)
+        track_until_acknowledged(api, new_key())
+        api.await_usage(str(sent + 1), RECOVERY_S)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stack_that_was_stopped_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
+    port = free_port()
+    first = start_stack(tmp_path, http_port=port)
+    connection = wait_for_stack(tmp_path, first)
+    api = Api(connection.http, connection.api_key)
+    for _ in range(50):
+        assert api.track(new_key()).status_code == 200
+    os.kill(first.pid, number)
+    first.popen.wait(30)
+    second: Child = start_stack(tmp_path, http_port=port)
+    try:
+        again = wait_for_stack(tmp_path, second)
+        assert (again.api_key, again.http) == (connection.api_key, connection.http)
+        api.await_usage("50", RECOVERY_S)
+    finally:
+        second.stop(signal.SIGINT, 30)

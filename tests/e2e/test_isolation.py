@@ -1,0 +1,239 @@
+"""Two organizations, and the two modes of one, see nothing of each other: HTTP and gRPC."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from usageflow.common.v1 import common_pb2
+from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from usageflow.invoicer.v1 import invoicer_pb2, invoicer_pb2_grpc
+from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
+
+from cli.connection import Connection
+from tests.e2e.api import (
+    Api,
+    first_organization_id,
+    issue_key,
+    new_key,
+    new_organization,
+    wait_for,
+)
+
+CUSTOMER = "shared_customer_id"
+METRIC = "ISOLATION"
+
+
+class Ours:
+    """What an organization has made: the ids of one thing of each kind."""
+
+    def __init__(self, api: Api) -> None:
+        api.post("/api/metrics", {"key": METRIC})
+        event = api.track(new_key(), metric=METRIC, amount=7, customerId=CUSTOMER).json()
+        self.event = event["eventId"]
+        plan = {"name": "P", "currency": "USD", "basePrice": "1.00", "metrics": []}
+        self.plan = api.post("/api/plans", plan)["id"]
+        subscription = {
+            "customerId": CUSTOMER,
+            "planId": self.plan,
+            "startsAt": "2026-01-01T00:00:00Z",
+        }
+        self.subscription = api.post("/api/subscriptions", subscription)["id"]
+        hook = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
+        self.endpoint = api.post("/api/webhooks", hook)["id"]
+        self.key = api.post("/api/keys", {"name": "k", "scopes": ["read"]})["id"]
+
+        def invoices() -> list[dict[str, Any]]:
+            return list(api.get("/api/invoices", subscriptionId=self.subscription)["data"])
+
+        wait_for("an invoice", invoices, 60)
+        self.invoice = invoices()[0]["id"]
+
+        def deliveries() -> list[dict[str, Any]]:
+            return list(api.get(f"/api/webhooks/{self.endpoint}/deliveries")["data"])
+
+        wait_for("a delivery", deliveries, 60)
+        self.delivery = deliveries()[0]["id"]
+        api.await_usage("7", metric=METRIC)
+
+
+@pytest.fixture(scope="module")
+def ours(stack: Connection) -> Ours:
+    return Ours(Api(stack.http, stack.api_key))
+
+
+@pytest.fixture(scope="module", params=["another organization", "the same one's live mode"])
+def stranger_key(request: pytest.FixtureRequest, stack: Connection, stack_home: Path) -> str:
+    accounts = stack.grpc["accounts"]
+    if request.param == "another organization":
+        return new_organization(stack_home, accounts)
+    organization_id = first_organization_id(stack_home)
+    return issue_key(stack_home, accounts, organization_id, common_pb2.MODE_LIVE)
+
+
+@pytest.fixture
+def stranger(stack: Connection, stranger_key: str) -> Api:
+    return Api(stack.http, stranger_key)
+
+
+LISTS = ["events", "metrics", "customers", "plans", "subscriptions", "invoices", "webhooks"]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_a_stranger_are_empty(ours: Ours, stranger: Api, name: str) -> None:
+    assert stranger.get(f"/api/{name}")["data"] == []
+
+
+def test_usage_of_a_stranger_is_empty(ours: Ours, stranger: Api) -> None:
+    stranger.http.post("/api/metrics", json={"key": METRIC})
+    assert stranger.usage(METRIC) == "0"
+    assert stranger.usage(METRIC, customerId=CUSTOMER) == "0"
+
+
+ROUTES = [
+    ("GET", "/api/events/{event}"),
+    ("GET", "/api/customers/" + CUSTOMER),
+    ("PATCH", "/api/customers/" + CUSTOMER),
+    ("GET", "/api/plans/{plan}"),
+    ("POST", "/api/plans/{plan}/versions"),
+    ("GET", "/api/subscriptions/{subscription}"),
+    ("POST", "/api/subscriptions/{subscription}/cancel"),
+    ("POST", "/api/subscriptions/{subscription}/resume"),
+    ("GET", "/api/invoices/{invoice}"),
+    ("POST", "/api/invoices/{invoice}/pay"),
+    ("POST", "/api/invoices/{invoice}/fail"),
+    ("POST", "/api/invoices/{invoice}/void"),
+    ("GET", "/api/webhooks/{endpoint}"),
+    ("POST", "/api/webhooks/{endpoint}/rotate-secret"),
+    ("POST", "/api/webhooks/{endpoint}/test"),
+    ("GET", "/api/webhooks/{endpoint}/deliveries"),
+    ("POST", "/api/webhooks/deliveries/{delivery}/replay"),
+    ("DELETE", "/api/keys/{key}"),
+]
+BODIES: dict[str, Any] = {
+    "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
+    "/api/customers/" + CUSTOMER: {"name": "N"},
+}
+
+
+@pytest.mark.parametrize(("method", "route"), ROUTES, ids=[f"{m} {r}" for m, r in ROUTES])
+def test_object_of_another_is_404_over_http(
+    ours: Ours, stranger: Api, method: str, route: str
+) -> None:
+    body = BODIES.get(route, {}) if method in ("POST", "PATCH") else None
+    response = stranger.http.request(method, route.format(**vars(ours)), json=body)
+    assert response.status_code == 404, response.text
+    assert response.json()["code"] == "not_found"
+
+
+def test_subscription_on_anothers_plan_is_refused(ours: Ours, stranger: Api) -> None:
+    body = {"customerId": "c", "planId": ours.plan}
+    response = stranger.http.post("/api/subscriptions", json=body)
+    assert response.status_code in (400, 404), response.text
+
+
+def test_preview_of_anothers_subscription_is_404(ours: Ours, stranger: Api) -> None:
+    body = {"subscriptionId": ours.subscription}
+    response = stranger.http.post("/api/invoices/preview", json=body)
+    assert response.status_code == 404, response.text
+
+
+def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
+    """(part, stub, RPC, request) of every RPC that takes an object's id."""
+    invoicer, notifier = invoicer_pb2, notifier_pb2
+    invoices = invoicer_pb2_grpc.InvoicerServiceStub
+    hooks = notifier_pb2_grpc.NotifierServiceStub
+    plan = invoicer.Plan(id=ours.plan, name="Q", currency="USD")
+    by_subscription = {"subscription_id": ours.subscription}
+    get_subscription = invoicer.GetSubscriptionRequest(**by_subscription)
+    by_invoice = {"invoice_id": ours.invoice}
+    by_endpoint = {"endpoint_id": ours.endpoint}
+    return [
+        ("ingest", ingest_pb2_grpc.IngestServiceStub, "GetEvent",
+         ingest_pb2.GetEventRequest(event_id=ours.event)),
+        ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
+         accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
+        ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),
+        ("invoicer", invoices, "GetPlan", invoicer.GetPlanRequest(plan_id=ours.plan)),
+        ("invoicer", invoices, "CreatePlanVersion", invoicer.CreatePlanVersionRequest(plan=plan)),
+        ("invoicer", invoices, "GetSubscription", get_subscription),
+        ("invoicer", invoices, "CancelSubscription",
+         invoicer.CancelSubscriptionRequest(**by_subscription)),
+        ("invoicer", invoices, "ResumeSubscription",
+         invoicer.ResumeSubscriptionRequest(**by_subscription)),
+        ("invoicer", invoices, "PreviewInvoice", invoicer.PreviewInvoiceRequest(**by_subscription)),
+        ("invoicer", invoices, "GetInvoice", invoicer.GetInvoiceRequest(**by_invoice)),
+        ("invoicer", invoices, "PayInvoice", invoicer.PayInvoiceRequest(**by_invoice)),
+        ("invoicer", invoices, "FailInvoice", invoicer.FailInvoiceRequest(**by_invoice)),
+        ("invoicer", invoices, "VoidInvoice", invoicer.VoidInvoiceRequest(**by_invoice)),
+        ("notifier", hooks, "GetEndpoint", notifier.GetEndpointRequest(**by_endpoint)),
+        ("notifier", hooks, "RotateEndpointSecret",
+         notifier.RotateEndpointSecretRequest(**by_endpoint)),
+        ("notifier", hooks, "TestEndpoint", notifier.TestEndpointRequest(**by_endpoint)),
+        ("notifier", hooks, "ListDeliveries", notifier.ListDeliveriesRequest(**by_endpoint)),
+        ("notifier", hooks, "ReplayDelivery",
+         notifier.ReplayDeliveryRequest(delivery_id=ours.delivery)),
+    ]  # fmt: skip
+
+
+def test_object_of_another_is_not_found_over_grpc(
+    ours: Ours, stack: Connection, stranger_key: str
+) -> None:
+    metadata = (("x-usageflow-api-key", stranger_key),)
+    for part, stub, rpc, request in calls_by_id(ours):
+        with grpc.insecure_channel(stack.grpc[part]) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                getattr(stub(channel), rpc)(request, timeout=10, metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND, rpc
+
+
+def test_lists_of_a_stranger_are_empty_over_grpc(
+    ours: Ours, stack: Connection, stranger_key: str
+) -> None:
+    metadata = (("x-usageflow-api-key", stranger_key),)
+    with grpc.insecure_channel(stack.grpc["ingest"]) as channel:
+        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+        request = ingest_pb2.ListEventsRequest(customer_id=CUSTOMER)
+        assert not stub.ListEvents(request, timeout=10, metadata=metadata).events
+    with grpc.insecure_channel(stack.grpc["aggregator"]) as channel:
+        usage = aggregator_pb2_grpc.AggregatorServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            query = aggregator_pb2.QueryUsageRequest(metric="NOT_THEIRS")
+            usage.QueryUsage(query, timeout=10, metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with grpc.insecure_channel(stack.grpc["invoicer"]) as channel:
+        invoices = invoicer_pb2_grpc.InvoicerServiceStub(channel)
+        answer = invoices.ListInvoices(
+            invoicer_pb2.ListInvoicesRequest(customer_id=CUSTOMER), timeout=10, metadata=metadata
+        )
+        assert not answer.invoices
+    with grpc.insecure_channel(stack.grpc["notifier"]) as channel:
+        hooks = notifier_pb2_grpc.NotifierServiceStub(channel)
+        endpoints = hooks.ListEndpoints(
+            notifier_pb2.ListEndpointsRequest(), timeout=10, metadata=metadata
+        ).endpoints
+        assert not endpoints
+
+
+def test_same_key_and_customer_id_of_two_organizations_are_two_events(
+    ours: Ours, stack: Connection, stranger: Api
+) -> None:
+    key = new_key()
+    mine = Api(stack.http, stack.api_key).track(key, metric="SAME_KEY", customerId="c")
+    theirs = stranger.track(key, metric="SAME_KEY", customerId="c", amount=2)
+    assert (mine.status_code, theirs.status_code) == (200, 200)
+    assert mine.json()["eventId"] != theirs.json()["eventId"]
+
+
+def test_what_a_stranger_tried_changed_nothing(
+    ours: Ours, stack: Connection, stranger: Api
+) -> None:
+    # Deleting what is not there is no error, so that a repeated call succeeds.
+    stranger.http.delete(f"/api/webhooks/{ours.endpoint}")
+    api = Api(stack.http, stack.api_key)
+    assert api.get(f"/api/webhooks/{ours.endpoint}")["enabled"] is True
+    assert api.get(f"/api/invoices/{ours.invoice}")["status"] == "PENDING"
+    assert api.get(f"/api/subscriptions/{ours.subscription}")["status"] == "ACTIVE"
+    assert api.usage(METRIC) == "7"
