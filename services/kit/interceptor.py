@@ -99,6 +99,8 @@ class _Call:
             try:
                 # A stream may stay open for as long as its caller likes.
                 await self._enter(servicer_context, deadline_required=False)
+                if hasattr(request, "__aiter__"):
+                    request = self._each(request, servicer_context)
                 async for response in behavior(request, servicer_context):
                     yield response
             except grpc.aio.AbortError:
@@ -111,6 +113,14 @@ class _Call:
                 _CALLS.labels(self._method, code).inc()
 
         return answer
+
+    async def _each(
+        self, requests: AsyncIterator[Any], servicer_context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        """The messages of a stream, with a look at who sends each: a revoked key ends it."""
+        async for request in requests:
+            await self._enter(servicer_context, deadline_required=False)
+            yield request
 
     async def _enter(
         self, servicer_context: grpc.aio.ServicerContext[Any, Any], *, deadline_required: bool

@@ -1,0 +1,90 @@
+"""What ingest can be asked to do."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+
+from services.ingest import repository
+from services.ingest.domain import (
+    ALL_ACCEPTED,
+    Event,
+    EventFilter,
+    EventPosition,
+    Outcomes,
+    StoredEvent,
+    Tenant,
+)
+from services.ingest.queue import EventQueue
+from services.kit import pages
+from services.kit.database import Database
+from services.kit.errors import NotFoundError
+from services.kit.events import EVENT_ID_BYTES, parse_event_id
+
+
+class Ingest:
+    """The use cases; whoever calls has been authenticated."""
+
+    def __init__(self, database: Database, queue: EventQueue) -> None:
+        self._database = database
+        self._queue = queue
+
+    def record(self, events: list[Event], size_bytes: int) -> Awaitable[Outcomes]:
+        """Store valid events; what is awaited comes once they are durable, and tells which were
+        not accepted.
+
+        OverloadedError, at once: nothing is stored. UnavailableError: perhaps they are stored; the
+        same events again are safe when they have idempotency keys.
+        """
+        if events:
+            return self._queue.put(events, size_bytes)
+        nothing: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
+        nothing.set_result(ALL_ACCEPTED)
+        return nothing
+
+    async def room(self, events: int, size_bytes: int) -> None:
+        """Return when `record` would take a call of this size."""
+        await self._queue.room(events, size_bytes)
+
+    async def get_event(self, tenant: Tenant, event_id: str) -> StoredEvent:
+        """One of the tenant's events; NotFoundError."""
+        event_id_bytes = parse_event_id(event_id)
+        found = None
+        if event_id_bytes is not None:
+            async with self._database.transaction() as connection:
+                found = await repository.find_event(connection, tenant, event_id_bytes)
+        if found is None:
+            raise NotFoundError("No such event")
+        return found
+
+    async def list_events(
+        self, tenant: Tenant, wanted: EventFilter, page_size: int, page_token: str
+    ) -> tuple[list[StoredEvent], str]:
+        """A page of the tenant's events, newest first by when they happened, and the next page's
+        token ("" after the last).
+        """
+        limit = pages.page_limit(page_size)
+        after = _read_position(page_token) if page_token else None
+        async with self._database.transaction() as connection:
+            events = await repository.list_events(connection, tenant, wanted, after, limit + 1)
+        if len(events) <= limit:
+            return events, ""
+        last = events[limit - 1]
+        return events[:limit], pages.encode_token(last.event_time.isoformat(), last.event_id.hex())
+
+    async def watermark(self) -> datetime:
+        """Everything committed before this instant has been applied (README, "Watermark")."""
+        async with self._database.transaction() as connection:
+            return await repository.watermark(connection)
+
+
+def _read_position(page_token: str) -> EventPosition:
+    time_text, event_id_text = pages.decode_token(page_token, 2)
+    try:
+        position = EventPosition(
+            datetime.fromisoformat(time_text).astimezone(UTC), bytes.fromhex(event_id_text)
+        )
+    except (ValueError, OverflowError):
+        raise pages.invalid_token() from None
+    if len(position.event_id) != EVENT_ID_BYTES:
+        raise pages.invalid_token()
+    return position
