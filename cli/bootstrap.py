@@ -23,7 +23,9 @@ async def ensure_first_key(address: str, home: Home, secrets: Secrets) -> None:
     another one than before. StackError when accounts refuses.
     """
     metadata = (("x-usageflow-internal-token", secrets.internal_token),)
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(
+        address, options=[("grpc.enable_http_proxy", 0)]
+    ) as channel:
         stub = accounts_pb2_grpc.AccountsInternalServiceStub(channel)
         accounts = Accounts(stub, metadata)
         try:

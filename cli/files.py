@@ -34,5 +34,8 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document; an empty dict when there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """A JSON document that can be made again: an empty dict when it is missing or torn."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}

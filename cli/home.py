@@ -1,6 +1,7 @@
 """The directory that holds a stack's state: secrets, data, ports, logs; one `up` at a time."""
 
 import fcntl
+import json
 import os
 import secrets
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cli.errors import StackError
-from cli.files import private_directory, read_json, write_json
+from cli.files import private_directory, write_json
 
 SERVICES = ("accounts", "ingest", "aggregator", "invoicer", "notifier")
 SECRET_BYTES = 32
@@ -33,9 +34,7 @@ class Secrets:
     key_pepper: str = field(default_factory=new_secret)
     postgres_password: str = field(default_factory=new_secret)
     nats_password: str = field(default_factory=new_secret)
-    database_passwords: dict[str, str] = field(
-        default_factory=lambda: {service: new_secret() for service in SERVICES}
-    )
+    database_passwords: dict[str, str] = field(default_factory=dict)
     organization_id: str = ""
     api_key: str = ""
 
@@ -123,7 +122,13 @@ class Home:
 
     def load_secrets(self) -> Secrets:
         """The secrets of this home; those that are missing are made and saved first."""
-        loaded = Secrets(**read_json(self.path / "secrets.json"))
+        path = self.path / "secrets.json"
+        try:
+            loaded = Secrets(**json.loads(path.read_text())) if path.exists() else Secrets()
+        except (TypeError, ValueError) as error:
+            raise StackError(f"{path} is not what UsageFlow wrote: {error}") from error
+        for service in SERVICES:
+            loaded.database_passwords.setdefault(service, new_secret())
         self.save_secrets(loaded)
         return loaded
 

@@ -142,5 +142,8 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
         or name in SYSTEM_VARIABLES
         or name.startswith(SYSTEM_PREFIXES)
     }
+    # gRPC would look for 127.0.0.1 behind a proxy that the user has for the world.
+    direct = ",".join(filter(None, (kept.get("no_proxy") or kept.get("NO_PROXY"), LOCALHOST)))
     # A local stack is for development: its webhooks may go to http and to this machine.
-    return {"USAGEFLOW_WEBHOOK_ALLOW_PRIVATE": "true", **kept}
+    defaults = {"USAGEFLOW_WEBHOOK_ALLOW_PRIVATE": "true"}
+    return {**defaults, **kept, "no_proxy": direct, "NO_PROXY": direct}

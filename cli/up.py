@@ -14,7 +14,7 @@ from cli.errors import StackError
 from cli.home import Home, Lock
 from cli.running import Stack
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def up(home: Path, http_port: int, console: Console) -> int:
@@ -27,7 +27,7 @@ def up(home: Path, http_port: int, console: Console) -> int:
     try:
         with stack_home.locked(on_wait) as lock:
             asyncio.run(run(stack_home, http_port, console, lock))
-    except StackError as error:
+    except (StackError, OSError) as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
     return 0
@@ -49,6 +49,8 @@ async def run(home: Home, http_port: int, console: Console, lock: Lock) -> None:
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        loop.add_signal_handler(signal.SIGHUP, on_signal)
     try:
         await start(stack, stopping, console)
         await stopping.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     asyncio.run(server.ready())
     yield server
     server.stop()
+    shutil.rmtree(directory)  # pytest would keep it for three more sessions
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNa
     asyncio.run(server.ready())
     yield server
     server.stop()
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -69,6 +69,22 @@ def test_secrets_differ_from_home_to_home(tmp_path: Path) -> None:
     assert {len(token) for token in tokens} == {64}
 
 
+def test_secrets_that_are_not_ours_are_refused_and_kept(tmp_path: Path) -> None:
+    """Making new ones in their place would make every key and password useless."""
+    path = tmp_path / "secrets.json"
+    path.write_text("{")
+    with pytest.raises(StackError, match=r"secrets\.json is not what UsageFlow wrote"):
+        Home(tmp_path).load_secrets()
+    assert path.read_text() == "{"
+
+
+def test_a_file_that_can_be_made_again_may_be_torn(tmp_path: Path) -> None:
+    """As connection.json after a power loss."""
+    path = tmp_path / "connection.json"
+    path.write_text('{"http": "http')
+    assert read_connection(path) is None
+
+
 def test_a_second_stack_in_the_same_home_is_refused(tmp_path: Path) -> None:
     """The message names who runs there, and the variable that helps."""
     with (

@@ -120,10 +120,20 @@ def test_settings_of_the_supervisor_can_not_be_overridden() -> None:
 
 def test_other_variables_of_the_shell_stay_out() -> None:
     """Secrets of other programs are none of ours."""
-    assert passed_on({"AWS_SECRET_ACCESS_KEY": "x", "PATH": "/bin"}) == {
-        "PATH": "/bin",
-        "USAGEFLOW_WEBHOOK_ALLOW_PRIVATE": "true",
-    }
+    kept = passed_on({"AWS_SECRET_ACCESS_KEY": "x", "PATH": "/bin"})
+    assert kept["PATH"] == "/bin"
+    assert "x" not in kept.values()
+
+
+@pytest.mark.parametrize(
+    ("user", "direct"),
+    [({}, "127.0.0.1"), ({"NO_PROXY": "db.example.com"}, "db.example.com,127.0.0.1")],
+)
+def test_this_machine_is_never_looked_for_behind_a_proxy(user: dict[str, str], direct: str) -> None:
+    """gRPC's clients would ask the proxy of http_proxy for 127.0.0.1."""
+    kept = passed_on({"http_proxy": "http://proxy:3128", **user})
+    assert kept["http_proxy"] == "http://proxy:3128"
+    assert kept["no_proxy"] == kept["NO_PROXY"] == direct
 
 
 def test_local_webhook_receivers_are_allowed_unless_the_user_says_otherwise() -> None:
