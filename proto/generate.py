@@ -20,7 +20,13 @@ def generate(target: Path) -> None:
     well_known = str(importlib.resources.files("grpc_tools") / "_proto")
     sources = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    code = protoc.main(["protoc", f"-I{PROTO}", f"-I{well_known}", *outputs, *sources])
+    # Of this interpreter's environment, whether or not that is on the PATH.
+    programs = Path(sys.executable).parent
+    plugins = [
+        f"--plugin=protoc-gen-{kind}={programs / f'protoc-gen-{kind}'}"
+        for kind in ("mypy", "mypy_grpc")
+    ]
+    code = protoc.main(["protoc", f"-I{PROTO}", f"-I{well_known}", *plugins, *outputs, *sources])
     if code:
         raise SystemExit(code)
 

@@ -1,0 +1,22 @@
+"""A whole stack, started once for all tests that only use it; those that break one start another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.connection import Connection
+from cli.stack import running_stack
+
+
+@pytest.fixture(scope="session")
+def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of `stack`: its secrets, ports and logs."""
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def stack(stack_home: Path) -> Iterator[Connection]:
+    """A running stack with its own data on free ports; invoices are written without delay."""
+    with running_stack(stack_home, environ={"USAGEFLOW_INVOICE_GRACE_S": "0"}) as connection:
+        yield connection

@@ -1,0 +1,29 @@
+"""Programs that a test needs but that no Python package brings."""
+
+import importlib.util
+import os
+import shutil
+import warnings
+
+import pytest
+
+
+def require_tool(name: str) -> str:
+    """The program's path. Without it the test fails in CI and is skipped, loudly, elsewhere."""
+    path = shutil.which(name)
+    if path is None:
+        _missing(f"{name} is not on the PATH: install it to run this test")
+    return str(path)
+
+
+def require_module(name: str) -> None:
+    """As require_tool, for a Python package that only developers need."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"the Python package {name} is not installed: see requirements/dev.txt")
+
+
+def _missing(problem: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(problem)
+    warnings.warn(f"SKIPPED: {problem}", stacklevel=3)
+    pytest.skip(problem)
