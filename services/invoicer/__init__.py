@@ -1,0 +1,1 @@
+"""The right amount, billed once, never changed afterwards; see README.md here."""

@@ -1,0 +1,115 @@
+"""Wires invoicer together."""
+
+from datetime import timedelta
+
+from usageflow.accounts.v1 import accounts_pb2
+from usageflow.aggregator.v1 import aggregator_pb2
+from usageflow.invoicer.v1 import invoicer_pb2_grpc
+
+from services.invoicer.billing_events import CONSUMER
+from services.invoicer.closer import Closer, ClosingSettings
+from services.invoicer.customers_seen import (
+    BATCH_MAX,
+    DURABLE,
+    INBOX_CONSUMER,
+    CustomersSeenHandler,
+)
+from services.invoicer.scheduler import Scheduler
+from services.invoicer.service.customers import Customers
+from services.invoicer.service.invoices import Invoices
+from services.invoicer.service.plans import Plans
+from services.invoicer.service.subscriptions import Subscriptions
+from services.invoicer.service.wakes import Wakes
+from services.invoicer.servicer import InvoicerServicer
+from services.invoicer.settings import InvoicerSettings
+from services.invoicer.tables import inbox, outbox
+from services.invoicer.usage import AggregatorUsage
+from services.kit import clock
+from services.kit.auth import KeyCache
+from services.kit.database import Database
+from services.kit.grpc_client import open_channel
+from services.kit.grpc_server import GrpcServer
+from services.kit.inbox import serve_inbox
+from services.kit.messaging import USAGE, Messaging
+from services.kit.migrations import migrate
+from services.kit.outbox import OutboxRelay, TableOutbox
+from services.kit.runtime import Runtime
+
+PACKAGE = "services.invoicer"
+_ACCOUNTS = accounts_pb2.DESCRIPTOR.services_by_name["AccountsInternalService"]
+_AGGREGATOR = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalService"]
+
+
+async def main(settings: InvoicerSettings | None = None) -> None:
+    """Run invoicer until it is asked to stop."""
+    settings = settings or InvoicerSettings()
+    async with Runtime("invoicer", settings) as runtime:
+        url = settings.database_url.get_secret_value()
+        await migrate(url, PACKAGE)
+        database = Database(
+            url, pool_size=settings.database_pool_size, application_name="usageflow-invoicer"
+        )
+        runtime.on_stop("database", database.close)
+        messaging = await Messaging.connect(settings.nats_url.get_secret_value(), "invoicer")
+        runtime.on_stop("messaging", messaging.close)
+        aggregator = open_channel(
+            settings.aggregator_address,
+            [_AGGREGATOR],
+        )
+        runtime.on_stop("aggregator", aggregator.close)
+        accounts = open_channel(
+            settings.accounts_address,
+            [_ACCOUNTS],
+        )
+        runtime.on_stop("accounts", accounts.close)
+        keys = KeyCache(accounts, settings.internal_token, messaging)
+        await keys.start()
+
+        relay = OutboxRelay(TableOutbox(database, outbox), messaging, CONSUMER)
+        usage = AggregatorUsage(aggregator, settings.internal_token, settings.aggregator_timeout_s)
+        closer = Closer(database, usage, _closing_settings(settings), clock.now, relay.wake)
+        scheduler = Scheduler(closer, settings.invoice_poll_s)
+        wakes = Wakes(relay.wake, scheduler.wake)
+        invoices = Invoices(
+            database,
+            usage,
+            clock.now,
+            wakes,
+            failures_max=settings.invoice_failures_max,
+            late=timedelta(days=settings.invoice_late_days),
+        )
+        servicer = InvoicerServicer(
+            Customers(database, clock.now),
+            Plans(database, clock.now),
+            Subscriptions(database, clock.now, wakes),
+            invoices,
+        )
+
+        await serve_inbox(database, inbox, messaging, INBOX_CONSUMER)
+        seen = messaging.consume(
+            USAGE, DURABLE, CustomersSeenHandler(database).handle, batch_max=BATCH_MAX
+        )
+        runtime.spawn("customers_seen", seen.run)
+        runtime.spawn("outbox", relay.run)
+        runtime.spawn("scheduler", scheduler.run)
+
+        server = GrpcServer(settings, keys)
+        server.add(
+            invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
+            servicer,
+            "usageflow.invoicer.v1.InvoicerService",
+        )
+        await server.start()
+        runtime.on_stop("grpc", server.stop)
+        await runtime.wait()
+
+
+def _closing_settings(settings: InvoicerSettings) -> ClosingSettings:
+    return ClosingSettings(
+        grace=timedelta(seconds=settings.invoice_grace_s),
+        late=timedelta(days=settings.invoice_late_days),
+        lease=timedelta(seconds=settings.invoice_lease_s),
+        pause=timedelta(seconds=settings.invoice_retry_s),
+        chunk_max=settings.invoice_chunk_max,
+        writers_max=settings.invoice_writers_max,
+    )

@@ -1,0 +1,80 @@
+"""What the organization's application may want to hear of, as it goes to the notifier. Pure."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from usageflow.events.v1 import events_pb2
+
+from services.invoicer.domain import Invoice, Subscription
+from services.kit.auth import MODE_NUMBERS
+from services.kit.database import TenantKey
+from services.kit.ids import new_id
+from services.kit.money import format_money
+
+SUBJECT = "usageflow.billing.event"
+CONSUMER = "notifier"
+
+INVOICE_CREATED = "invoice.created"
+INVOICE_PAID = "invoice.paid"
+INVOICE_FAILED = "invoice.failed"
+INVOICE_VOIDED = "invoice.voided"
+SUBSCRIPTION_CREATED = "subscription.created"
+SUBSCRIPTION_CHANGED = "subscription.changed"
+SUBSCRIPTION_SUSPENDED = "subscription.suspended"
+SUBSCRIPTION_CANCELLED = "subscription.cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class BillingEvent:
+    """A message for the outbox: an events_pb2.BillingEvent under its id."""
+
+    id: str
+    payload: bytes
+
+
+def invoice_event(
+    tenant: TenantKey, event_type: str, invoice: Invoice, time: datetime
+) -> BillingEvent:
+    """The event that something happened to a finalized invoice."""
+    data = {
+        "invoiceId": invoice.id,
+        "number": invoice.number,
+        "customerId": invoice.customer_id,
+        "amount": format_money(invoice.amount, invoice.currency),
+        "currency": invoice.currency,
+        "periodStart": rfc3339(invoice.period.start),
+        "periodEnd": rfc3339(invoice.period.end),
+        "status": invoice.status.value,
+    }
+    return _event(tenant, event_type, data, time)
+
+
+def subscription_event(event_type: str, subscription: Subscription, time: datetime) -> BillingEvent:
+    """The event that something happened to a subscription."""
+    data = {
+        "subscriptionId": subscription.id,
+        "customerId": subscription.customer_id,
+        "planId": subscription.plan_id,
+        "status": subscription.status.value,
+    }
+    return _event(subscription.tenant, event_type, data, time)
+
+
+def _event(
+    tenant: TenantKey, event_type: str, data: dict[str, str], time: datetime
+) -> BillingEvent:
+    event = events_pb2.BillingEvent(
+        id=new_id("whevt"),
+        organization_id=tenant.organization_id,
+        mode=MODE_NUMBERS[tenant.mode],
+        type=event_type,
+        data_json=json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+    )
+    event.create_time.FromDatetime(time)
+    return BillingEvent(event.id, event.SerializeToString())
+
+
+def rfc3339(time: datetime) -> str:
+    """For example "2026-01-31T23:45:00Z"; fractions of a second only when there are any."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

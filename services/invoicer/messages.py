@@ -1,0 +1,245 @@
+"""Proto messages from and to the domain."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
+from usageflow.invoicer.v1 import invoicer_pb2 as pb
+
+from services.invoicer.checks import CustomerInput, MetricPriceInput, PlanInput
+from services.invoicer.domain import (
+    Customer,
+    Invoice,
+    InvoiceDraft,
+    InvoiceLine,
+    InvoiceStatus,
+    MetricPrice,
+    Plan,
+    Subscription,
+)
+from services.invoicer.exact import format_price
+from services.invoicer.pricing.per_unit import PerUnit
+from services.invoicer.quotes import Quote
+from services.invoicer.service.invoices import InvoiceFilter
+from services.invoicer.service.subscriptions import SubscriptionInput
+from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.money import format_decimal, format_money
+
+_MODEL = "PRICING_MODEL_"
+_PERIOD = "BILLING_PERIOD_"
+_ANCHOR = "BILLING_ANCHOR_"
+_SUBSCRIPTION_STATUS = "SUBSCRIPTION_STATUS_"
+_INVOICE_STATUS = "INVOICE_STATUS_"
+
+
+def customer_input(request: pb.PutCustomerRequest) -> CustomerInput:
+    """A customer as asked for."""
+    customer = request.customer
+    return CustomerInput(
+        id=customer.id,
+        name=customer.name,
+        email=customer.email,
+        time_zone=customer.time_zone,
+        currency=customer.currency,
+        metadata_json=customer.metadata_json,
+        update_fields=tuple(request.update_fields),
+    )
+
+
+def plan_input(plan: pb.Plan) -> PlanInput:
+    """A plan as asked for."""
+    period = plan.billing_period or pb.BILLING_PERIOD_MONTHLY
+    return PlanInput(
+        name=plan.name,
+        currency=plan.currency,
+        base_price=plan.base_price,
+        billing_period=_name(pb.BillingPeriod.DESCRIPTOR, _PERIOD, period),
+        metrics=[_metric_price_input(price) for price in plan.metrics],
+    )
+
+
+def _metric_price_input(price: pb.MetricPrice) -> MetricPriceInput:
+    return MetricPriceInput(
+        metric=price.metric,
+        model=_name(pb.PricingModel.DESCRIPTOR, _MODEL, price.model),
+        included_units=price.included_units,
+        parameters={"unitPrice": price.unit_price},
+    )
+
+
+def subscription_input(request: pb.CreateSubscriptionRequest) -> SubscriptionInput:
+    """A subscription as asked for."""
+    anchor = request.billing_anchor or pb.BILLING_ANCHOR_CALENDAR
+    return SubscriptionInput(
+        customer_id=request.customer_id,
+        plan_id=request.plan_id,
+        start_time=_start(request.start_time) if request.HasField("start_time") else None,
+        billing_anchor=_name(pb.BillingAnchor.DESCRIPTOR, _ANCHOR, anchor),
+    )
+
+
+def invoice_filter(request: pb.ListInvoicesRequest) -> InvoiceFilter:
+    """Which invoices to list."""
+    status = None
+    if request.status:
+        name = _name(pb.InvoiceStatus.DESCRIPTOR, _INVOICE_STATUS, request.status)
+        if name not in InvoiceStatus.__members__:
+            allowed = f"must be one of {', '.join(InvoiceStatus)}"
+            raise InvalidArgumentError([FieldProblem("status", allowed)])
+        status = InvoiceStatus(name)
+    return InvoiceFilter(request.customer_id, request.subscription_id, status)
+
+
+def _start(stamp: Timestamp) -> datetime:
+    try:
+        start = stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        problem = FieldProblem("startsAt", "must be a time of the years 1 to 9999")
+        raise InvalidArgumentError([problem]) from None
+    # A fraction below a microsecond must not vanish: it is on no quarter of an hour.
+    return start.replace(microsecond=1) if 0 < stamp.nanos < 1000 else start
+
+
+def _name(enum: EnumDescriptor, prefix: str, number: int) -> str:
+    """The HTTP contract's name; a number that nobody knows stays a number, to be refused."""
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else value.name.removeprefix(prefix)
+
+
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """A proto time; None for none."""
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def customer(found: Customer) -> pb.Customer:
+    """A customer as stored."""
+    return pb.Customer(
+        id=found.id,
+        name=found.name,
+        email=found.email,
+        time_zone=found.time_zone,
+        currency=found.currency,
+        metadata_json=found.metadata_json,
+        create_time=timestamp(found.create_time),
+    )
+
+
+def plan(found: Plan) -> pb.Plan:
+    """A version of a plan."""
+    content = found.content
+    return pb.Plan(
+        id=found.id,
+        version=found.version,
+        name=content.name,
+        currency=content.currency,
+        base_price=format_price(content.base_price, content.currency),
+        billing_period=pb.BillingPeriod.Value(_PERIOD + content.billing_period),
+        metrics=[_metric_price(price) for price in content.metrics],
+        create_time=timestamp(found.create_time),
+    )
+
+
+def _metric_price(price: MetricPrice) -> pb.MetricPrice:
+    message = pb.MetricPrice(
+        metric=price.metric,
+        model=pb.PricingModel.Value(_MODEL + price.model.name),
+        included_units=format_decimal(price.included_units),
+    )
+    if isinstance(price.model, PerUnit):
+        message.unit_price = format_decimal(price.model.unit_price)
+    return message
+
+
+def quote(found: Quote) -> pb.QuotePlanResponse:
+    """What a plan would cost."""
+    lines = [
+        pb.QuoteLine(
+            description=line.description,
+            metric=line.metric,
+            quantity=format_decimal(line.quantity),
+            amount=format_money(line.amount, found.currency),
+            steps=line.steps,
+        )
+        for line in found.lines
+    ]
+    amount = format_money(found.amount, found.currency)
+    return pb.QuotePlanResponse(currency=found.currency, amount=amount, lines=lines)
+
+
+def subscription(found: Subscription) -> pb.Subscription:
+    """A subscription; one that has nothing left to bill has no current period."""
+    period = found.period
+    return pb.Subscription(
+        id=found.id,
+        customer_id=found.customer_id,
+        plan_id=found.plan_id,
+        plan_version=found.plan_version,
+        status=pb.SubscriptionStatus.Value(_SUBSCRIPTION_STATUS + found.status),
+        billing_anchor=pb.BillingAnchor.Value(_ANCHOR + found.billing_anchor),
+        start_time=timestamp(found.start_time),
+        current_period_start_time=timestamp(period.start if period else None),
+        current_period_end_time=timestamp(period.end if period else None),
+        cancel_time=timestamp(found.cancel_time),
+        create_time=timestamp(found.create_time),
+    )
+
+
+def invoice(found: Invoice) -> pb.Invoice:
+    """An invoice with its lines."""
+    return pb.Invoice(
+        id=found.id,
+        number=found.number,
+        customer_id=found.customer_id,
+        subscription_id=found.subscription_id,
+        status=pb.InvoiceStatus.Value(_INVOICE_STATUS + found.status),
+        currency=found.currency,
+        amount=format_money(found.amount, found.currency),
+        period_start_time=timestamp(found.period.start),
+        period_end_time=timestamp(found.period.end),
+        create_time=timestamp(found.finalize_time),
+        lines=_lines(found.lines, found.currency),
+        failed_payments=found.failed_payments,
+    )
+
+
+def draft(found: InvoiceDraft) -> pb.Invoice:
+    """A preview: an invoice that has no id and no number."""
+    return pb.Invoice(
+        customer_id=found.customer_id,
+        subscription_id=found.subscription_id,
+        status=pb.INVOICE_STATUS_DRAFT,
+        currency=found.currency,
+        amount=format_money(found.amount, found.currency),
+        period_start_time=timestamp(found.period.start),
+        period_end_time=timestamp(found.period.end),
+        lines=_lines(found.lines, found.currency),
+    )
+
+
+def _lines(lines: Sequence[InvoiceLine], currency: str) -> list[pb.InvoiceLine]:
+    return [
+        pb.InvoiceLine(
+            description=line.description,
+            metric=line.metric,
+            quantity=format_decimal(line.quantity),
+            included_units=format_decimal(line.included_units),
+            unit_price=_unit_price(line, currency),
+            amount=format_money(line.amount, currency),
+            period_start_time=timestamp(line.period.start),
+            period_end_time=timestamp(line.period.end),
+        )
+        for line in lines
+    ]
+
+
+def _unit_price(line: InvoiceLine, currency: str) -> str:
+    if line.unit_price is None:
+        return ""
+    return (
+        format_decimal(line.unit_price) if line.metric else format_price(line.unit_price, currency)
+    )

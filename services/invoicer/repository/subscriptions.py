@@ -1,0 +1,126 @@
+"""Subscriptions."""
+
+from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.invoicer.domain import Subscription, SubscriptionStatus
+from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
+from services.invoicer.tables import subscriptions
+from services.kit.database import TenantKey
+
+# Whoever looks for work may take the subscription.
+_AT_ONCE = text("'-infinity'")
+
+
+async def insert_subscription(connection: AsyncConnection, subscription: Subscription) -> None:
+    """Store a new subscription."""
+    await connection.execute(
+        insert(subscriptions).values(
+            organization_id=subscription.tenant.organization_id,
+            mode=subscription.tenant.mode,
+            id=subscription.id,
+            customer_id=subscription.customer_id,
+            plan_id=subscription.plan_id,
+            plan_version=subscription.plan_version,
+            billing_anchor=subscription.billing_anchor.value,
+            billing_period=subscription.billing_period.value,
+            time_zone=subscription.time_zone,
+            start_time=subscription.start_time,
+            revision=subscription.revision,
+            create_time=subscription.create_time,
+            **_state(subscription),
+        )
+    )
+
+
+async def get_subscription(
+    connection: AsyncConnection, tenant: TenantKey, subscription_id: str, *, lock: bool = False
+) -> Subscription | None:
+    """The subscription, or None; with `lock` nobody else changes it until the transaction ends.
+
+    Whoever locks an invoice and its subscription locks the subscription first.
+    """
+    query = select(subscriptions).where(
+        subscriptions.c.organization_id == tenant.organization_id,
+        subscriptions.c.mode == tenant.mode,
+        subscriptions.c.id == subscription_id,
+    )
+    if lock:
+        query = query.with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else subscription_of(row)
+
+
+async def list_subscriptions(
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    *,
+    customer_id: str,
+    before_id: str | None,
+    limit: int,
+) -> list[Subscription]:
+    """Up to `limit` subscriptions, newest first, older than `before_id`; "" for any customer."""
+    query = select(subscriptions).where(
+        subscriptions.c.organization_id == tenant.organization_id,
+        subscriptions.c.mode == tenant.mode,
+    )
+    if customer_id:
+        query = query.where(subscriptions.c.customer_id == customer_id)
+    if before_id is not None:
+        query = query.where(subscriptions.c.id < before_id)
+    rows = await connection.execute(query.order_by(subscriptions.c.id.desc()).limit(limit))
+    return [subscription_of(row) for row in rows]
+
+
+async def update_subscription(connection: AsyncConnection, subscription: Subscription) -> bool:
+    """Store the state of a subscription over the revision it was read in.
+
+    False, and nothing is stored, when somebody else has changed it since. It can be claimed again.
+    """
+    statement = (
+        update(subscriptions)
+        .where(
+            subscriptions.c.organization_id == subscription.tenant.organization_id,
+            subscriptions.c.mode == subscription.tenant.mode,
+            subscriptions.c.id == subscription.id,
+            subscriptions.c.revision == subscription.revision,
+        )
+        .values(
+            revision=subscription.revision + 1,
+            attempt_time=_AT_ONCE,
+            **_state(subscription),
+        )
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+def _state(subscription: Subscription) -> dict[str, object]:
+    """What may change in a subscription."""
+    period = subscription.period
+    return {
+        "status": subscription.status.value,
+        "period_start": None if period is None else period.start,
+        "period_end": None if period is None else period.end,
+        "cancel_time": subscription.cancel_time,
+    }
+
+
+def subscription_of(row: Row[tuple[object, ...]]) -> Subscription:
+    """The subscription in a row of its table."""
+    started = row.period_start is not None
+    return Subscription(
+        tenant=TenantKey(row.organization_id, row.mode),
+        id=row.id,
+        customer_id=row.customer_id,
+        plan_id=row.plan_id,
+        plan_version=row.plan_version,
+        status=SubscriptionStatus(row.status),
+        billing_anchor=BillingAnchor(row.billing_anchor),
+        billing_period=BillingPeriod(row.billing_period),
+        time_zone=row.time_zone,
+        start_time=row.start_time,
+        period=Period(row.period_start, row.period_end) if started else None,
+        cancel_time=row.cancel_time,
+        revision=row.revision,
+        create_time=row.create_time,
+    )

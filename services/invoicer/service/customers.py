@@ -1,0 +1,49 @@
+"""Customers."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from services.invoicer.checks import CustomerInput, check_customer, is_customer_id
+from services.invoicer.domain import Customer
+from services.invoicer.repository import customers
+from services.invoicer.service.paging import Page, customer_position
+from services.kit import pages
+from services.kit.database import Database, TenantKey
+from services.kit.errors import NotFoundError
+
+
+class Customers:
+    """Whom the organization bills."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    async def put_customer(self, tenant: TenantKey, given: CustomerInput) -> tuple[Customer, bool]:
+        """Make a customer or change the one there is; whether it was made."""
+        values = check_customer(given)
+        async with self._database.transaction() as connection:
+            return await customers.put_customer(connection, tenant, given.id, values, self._now())
+
+    async def get_customer(self, tenant: TenantKey, customer_id: str) -> Customer:
+        """The customer."""
+        if not is_customer_id(customer_id):
+            raise NotFoundError("No such customer")
+        async with self._database.transaction() as connection:
+            found = await customers.get_customer(connection, tenant, customer_id)
+        if found is None:
+            raise NotFoundError("No such customer")
+        return found
+
+    async def list_customers(self, tenant: TenantKey, page: Page) -> tuple[list[Customer], str]:
+        """A page of customers, newest first, and the next page's token ("" after the last)."""
+        limit = pages.page_limit(page.size)
+        before = customer_position(page.token)
+        async with self._database.transaction() as connection:
+            found = await customers.list_customers(
+                connection, tenant, before=before, limit=limit + 1
+            )
+        if len(found) <= limit:
+            return found, ""
+        last = found[limit - 1]
+        return found[:limit], pages.encode_token(last.create_time.isoformat(), last.id)

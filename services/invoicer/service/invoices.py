@@ -1,0 +1,190 @@
+"""Invoices and their payments."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.invoicer import billing_events
+from services.invoicer.billing_events import invoice_event
+from services.invoicer.checks import is_customer_id
+from services.invoicer.domain import (
+    Invoice,
+    InvoiceDraft,
+    InvoiceStatus,
+    Subscription,
+    SubscriptionStatus,
+    check_failable,
+    check_payable,
+    check_voidable,
+)
+from services.invoicer.repository import closing, invoices, subscriptions
+from services.invoicer.repository.events import add_event
+from services.invoicer.service.paging import Page, id_position, next_token
+from services.invoicer.service.subscriptions import require_subscription, store_and_tell
+from services.invoicer.service.wakes import Wakes
+from services.invoicer.usage import UsageSource
+from services.kit import pages
+from services.kit.database import Database, TenantKey
+from services.kit.errors import NotFoundError, PreconditionError
+from services.kit.ids import is_id
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceFilter:
+    """Which invoices to list; "" and None: any."""
+
+    customer_id: str = ""
+    subscription_id: str = ""
+    status: InvoiceStatus | None = None
+
+
+class Invoices:
+    """Bills. closer.py writes them; here they are shown, previewed, paid, failed and voided."""
+
+    def __init__(
+        self,
+        database: Database,
+        usage: UsageSource,
+        now: Callable[[], datetime],
+        wakes: Wakes,
+        *,
+        failures_max: int,
+        late: timedelta,
+    ) -> None:
+        self._database = database
+        self._usage = usage
+        self._now = now
+        self._wakes = wakes
+        self._failures_max = failures_max
+        self._late = late
+
+    async def get_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
+        """The invoice with its lines."""
+        async with self._database.transaction() as connection:
+            return await _require_invoice(connection, tenant, invoice_id)
+
+    async def list_invoices(
+        self, tenant: TenantKey, wanted: InvoiceFilter, page: Page
+    ) -> tuple[list[Invoice], str]:
+        """A page of invoices with their lines."""
+        limit, before_id = pages.page_limit(page.size), id_position(page.token, "inv")
+        if wanted.customer_id and not is_customer_id(wanted.customer_id):
+            return [], ""
+        if wanted.subscription_id and not is_id(wanted.subscription_id, "sub"):
+            return [], ""
+        async with self._database.transaction() as connection:
+            found = await invoices.list_invoices(
+                connection,
+                tenant,
+                customer_id=wanted.customer_id,
+                subscription_id=wanted.subscription_id,
+                status=wanted.status,
+                before_id=before_id,
+                limit=limit + 1,
+            )
+        return found[:limit], next_token([invoice.id for invoice in found], limit)
+
+    async def preview_invoice(self, tenant: TenantKey, subscription_id: str) -> InvoiceDraft:
+        """What the period that is not invoiced yet would cost with the usage there is now."""
+        async with self._database.transaction() as connection:
+            subscription = await require_subscription(connection, tenant, subscription_id)
+            found = await closing.open_periods(connection, [subscription], self._late)
+        if not found:
+            raise PreconditionError(
+                "The subscription has ended: nothing is left to bill", reason="subscription_ended"
+            )
+        (period,) = found
+        selections = period.selections()
+        if not selections:
+            return period.draft(())
+        return period.draft((await self._usage.billable(tenant, selections)).usages)
+
+    async def pay_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
+        """Mark an invoice paid; repeating it changes nothing. PreconditionError when void."""
+        async with self._database.transaction() as connection:
+            invoice = await _require_invoice(connection, tenant, invoice_id, lock=True)
+            if not check_payable(invoice):
+                return invoice
+            paid = await self._set_status(
+                connection, tenant, invoice, InvoiceStatus.PAID, billing_events.INVOICE_PAID
+            )
+        self._wakes.relay()
+        return paid
+
+    async def fail_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
+        """Count a failed payment; the last one that is tolerated suspends the subscription.
+
+        PreconditionError when paid or void.
+        """
+        async with self._database.transaction() as connection:
+            subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
+            check_failable(invoice)
+            failed = await self._set_status(
+                connection, tenant, invoice, InvoiceStatus.FAILED, billing_events.INVOICE_FAILED
+            )
+            too_often = failed.failed_payments >= self._failures_max
+            if too_often and subscription.status is SubscriptionStatus.ACTIVE:
+                suspended = replace(subscription, status=SubscriptionStatus.SUSPENDED)
+                await store_and_tell(
+                    connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, self._now()
+                )
+        self._wakes.relay()
+        return failed
+
+    async def void_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
+        """Declare an unpaid invoice void; repeating it changes nothing. PreconditionError: paid.
+
+        Its period is not billed again; late usage of earlier periods that it carried is.
+        """
+        async with self._database.transaction() as connection:
+            subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
+            if not check_voidable(invoice):
+                return invoice
+            voided = await self._set_status(
+                connection, tenant, invoice, InvoiceStatus.VOID, billing_events.INVOICE_VOIDED
+            )
+            # What is just being computed from what this invoice billed must not be written.
+            await subscriptions.update_subscription(connection, subscription)
+        self._wakes.relay()
+        return voided
+
+    async def _set_status(
+        self,
+        connection: AsyncConnection,
+        tenant: TenantKey,
+        invoice: Invoice,
+        status: InvoiceStatus,
+        event_type: str,
+    ) -> Invoice:
+        now = self._now()
+        await invoices.set_status(connection, tenant, invoice.id, status, now)
+        failures = invoice.failed_payments + (status is InvoiceStatus.FAILED)
+        changed = replace(invoice, status=status, failed_payments=failures)
+        await add_event(connection, invoice_event(tenant, event_type, changed, now))
+        log.info("invoice_changed", invoice_id=invoice.id, status=status.value)
+        return changed
+
+
+async def _require_invoice(
+    connection: AsyncConnection, tenant: TenantKey, invoice_id: str, *, lock: bool = False
+) -> Invoice:
+    found = None
+    if is_id(invoice_id, "inv"):
+        found = await invoices.get_invoice(connection, tenant, invoice_id, lock=lock)
+    if found is None:
+        raise NotFoundError("No such invoice")
+    return found
+
+
+async def _lock_invoice(
+    connection: AsyncConnection, tenant: TenantKey, invoice_id: str
+) -> tuple[Subscription, Invoice]:
+    """An invoice and its subscription, locked in the order that everybody locks them in."""
+    subscription_id = (await _require_invoice(connection, tenant, invoice_id)).subscription_id
+    subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
+    return subscription, await _require_invoice(connection, tenant, invoice_id, lock=True)

@@ -1,0 +1,36 @@
+"""Settings of invoicer, read from `USAGEFLOW_*` environment variables."""
+
+from pydantic import Field
+
+from services.kit.settings import ServiceSettings
+
+DAY_S = 86_400
+
+
+class InvoicerSettings(ServiceSettings):
+    """What invoicer needs besides what every service needs."""
+
+    database_pool_size: int = Field(default=8, ge=2, le=50)
+    aggregator_address: str = Field(description="host:port of aggregator")
+    aggregator_timeout_s: float = Field(default=10.0, gt=0, le=60)
+    invoice_grace_s: int = Field(
+        default=3600, ge=0, le=35 * DAY_S, description="how long a period that is over waits"
+    )
+    invoice_failures_max: int = Field(
+        default=3, ge=1, le=100, description="failed payments until the subscription is suspended"
+    )
+    invoice_late_days: int = Field(
+        default=35,
+        ge=0,
+        le=400,
+        description="how long before a period earlier ones may have ended to get late usage",
+    )
+    invoice_poll_s: float = Field(default=1.0, gt=0, le=60, description="between looks for work")
+    invoice_retry_s: float = Field(
+        default=1.0, gt=0, le=600, description="until a period that could not be closed is retried"
+    )
+    invoice_lease_s: float = Field(
+        default=60.0, gt=0, le=600, description="how long a replica keeps others off its chunk"
+    )
+    invoice_chunk_max: int = Field(default=200, ge=1, le=1000, description="periods at once")
+    invoice_writers_max: int = Field(default=4, ge=1, le=20, description="transactions at once")

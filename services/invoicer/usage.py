@@ -1,0 +1,85 @@
+"""Usage for billing, as aggregator tells it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Protocol
+
+import grpc
+from pydantic import SecretStr
+from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+
+from services.invoicer.closing import Selection, Usage
+from services.invoicer.lines import MetricUsage
+from services.kit.auth import MODE_NUMBERS
+from services.kit.database import TenantKey
+from services.kit.errors import UnavailableError, from_rpc_error
+from services.kit.grpc_client import internal_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class BillableUsage:
+    """One usage for each selection, in order; everything accepted before `as_of` is in."""
+
+    as_of: datetime
+    usages: list[Usage]
+
+
+class UsageSource(Protocol):
+    """Where usage comes from."""
+
+    async def billable(self, tenant: TenantKey, selections: Sequence[Selection]) -> BillableUsage:
+        """The usage of at most 1,000 selections. UnavailableError when it can't be told now."""
+
+
+class AggregatorUsage:
+    """A UsageSource that asks aggregator over gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: SecretStr, timeout_s: float) -> None:
+        self._stub = aggregator_pb2_grpc.AggregatorInternalServiceStub(channel)
+        self._token = token
+        self._timeout_s = timeout_s
+
+    async def billable(self, tenant: TenantKey, selections: Sequence[Selection]) -> BillableUsage:
+        """The usage of at most 1,000 selections. UnavailableError when it can't be told now."""
+        request = aggregator_pb2.GetBillableUsageRequest(
+            organization_id=tenant.organization_id,
+            mode=MODE_NUMBERS[tenant.mode],
+            selections=[_selection(selection) for selection in selections],
+        )
+        try:
+            response = await self._stub.GetBillableUsage(
+                request, timeout=self._timeout_s, metadata=internal_metadata(self._token)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return _billable_usage(selections, response)
+
+
+def _selection(selection: Selection) -> aggregator_pb2.UsageSelection:
+    message = aggregator_pb2.UsageSelection(
+        customer_id=selection.customer_id, metrics=selection.metrics
+    )
+    # Not "message.from": that is a word of Python's.
+    getattr(message, "from").FromDatetime(selection.period.start)
+    message.to.FromDatetime(selection.period.end)
+    return message
+
+
+def _billable_usage(
+    selections: Sequence[Selection], response: aggregator_pb2.GetBillableUsageResponse
+) -> BillableUsage:
+    """UnavailableError when the answer is not to what was asked: never bill on a guess."""
+    asked = [list(selection.metrics) for selection in selections]
+    answered = [[metric.metric for metric in usage.metrics] for usage in response.selections]
+    if asked != answered or not response.HasField("as_of"):
+        raise UnavailableError("aggregator answered something else than was asked")
+    usages: list[Usage] = [
+        {
+            metric.metric: MetricUsage(Decimal(metric.quantity), metric.unit)
+            for metric in usage.metrics
+        }
+        for usage in response.selections
+    ]
+    return BillableUsage(response.as_of.ToDatetime(UTC), usages)
