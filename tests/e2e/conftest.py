@@ -1,4 +1,4 @@
-"""A whole stack, started once for all tests that only use it; those that break one start another."""
+"""A whole stack, started once for all tests that only use it; others start their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
