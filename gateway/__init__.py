@@ -1,0 +1,1 @@
+"""The HTTP side of UsageFlow: authenticates, limits, coalesces, translates to gRPC."""

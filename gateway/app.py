@@ -1,0 +1,63 @@
+"""Wiring of the gateway."""
+
+from typing import cast
+
+from gateway import api
+from gateway.batch import TrackBatch
+from gateway.calls import Channels, IngestSink, Services
+from gateway.coalescer import Coalescer, Limits
+from gateway.entry import Entry, Handler
+from gateway.health import Readiness
+from gateway.server import HttpServer
+from gateway.settings import GatewaySettings
+from gateway.track import Track
+from gateway.wire import RequestIds
+from services.kit.auth import KeyCache
+from services.kit.messaging import Messaging
+from services.kit.runtime import Runtime
+
+
+async def main() -> None:
+    """Serve HTTP until the process is asked to stop."""
+    settings = GatewaySettings()
+    async with Runtime("gateway", settings) as runtime:
+        messaging = await Messaging.connect(settings.nats_url.get_secret_value(), "gateway")
+        runtime.on_stop("nats", messaging.close)
+        channels = Channels(settings)
+        runtime.on_stop("channels", channels.close)
+        keys = KeyCache(channels.accounts, settings.internal_token, messaging)
+        await keys.start()
+        server = HttpServer(
+            build(settings, channels, keys), settings.http_listen, settings.shutdown_s
+        )
+        await server.start()
+        runtime.on_stop("http", server.stop)
+        await runtime.wait()
+
+
+def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Entry:
+    """The ASGI app; needs a running loop."""
+    sink = IngestSink(channels, settings.internal_token)
+    coalescer = Coalescer(sink, _limits(settings))
+    request_ids = RequestIds()
+    return Entry(
+        track=Track(keys, coalescer, request_ids),
+        batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
+        api=cast("Handler", api.build(Services(channels))),
+        keys=keys,
+        readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
+        request_ids=request_ids,
+        requests_in_flight_max=settings.requests_in_flight_max,
+    )
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    return Limits(
+        calls_in_flight_max=settings.ingest_calls_in_flight_max,
+        events_per_call_max=settings.ingest_events_per_call_max,
+        bytes_per_call_max=settings.ingest_bytes_per_call_max,
+        events_waiting_max=settings.ingest_events_waiting_max,
+        bytes_waiting_max=settings.ingest_bytes_waiting_max,
+        call_s_max=settings.ingest_call_s_max,
+        answer_s_max=settings.ingest_answer_s_max,
+    )

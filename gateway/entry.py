@@ -1,0 +1,152 @@
+"""The one ASGI app: the hot path goes to bare handlers, all else to the framework."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Histogram
+
+from gateway.access import api_key
+from gateway.api import routing_path
+from gateway.errors import method_not_allowed, to_http, unavailable
+from gateway.health import Readiness
+from gateway.wire import (
+    SECURITY_HEADERS,
+    Disconnected,
+    Message,
+    Receive,
+    RequestIds,
+    Scope,
+    Send,
+    send_error,
+    send_json,
+)
+from services.kit import context
+from services.kit.auth import KeyResolver, Principal
+
+log = structlog.get_logger()
+
+Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+OPENAPI_PATH: Final = "/api/openapi.json"
+_REQUESTS = Counter(
+    "usageflow_gateway_requests", "Requests other than track", ["method", "route", "status"]
+)
+_SECONDS = Histogram("usageflow_gateway_request_seconds", "Time of requests other than track")
+
+
+class Entry:
+    """Dispatches, bounds what is in flight, and does for every request what none may lack."""
+
+    def __init__(
+        self,
+        track: Handler,
+        batch: Handler,
+        api: Handler,
+        keys: KeyResolver,
+        readiness: Readiness,
+        request_ids: RequestIds,
+        requests_in_flight_max: int,
+    ) -> None:
+        self._bare = {"/api/track": track, "/api/track/batch": batch}
+        self._api = api
+        self._keys = keys
+        self._readiness = readiness
+        self._request_ids = request_ids
+        self._in_flight_max = requests_in_flight_max
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self._in_flight += 1
+        try:
+            bare = self._bare.get(scope["path"])
+            if self._in_flight > self._in_flight_max:
+                request_id = self._request_ids.take(None)
+                await send_error(send, unavailable("Too many requests are running"), request_id)
+            elif bare is None:
+                await self._other(scope, receive, send)
+            elif scope["method"] == "POST":
+                await bare(scope, receive, send)
+            else:
+                request_id = self._request_ids.take(None)
+                await send_error(send, method_not_allowed("POST"), request_id)
+        finally:
+            self._in_flight -= 1
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = self._request_ids.take(headers.get(b"x-request-id"))
+        context.new_request(request_id, headers.get(b"traceparent", b"").decode("latin-1"))
+        answer = _Answer(send, request_id)
+        principal = None
+        try:
+            if scope["path"] in ("/healthz", "/readyz"):
+                await self._health(scope, answer, request_id)
+            else:
+                principal = await self._authenticate(scope, headers)
+                scope["path"] = routing_path(scope["raw_path"])
+                await self._api(scope, receive, answer.send)
+        except Disconnected:
+            log.debug("client_gone")
+        except Exception as error:
+            if answer.status:
+                raise
+            await send_error(answer.send, to_http(error), request_id)
+        _note(scope, answer.status, principal, time.perf_counter() - started_s)
+
+    async def _authenticate(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
+        """Who calls /api/*; the services check the key and its scopes again."""
+        if not scope["path"].startswith("/api/") or scope["path"] == OPENAPI_PATH:
+            return None
+        secret = api_key(headers)
+        principal = await self._keys.resolve(secret)
+        scope["api_key"] = secret
+        return principal
+
+    async def _health(self, scope: Scope, answer: "_Answer", request_id: str) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise method_not_allowed("GET, HEAD")
+        missing = await self._readiness.missing() if scope["path"] == "/readyz" else []
+        status = 503 if missing else 200
+        body = {"status": "not ready", "missing": missing} if missing else {"status": "ok"}
+        await send_json(answer.send, status, msgspec.json.encode(body), request_id)
+
+
+class _Answer:
+    """Adds the headers that every answer has, and notes the status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message["headers"])
+            present = {name for name, _value in headers}
+            always = (*SECURITY_HEADERS, (b"x-request-id", self._request_id))
+            headers += [header for header in always if header[0] not in present]
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _note(scope: Scope, status: int, principal: Principal | None, seconds: float) -> None:
+    """The access log: never a key, nor a path or query, which may name a customer."""
+    route = scope.get("path_template") or "none"
+    _REQUESTS.labels(scope["method"], route, str(status)).inc()
+    _SECONDS.observe(seconds)
+    if scope["path"] in ("/healthz", "/readyz"):
+        return
+    log.info(
+        "request",
+        method=scope["method"],
+        route=route,
+        status=status,
+        ms=round(seconds * 1_000, 1),
+        organization_id=principal.organization_id if principal else None,
+        mode=principal.mode_name if principal else None,
+    )

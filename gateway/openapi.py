@@ -1,0 +1,246 @@
+"""The OpenAPI 3.1 document: the framework's, with what it does not know added.
+
+That is: query parameters (Structs, see query.py), the hot path's two routes, the error body, and
+how to authenticate. It is made once, at start.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from litestar import Litestar
+from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec import inspect
+
+from gateway.batch import EVENTS_MAX, BatchAnswer
+from gateway.errors import ErrorBody
+from gateway.fields import JsonObject, Quantity
+from gateway.query import fields_of
+from services.kit import events
+
+VERSION: Final = "0.1.0"
+Document: TypeAlias = dict[str, Any]
+_SCHEMAS: Final = "#/components/schemas/{name}"
+_ERROR: Final = {"$ref": "#/components/responses/Error"}
+_DECIMAL: Final = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+
+
+class ExactTypes(OpenAPISchemaPlugin):
+    """Tells the framework what our own field types look like in JSON."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        """The types of fields.py, and JSON that is passed on as it is."""
+        return value in (Quantity, JsonObject, msgspec.Raw)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        """A quantity is a decimal string or a number; the others are objects."""
+        if field_definition.annotation is Quantity:
+            return Schema(
+                type=[OpenAPIType.STRING, OpenAPIType.NUMBER],
+                pattern=_DECIMAL,
+                description="Exact decimal; a JSON number is read as it is written",
+            )
+        return Schema(type=OpenAPIType.OBJECT)
+
+
+def document(app: Litestar) -> bytes:
+    """The document as JSON."""
+    schema = app.openapi_schema.to_schema()
+    for path, item in schema["paths"].items():
+        for method, operation in item.items():
+            _complete(operation, _query_shape(app, path, method))
+    _, components = msgspec.json.schema_components((BatchAnswer, ErrorBody), ref_template=_SCHEMAS)
+    schema["components"]["schemas"] |= components | {
+        "Event": _event(),
+        "BatchedEvent": _batched_event(),
+        "TrackAnswer": _TRACK_ANSWER,
+    }
+    schema["components"]["responses"] = {"Error": _json("Anything that is no success", "ErrorBody")}
+    schema["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    schema["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+    schema["paths"] = {**_hot_paths(), **schema["paths"]}
+    return msgspec.json.encode(schema)
+
+
+def _query_shape(app: Litestar, path: str, method: str) -> type[msgspec.Struct] | None:
+    for route in app.routes:
+        handlers = getattr(route, "route_handler_map", {})
+        if _documented(route.path_format) == path and method.upper() in handlers:
+            handler, _model = handlers[method.upper()]
+            asked = handler.parsed_fn_signature.parameters.get("asked")
+            return asked.annotation if asked else None
+    raise LookupError(path)
+
+
+def _documented(path_format: str) -> str:
+    return path_format or "/"
+
+
+def _complete(operation: Document, asked: type[msgspec.Struct] | None) -> None:
+    if asked is not None:
+        operation["parameters"] = operation.get("parameters", []) + _parameters(asked)
+    operation["responses"].pop("400", None)
+    operation["responses"]["default"] = _ERROR
+
+
+def _parameters(asked: type[msgspec.Struct]) -> list[Document]:
+    (_,), components = msgspec.json.schema_components((asked,), ref_template=_SCHEMAS)
+    properties = components[asked.__name__]["properties"]
+    return [_parameter(field, properties[field.encode_name]) for field in fields_of(asked)]
+
+
+def _parameter(field: inspect.Field, schema: Document) -> Document:
+    parameter = {
+        "name": field.encode_name,
+        "in": "query",
+        "required": field.required,
+        "schema": schema,
+    }
+    if description := schema.pop("description", None):
+        parameter["description"] = description
+    if isinstance(field.type, inspect.DictType):
+        parameter |= {"style": "deepObject", "explode": True}
+    elif isinstance(field.type, inspect.ListType):
+        parameter |= {"style": "form", "explode": False}
+    return parameter
+
+
+def _json(description: str, schema: str, headers: Document | None = None) -> Document:
+    content = {"application/json": {"schema": {"$ref": _SCHEMAS.format(name=schema)}}}
+    answer: Document = {"description": description, "content": content}
+    if headers:
+        answer["headers"] = headers
+    return answer
+
+
+_SECURITY_SCHEMES: Final[Document] = {
+    "apiKey": {"type": "apiKey", "in": "header", "name": "x-usageflow-api-key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+_TRACK_ANSWER: Final[Document] = {
+    "type": "object",
+    "required": ["success", "eventId"],
+    "properties": {
+        "success": {"const": True},
+        "eventId": {"type": "string", "examples": ["evt_0f8c1c5e7a1b4f0d9e2a3b4c5d6e7f80"]},
+    },
+}
+
+
+def _event() -> Document:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["metric", "amount"],
+        "properties": {
+            "metric": {
+                "type": "string",
+                "pattern": f"^[A-Za-z0-9_.:\\-]{{1,{events.METRIC_CHARS_MAX}}}$",
+            },
+            "amount": {
+                "type": ["string", "number"],
+                "pattern": _DECIMAL,
+                "description": (
+                    f"Decimal >= 0, at most {events.AMOUNT_DIGITS_MAX} digits, at most "
+                    f"{events.AMOUNT_SCALE_MAX} after the point, read exactly as written"
+                ),
+            },
+            "customerId": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": events.CUSTOMER_ID_CHARS_MAX,
+            },
+            "timestamp": {
+                "type": "string",
+                "format": "date-time",
+                "description": (
+                    f"When it happened: from {events.PAST_DAYS_MAX} days ago to "
+                    f"{events.FUTURE_MINUTES_MAX} minutes ahead; left out: now"
+                ),
+            },
+            "metadata": {
+                "type": "object",
+                "maxProperties": events.METADATA_KEYS_MAX,
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
+                "description": f"At most {events.METADATA_BYTES_MAX} bytes of JSON",
+            },
+        },
+    }
+
+
+def _batched_event() -> Document:
+    event = _event()
+    event["properties"]["idempotencyKey"] = _key_schema()
+    return event
+
+
+def _key_schema() -> Document:
+    return {"type": "string", "minLength": 1, "maxLength": events.IDEMPOTENCY_KEY_CHARS_MAX}
+
+
+def _hot_paths() -> Document:
+    return {
+        "/api/track": {"post": _track_operation()},
+        "/api/track/batch": {"post": _batch_operation()},
+    }
+
+
+def _track_operation() -> Document:
+    replayed = {
+        "Idempotent-Replayed": {
+            "schema": {"const": "true"},
+            "description": "The event was stored before; nothing new is stored",
+        }
+    }
+    return {
+        "operationId": "track",
+        "summary": "Record one usage event",
+        "description": (
+            "Answers once the event is durably stored. The same Idempotency-Key with the same "
+            "content gives the same answer and stores nothing; with other content: 409."
+        ),
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": _key_schema(),
+                "description": "Printable ASCII, bare or quoted; recommended",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS.format(name="Event")}}},
+        },
+        "responses": {
+            "200": _json("Stored", "TrackAnswer", replayed),
+            "default": _ERROR,
+        },
+    }
+
+
+def _batch_operation() -> Document:
+    batched = {"$ref": _SCHEMAS.format(name="BatchedEvent")}
+    batch = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["events"],
+        "properties": {
+            "events": {"type": "array", "minItems": 1, "maxItems": EVENTS_MAX, "items": batched}
+        },
+    }
+    return {
+        "operationId": "trackBatch",
+        "summary": "Record many usage events",
+        "description": "Every event has its own result; a bad one never sinks the others.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": batch},
+                "application/x-ndjson": {"schema": batched},
+            },
+        },
+        "responses": {"200": _json("A result for each event", "BatchAnswer"), "default": _ERROR},
+    }

@@ -1,0 +1,87 @@
+"""Query strings: the parameters of a route are the fields of a Struct, as a body's are."""
+
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Request
+from litestar.di import Provide
+from msgspec import inspect
+
+from gateway import fields
+from gateway.strict_json import Json, Number
+from services.kit.errors import FieldProblem, InvalidArgumentError
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+PARAMETERS_MAX = 64
+KIND = "query parameter"
+
+
+class Nothing(msgspec.Struct):
+    """The parameters of a route that takes none."""
+
+
+def query(shape: type[msgspec.Struct]) -> dict[str, Provide]:
+    """The dependencies of a route whose handler takes `asked: shape`."""
+
+    async def provide(request: Request[Any, Any, Any]) -> Any:
+        return read(request.scope["query_string"], shape)
+
+    return {"asked": Provide(provide)}
+
+
+def read(query_string: bytes, shape: type[Shape]) -> Shape:
+    """The parameters; InvalidArgumentError names everything that is wrong.
+
+    A list is sent as "a,b", a mapping as "name[key]=value".
+    """
+    kinds = {field.encode_name: field.type for field in fields_of(shape)}
+    values: dict[str, Json] = {}
+    problems: list[FieldProblem] = []
+    for name, text in _pairs(query_string):
+        base, bracket, key = name.partition("[")
+        if bracket and key.endswith("]") and isinstance(kinds.get(base), inspect.DictType):
+            mapping = values.setdefault(base, {})
+            assert isinstance(mapping, dict)
+            if key[:-1] in mapping:
+                problems.append(FieldProblem(name, "must be given once"))
+            mapping[key[:-1]] = text
+        elif name in values:
+            problems.append(FieldProblem(name, "must be given once"))
+        else:
+            values[name] = _value(kinds.get(name), text)
+    try:
+        result = fields.read(values, shape, KIND)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError([*problems, *error.problems]) from None
+    if problems:
+        raise InvalidArgumentError(problems)
+    return result
+
+
+def fields_of(shape: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    """The fields of a Struct, with their types."""
+    info = inspect.type_info(shape)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
+
+
+def _pairs(query_string: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=PARAMETERS_MAX,
+        )
+    except ValueError:
+        message = f"must have at most {PARAMETERS_MAX} parameters, percent-encoded in UTF-8"
+        raise InvalidArgumentError([FieldProblem("query", message)]) from None
+
+
+def _value(kind: inspect.Type | None, text: str) -> Json:
+    if isinstance(kind, inspect.IntType):
+        return Number(text)
+    if isinstance(kind, inspect.ListType):
+        return [item for item in text.split(",") if item]
+    return text

@@ -1,0 +1,1 @@
+"""The routes of the framework, one module a resource."""

@@ -1,0 +1,61 @@
+"""/api/customers"""
+
+from litestar import Response, get, patch, post
+from usageflow.invoicer.v1 import invoicer_pb2 as pb
+
+from gateway.calls import Calls
+from gateway.query import query
+from gateway.shapes.common import PageQuery
+from gateway.shapes.customers import (
+    Customer,
+    CustomerChange,
+    CustomerPage,
+    NewCustomer,
+    change_to_proto,
+    from_proto,
+    to_proto,
+)
+
+
+@post("/api/customers")
+async def put_customer(calls: Calls, data: NewCustomer) -> Response[Customer]:
+    """Make a customer, or set the one with this id in full: 201 when it came into being, else 200.
+
+    Customers also come into being with their first event.
+    """
+    answer = await calls.call(calls.invoicer.PutCustomer, to_proto(data))
+    return Response(from_proto(answer.customer), status_code=201 if answer.created else 200)
+
+
+@get("/api/customers", dependencies=query(PageQuery))
+async def list_customers(calls: Calls, asked: PageQuery) -> CustomerPage:
+    """List the customers, newest first."""
+    request = pb.ListCustomersRequest(page_size=asked.limit, page_token=asked.cursor)
+    answer = await calls.call(calls.invoicer.ListCustomers, request)
+    return CustomerPage(
+        data=[from_proto(customer) for customer in answer.customers],
+        next_cursor=answer.next_page_token or None,
+    )
+
+
+@get("/api/customers/{customer_id:str}")
+async def get_customer(calls: Calls, customer_id: str) -> Customer:
+    """One customer."""
+    request = pb.GetCustomerRequest(customer_id=customer_id)
+    return from_proto((await calls.call(calls.invoicer.GetCustomer, request)).customer)
+
+
+@patch("/api/customers/{customer_id:str}")
+async def change_customer(calls: Calls, customer_id: str, data: CustomerChange) -> Customer:
+    """Change some fields of a customer; what is left out stays."""
+    # PutCustomer would make an unknown customer; customers are never deleted, so one that is
+    # found here is still there below.
+    existing = pb.GetCustomerRequest(customer_id=customer_id)
+    found = (await calls.call(calls.invoicer.GetCustomer, existing)).customer
+    request = change_to_proto(customer_id, data)
+    if not request.update_fields:
+        return from_proto(found)
+    return from_proto((await calls.call(calls.invoicer.PutCustomer, request)).customer)
+
+
+HANDLERS = [put_customer, list_customers, get_customer, change_customer]

@@ -1,0 +1,32 @@
+"""Settings of the gateway, read from `USAGEFLOW_*` environment variables."""
+
+from pydantic import Field
+
+from services.kit.settings import ProcessSettings
+
+
+class GatewaySettings(ProcessSettings):
+    """Where it listens, whom it calls, and the bounds of its queues."""
+
+    http_listen: str = Field(default="127.0.0.1:8080", description="host:port; port 0: a free one")
+    ingest_address: str = Field(description="host:port of ingest")
+    aggregator_address: str = Field(description="host:port of aggregator")
+    invoicer_address: str = Field(description="host:port of invoicer")
+    notifier_address: str = Field(description="host:port of notifier")
+
+    requests_in_flight_max: int = Field(default=4_096, ge=1)
+    # A batch request holds its body (up to 4 MiB) while it is worked on.
+    batch_requests_in_flight_max: int = Field(default=8, ge=1)
+    request_arrival_s_max: float = Field(
+        default=20.0, gt=0, description="seconds in which a request must have arrived whole"
+    )
+
+    ingest_calls_in_flight_max: int = Field(default=1, ge=1, le=16)
+    ingest_events_per_call_max: int = Field(default=2_000, ge=1, le=10_000)
+    ingest_bytes_per_call_max: int = Field(default=4 * 1024 * 1024, ge=1, le=12 * 1024 * 1024)
+    ingest_events_waiting_max: int = Field(default=20_000, ge=1)
+    ingest_bytes_waiting_max: int = Field(default=32 * 1024 * 1024, ge=1)
+    ingest_call_s_max: float = Field(default=5.0, gt=0)
+    ingest_answer_s_max: float = Field(
+        default=10.0, gt=0, description="seconds an event may wait for its receipt, queue included"
+    )

@@ -1,0 +1,1 @@
+"""What the resources look like in JSON, and how that maps to the services' messages."""

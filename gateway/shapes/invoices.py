@@ -1,0 +1,101 @@
+"""Invoices and their lines."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from usageflow.invoicer.v1 import invoicer_pb2 as pb
+
+from gateway.shapes.common import Amount, PageQuery, name_of, number_of, time_or_none
+
+StatusName = Literal["DRAFT", "PENDING", "PAID", "FAILED", "VOID"]
+_STATUS = "INVOICE_STATUS_"
+
+
+class InvoiceLine(msgspec.Struct, rename="camel", kw_only=True):
+    """One amount of an invoice."""
+
+    description: str
+    metric: str | None
+    quantity: Amount
+    included_units: Amount
+    unit_price: Amount
+    amount: Amount
+    period_start: datetime | None
+    period_end: datetime | None
+
+
+class Invoice(msgspec.Struct, rename="camel", kw_only=True):
+    """A bill; a preview has neither id nor number."""
+
+    id: str | None
+    number: str | None
+    customer_id: str
+    subscription_id: str
+    status: str
+    currency: str
+    amount: Amount
+    period_start: datetime | None
+    period_end: datetime | None
+    created_at: datetime | None
+    failed_payments: int
+    lines: list[InvoiceLine]
+
+
+class InvoicePage(msgspec.Struct, rename="camel", kw_only=True):
+    """A page of invoices."""
+
+    data: list[Invoice]
+    next_cursor: str | None
+
+
+class InvoicesQuery(PageQuery, rename="camel", kw_only=True):
+    """Which invoices."""
+
+    customer_id: str = ""
+    subscription_id: str = ""
+    status: Annotated[StatusName | None, Meta(description="Only these; left out: all")] = None
+
+
+class PreviewRequest(msgspec.Struct, rename="camel", kw_only=True):
+    """The subscription to preview."""
+
+    subscription_id: str
+
+
+def status_number(name: StatusName | None) -> pb.InvoiceStatus.ValueType:
+    """The status to list; unspecified for all."""
+    number: pb.InvoiceStatus.ValueType = number_of(pb.InvoiceStatus, name or "UNSPECIFIED", _STATUS)
+    return number
+
+
+def from_proto(message: pb.Invoice) -> Invoice:
+    """The JSON of an invoice."""
+    return Invoice(
+        id=message.id or None,
+        number=message.number or None,
+        customer_id=message.customer_id,
+        subscription_id=message.subscription_id,
+        status=name_of(pb.InvoiceStatus, message.status, _STATUS),
+        currency=message.currency,
+        amount=message.amount,
+        period_start=time_or_none(message, "period_start_time"),
+        period_end=time_or_none(message, "period_end_time"),
+        created_at=time_or_none(message, "create_time"),
+        failed_payments=message.failed_payments,
+        lines=[_line(line) for line in message.lines],
+    )
+
+
+def _line(line: pb.InvoiceLine) -> InvoiceLine:
+    return InvoiceLine(
+        description=line.description,
+        metric=line.metric or None,
+        quantity=line.quantity,
+        included_units=line.included_units or "0",
+        unit_price=line.unit_price,
+        amount=line.amount,
+        period_start=time_or_none(line, "period_start_time"),
+        period_end=time_or_none(line, "period_end_time"),
+    )

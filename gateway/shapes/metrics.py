@@ -1,0 +1,70 @@
+"""Metrics: what is counted, and how."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from usageflow.aggregator.v1 import aggregator_pb2 as pb
+
+from gateway.shapes.common import name_of, number_of, time_of
+
+AggregationName = Literal["SUM", "COUNT", "MAX", "MIN", "AVG", "LATEST", "UNIQUE_COUNT"]
+_PREFIX = "AGGREGATION_"
+
+
+class NewMetric(msgspec.Struct, rename="camel", kw_only=True):
+    """A metric to define."""
+
+    key: Annotated[str, Meta(description="1-128 of A-Z a-z 0-9 _ . : -")]
+    name: str = ""
+    unit: Annotated[str, Meta(description='For example "tokens"')] = ""
+    aggregation: AggregationName = "SUM"
+    dimensions: Annotated[
+        list[str], Meta(description="Metadata properties to group and price by")
+    ] = []
+    unique_by: Annotated[str, Meta(description="The property that UNIQUE_COUNT counts")] = ""
+
+
+class Metric(msgspec.Struct, rename="camel", kw_only=True):
+    """A metric as it is defined."""
+
+    key: str
+    name: str
+    unit: str
+    aggregation: str
+    dimensions: list[str]
+    unique_by: str | None
+    created_at: datetime
+
+
+class MetricPage(msgspec.Struct, rename="camel", kw_only=True):
+    """A page of metrics."""
+
+    data: list[Metric]
+    next_cursor: str | None
+
+
+def to_proto(metric: NewMetric) -> pb.Metric:
+    """The message of a metric to define."""
+    return pb.Metric(
+        key=metric.key,
+        name=metric.name,
+        unit=metric.unit,
+        aggregation=number_of(pb.Aggregation, metric.aggregation, _PREFIX),
+        dimensions=metric.dimensions,
+        unique_by=metric.unique_by,
+    )
+
+
+def from_proto(message: pb.Metric) -> Metric:
+    """The JSON of a metric."""
+    return Metric(
+        key=message.key,
+        name=message.name,
+        unit=message.unit,
+        aggregation=name_of(pb.Aggregation, message.aggregation, _PREFIX),
+        dimensions=list(message.dimensions),
+        unique_by=message.unique_by or None,
+        created_at=time_of(message.create_time),
+    )

@@ -1,0 +1,130 @@
+"""POST /api/track: one event. The hot path: bare ASGI, no framework."""
+
+import time
+from typing import Final
+
+from prometheus_client import Counter
+from usageflow.ingest.v1 import ingest_pb2
+
+from gateway.access import authenticate
+from gateway.coalescer import Coalescer
+from gateway.errors import HttpError, to_http, unavailable, unsupported_media_type
+from gateway.event import KEY_HEADER, read_tracked
+from gateway.wire import (
+    Disconnected,
+    Header,
+    Receive,
+    RequestIds,
+    Scope,
+    Send,
+    is_json,
+    read_body,
+    send_error,
+    send_json,
+)
+from services.kit import clock
+from services.kit.auth import KeyCache
+from services.kit.errors import (
+    FieldProblem,
+    InvalidArgumentError,
+    OverloadedError,
+    UnavailableError,
+)
+from services.kit.events import MICROS_PER_SECOND
+
+BODY_BYTES_MAX: Final = 256 * 1024
+NOT_STORED: Final = (
+    "The event could not be stored; try again, with the same Idempotency-Key nothing is doubled"
+)
+_REPLAYED: Final[tuple[Header, ...]] = ((b"idempotent-replayed", b"true"),)
+_ANSWERS = Counter("usageflow_gateway_track_answers", "Answers of POST /api/track", ["status"])
+_accepted, _replayed = _ANSWERS.labels("200"), _ANSWERS.labels("200_replayed")
+_clock_offset_micros: Final = int(clock.offset().total_seconds()) * MICROS_PER_SECOND
+
+
+def now_micros() -> int:
+    """kit's clock in microseconds since 1970, without making a datetime."""
+    return time.time_ns() // 1_000 + _clock_offset_micros
+
+
+class Track:
+    """The ASGI handler of POST /api/track."""
+
+    def __init__(self, keys: KeyCache, coalescer: Coalescer, request_ids: RequestIds) -> None:
+        self._keys = keys
+        self._coalescer = coalescer
+        self._request_ids = request_ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = dict(scope["headers"])
+        request_id = self._request_ids.take(headers.get(b"x-request-id"))
+        try:
+            receipt = await self._record(scope, headers, receive)
+            if receipt.status == ingest_pb2.RECEIPT_STATUS_ACCEPTED:
+                _accepted.inc()
+                await send_json(send, 200, _success(receipt), request_id)
+            elif receipt.status == ingest_pb2.RECEIPT_STATUS_DUPLICATE:
+                _replayed.inc()
+                await send_json(send, 200, _success(receipt), request_id, _REPLAYED)
+            else:
+                raise _refusal(receipt)
+        except Disconnected:
+            _ANSWERS.labels("disconnected").inc()
+        except Exception as error:
+            answer = event_error(error)
+            _ANSWERS.labels(str(answer.status)).inc()
+            await send_error(send, answer, request_id)
+
+    async def _record(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
+    ) -> ingest_pb2.EventReceipt:
+        principal = await authenticate(self._keys, headers, "track")
+        if not is_json(headers.get(b"content-type")):
+            raise unsupported_media_type("application/json")
+        body = await read_body(headers, receive, BODY_BYTES_MAX)
+        key = headers.get(b"idempotency-key")
+        if key is not None:
+            _require_one_key(scope)
+        event = read_tracked(body, None if key is None else _unquoted(key), now_micros())
+        return await self._coalescer.record(principal, event, len(body))
+
+
+def event_error(error: Exception) -> HttpError:
+    """The answer that an error on the way of an event becomes."""
+    if isinstance(error, OverloadedError | UnavailableError):
+        return unavailable(NOT_STORED, error.retry_after_s)
+    return to_http(error)
+
+
+def _unquoted(key: bytes) -> str:
+    """The key, which may be sent bare or as a quoted string (RFC 9651, 3.3.3)."""
+    text = key.decode("latin-1")
+    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text
+
+
+def _require_one_key(scope: Scope) -> None:
+    count = 0
+    for name, _value in scope["headers"]:
+        count += name == b"idempotency-key"
+    if count > 1:
+        raise InvalidArgumentError([FieldProblem(KEY_HEADER, "must be sent once")])
+
+
+def _success(receipt: ingest_pb2.EventReceipt) -> bytes:
+    # An event id is "evt_" and hexadecimal digits: nothing in it needs escaping.
+    return b'{"success":true,"eventId":"%b"}' % receipt.event_id.encode()
+
+
+def _refusal(receipt: ingest_pb2.EventReceipt) -> Exception:
+    problems = [FieldProblem(error.field, error.message) for error in receipt.errors]
+    if receipt.status == ingest_pb2.RECEIPT_STATUS_CONFLICT:
+        return HttpError(
+            409,
+            "idempotency_conflict",
+            "This Idempotency-Key was used for an event with other content; nothing was stored",
+            problems,
+        )
+    if receipt.status == ingest_pb2.RECEIPT_STATUS_REJECTED:
+        return InvalidArgumentError(problems)
+    return UnavailableError("no receipt")

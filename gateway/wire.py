@@ -1,0 +1,125 @@
+"""Bare ASGI: reading a body within its limit, and sending answers.
+
+What the framework would do for other routes, in the few lines that the hot path can afford.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+from gateway.errors import HttpError, body_too_large
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+# Keys and usage are nobody else's; nothing here is a page.
+SECURITY_HEADERS: Final[tuple[Header, ...]] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_ANSWER_HEADERS: Final = (JSON_TYPE, *SECURITY_HEADERS)
+_is_request_id = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}").fullmatch
+
+
+class Disconnected(Exception):  # noqa: N818 (no error: the client went away)
+    """The client went away before its request was whole; nobody is there to be answered."""
+
+
+class RequestIds:
+    """Request ids that are unique without asking the kernel for random bytes each time."""
+
+    def __init__(self) -> None:
+        self._prefix = f"req_{os.urandom(8).hex()}"
+        self._count = 0
+
+    def take(self, given: bytes | None) -> str:
+        """The id that the caller gave when it is sane, a new one otherwise."""
+        if given is not None and _is_request_id(given):
+            return given.decode()
+        self._count += 1
+        return f"{self._prefix}{self._count:08x}"
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:
+    """The request's body; HttpError 413 as soon as it is known to be too large.
+
+    What comes after that is thrown away by the server, not kept.
+    """
+    length = headers.get(b"content-length")
+    # The server has parsed the header: it is a number.
+    if length is not None and int(length) > bytes_max:
+        raise body_too_large(bytes_max)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body: bytes = message["body"]
+    if not message["more_body"]:
+        if len(body) > bytes_max:
+            raise body_too_large(bytes_max)
+        return body
+    return await _read_on(body, receive, bytes_max)
+
+
+async def _read_on(first: bytes, receive: Receive, bytes_max: int) -> bytes:
+    chunks, size, more = [first], len(first), True
+    while more:
+        if size > bytes_max:
+            raise body_too_large(bytes_max)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        more = message.get("more_body", False)
+    if size > bytes_max:
+        raise body_too_large(bytes_max)
+    return b"".join(chunks)
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, request_id: str, more: Iterable[Header] = ()
+) -> None:
+    """Send an answer whose body is JSON."""
+    headers = [
+        *_ANSWER_HEADERS,
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: HttpError, request_id: str) -> None:
+    """Send the contract's error body."""
+    more = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    await send_json(send, error.status, error.body(request_id), request_id, more)
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """Whether a Content-Type header says JSON in UTF-8."""
+    return content_type == b"application/json" or _has_type(content_type, b"application/json")
+
+
+def is_ndjson(content_type: bytes | None) -> bool:
+    """Whether a Content-Type header says one JSON value a line."""
+    return _has_type(content_type, b"application/x-ndjson")
+
+
+def _has_type(content_type: bytes | None, expected: bytes) -> bool:
+    if content_type is None:
+        return False
+    kind, _, parameters = content_type.lower().partition(b";")
+    if kind.strip() != expected:
+        return False
+    for parameter in parameters.split(b";"):
+        name, _, value = parameter.strip().partition(b"=")
+        if name == b"charset" and value.strip(b'"') not in (b"utf-8", b"utf8"):
+            return False
+    return True
