@@ -1,0 +1,216 @@
+"""SQL of the delivery queue: what workers claim, and what came of it.
+
+A claim is a lease: until it runs out no other worker takes the delivery; a worker that dies is
+replaced when it has run out. Claiming costs the same however many deliveries wait, and whoever
+they wait for: workers walk over the endpoints that have something pending (a loose scan of one
+small index) and take a few deliveries from each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.notifier.domain import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery that this worker may attempt until `lease_until`."""
+
+    delivery_id: str
+    event_id: str
+    endpoint_id: str
+    organization_id: str
+    schedule_step: int
+    lease_until: datetime
+    url: str
+    body: bytes
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a claim: the attempt, and the delivery's state because of it."""
+
+    claim: Claim
+    attempt: Attempt
+    status: str
+    next_attempt_time: datetime | None
+
+
+_VISIT = text(
+    """
+WITH RECURSIVE visited (endpoint_id, place) AS (
+    (SELECT endpoint_id, 1 FROM deliveries
+     WHERE status = 'pending' AND endpoint_id > :after ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.endpoint_id FROM deliveries d
+            WHERE d.status = 'pending' AND d.endpoint_id > v.endpoint_id
+            ORDER BY d.endpoint_id LIMIT 1), v.place + 1
+    FROM visited v WHERE v.endpoint_id IS NOT NULL AND v.place < :endpoints_max
+)
+SELECT e.id, e.organization_id FROM visited v JOIN endpoints e ON e.id = v.endpoint_id
+ORDER BY v.place
+"""
+)
+
+
+async def endpoints_with_pending(
+    connection: AsyncConnection, *, after: str, limit: int
+) -> list[tuple[str, str]]:
+    """Up to `limit` endpoints with pending deliveries, by id from `after` on, and whose they are.
+
+    Whether anything is due already, claim() finds out.
+    """
+    rows = await connection.execute(_VISIT, {"after": after, "endpoints_max": limit})
+    return [(row.id, row.organization_id) for row in rows]
+
+
+# Deliveries whose endpoint was deleted are dropped here instead of being claimed.
+_CLAIM = text(
+    """
+WITH due AS (
+    SELECT d.id
+    FROM unnest(CAST(:endpoint_ids AS text[])) AS visited (endpoint_id)
+    CROSS JOIN LATERAL (
+        SELECT id FROM deliveries
+        WHERE endpoint_id = visited.endpoint_id AND status = 'pending'
+            AND next_attempt_time <= :now AND (lease_until IS NULL OR lease_until <= :now)
+        ORDER BY next_attempt_time LIMIT :per_endpoint_max
+        FOR UPDATE SKIP LOCKED
+    ) d
+    LIMIT :claims_max
+)
+UPDATE deliveries d SET
+    status = CASE WHEN e.delete_time IS NULL THEN 'pending' ELSE 'dropped' END,
+    next_attempt_time = CASE WHEN e.delete_time IS NULL THEN d.next_attempt_time END,
+    lease_until = CASE WHEN e.delete_time IS NULL THEN CAST(:lease_until AS timestamptz) END
+FROM due, endpoints e, webhook_events w
+WHERE d.id = due.id AND e.id = d.endpoint_id
+    AND w.organization_id = d.organization_id AND w.mode = d.mode AND w.id = d.event_id
+RETURNING d.id, d.event_id, d.endpoint_id, d.organization_id, d.schedule_step, d.lease_until,
+    e.url, w.body,
+    (SELECT array_agg(s.key ORDER BY s.id DESC) FROM endpoint_secrets s
+     WHERE s.endpoint_id = d.endpoint_id
+        AND (s.expire_time IS NULL OR s.expire_time > :now)) AS signing_keys
+"""
+)
+
+
+async def claim(
+    connection: AsyncConnection,
+    endpoint_ids: Sequence[str],
+    *,
+    now: datetime,
+    lease_until: datetime,
+    per_endpoint_max: int,
+    claims_max: int,
+) -> list[Claim]:
+    """Lease due deliveries of these endpoints, oldest first within each."""
+    rows = await connection.execute(
+        _CLAIM,
+        {
+            "endpoint_ids": list(endpoint_ids),
+            "now": now,
+            "lease_until": lease_until,
+            "per_endpoint_max": per_endpoint_max,
+            "claims_max": claims_max,
+        },
+    )
+    claims = [
+        Claim(
+            delivery_id=row.id,
+            event_id=row.event_id,
+            endpoint_id=row.endpoint_id,
+            organization_id=row.organization_id,
+            schedule_step=row.schedule_step,
+            lease_until=row.lease_until,
+            url=row.url,
+            body=row.body,
+            keys=tuple(row.signing_keys),
+        )
+        for row in rows
+        if row.lease_until is not None
+    ]
+    return sorted(claims, key=lambda claimed: claimed.delivery_id)
+
+
+_RELEASE = text(
+    """
+UPDATE deliveries d SET lease_until = NULL
+FROM unnest(CAST(:delivery_ids AS text[]), CAST(:leases AS timestamptz[])) AS c (id, lease_until)
+WHERE d.id = c.id AND d.lease_until = c.lease_until
+"""
+)
+
+
+async def release(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Give claims back that were not attempted."""
+    await connection.execute(
+        _RELEASE,
+        {
+            "delivery_ids": [claimed.delivery_id for claimed in claims],
+            "leases": [claimed.lease_until for claimed in claims],
+        },
+    )
+
+
+# Every attempt took place, so every attempt is recorded. But who lost the lease meanwhile (the
+# process was stopped for a minute, say) decides nothing, unless it succeeded.
+_RECORD = text(
+    """
+WITH results AS (
+    SELECT * FROM unnest(
+        CAST(:delivery_ids AS text[]), CAST(:leases AS timestamptz[]), CAST(:statuses AS text[]),
+        CAST(:next_attempt_times AS timestamptz[]), CAST(:start_times AS timestamptz[]),
+        CAST(:durations_ms AS int[]), CAST(:response_statuses AS smallint[]),
+        CAST(:errors AS text[]), CAST(:response_bodies AS bytea[])
+    ) AS r (delivery_id, lease_until, status, next_attempt_time, start_time, duration_ms,
+            response_status, error, response_body)
+), decided AS (
+    SELECT r.delivery_id,
+        d.status = 'pending' AND (r.status = 'succeeded' OR d.lease_until = r.lease_until) IS TRUE
+            AS decides
+    FROM results r JOIN deliveries d ON d.id = r.delivery_id
+    ORDER BY d.id FOR UPDATE OF d
+), counted AS (
+    UPDATE deliveries d SET
+        attempt_count = d.attempt_count + 1,
+        status = CASE WHEN c.decides THEN r.status ELSE d.status END,
+        schedule_step = d.schedule_step + CASE WHEN c.decides THEN 1 ELSE 0 END,
+        next_attempt_time = CASE WHEN c.decides THEN r.next_attempt_time
+            ELSE d.next_attempt_time END,
+        lease_until = CASE WHEN c.decides THEN NULL ELSE d.lease_until END
+    FROM results r JOIN decided c ON c.delivery_id = r.delivery_id
+    WHERE d.id = r.delivery_id
+    RETURNING d.id, d.attempt_count
+)
+INSERT INTO delivery_attempts
+    (delivery_id, number, start_time, duration_ms, response_status, error, response_body)
+SELECT r.delivery_id, c.attempt_count, r.start_time, r.duration_ms, r.response_status, r.error,
+    r.response_body
+FROM results r JOIN counted c ON c.id = r.delivery_id
+"""
+)
+
+
+async def record(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
+    """Record attempts, at most one of each delivery, and what they mean for the deliveries."""
+    attempts = [outcome.attempt for outcome in outcomes]
+    await connection.execute(
+        _RECORD,
+        {
+            "delivery_ids": [outcome.claim.delivery_id for outcome in outcomes],
+            "leases": [outcome.claim.lease_until for outcome in outcomes],
+            "statuses": [outcome.status for outcome in outcomes],
+            "next_attempt_times": [outcome.next_attempt_time for outcome in outcomes],
+            "start_times": [attempt.start_time for attempt in attempts],
+            "durations_ms": [attempt.duration_ms for attempt in attempts],
+            "response_statuses": [attempt.response_status for attempt in attempts],
+            "errors": [attempt.error for attempt in attempts],
+            "response_bodies": [attempt.response_body for attempt in attempts],
+        },
+    )

@@ -1,0 +1,66 @@
+"""Writes what came of attempts: all that ended while the last transaction ran, in the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from services.kit.database import Database
+from services.kit.errors import UnavailableError
+from services.notifier import queue_repository
+from services.notifier.queue_repository import Outcome
+
+log = structlog.get_logger()
+
+OUTCOMES_MAX = 500  # in one transaction
+RETRY_DELAY_S = 0.5
+
+_Waiting = tuple[Outcome, asyncio.Future[None]]
+
+
+class Recorder:
+    """Group commit of outcomes. What waits is bounded by what the worker has claimed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+
+    async def record(self, outcome: Outcome) -> None:
+        """Return when the outcome is committed (or can't ever be, which is logged)."""
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, written))
+        self._wake.set()
+        await written
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                count = min(len(self._waiting), OUTCOMES_MAX)
+                await self._write([self._waiting.popleft() for _ in range(count)])
+
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
+        outcomes = [outcome for outcome, _ in batch]
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    await queue_repository.record(connection, outcomes)
+                break
+            except UnavailableError:
+                log.warning("attempts_wait_for_database", attempts=len(batch))
+                await asyncio.sleep(RETRY_DELAY_S)
+            except Exception:
+                if len(batch) > 1:
+                    for one in batch:
+                        await self._write([one])
+                    return
+                # The lease runs out and the delivery is attempted again.
+                log.exception("attempt_not_recorded", delivery_id=outcomes[0].claim.delivery_id)
+                break
+        for _, written in batch:
+            if not written.done():
+                written.set_result(None)

@@ -1,0 +1,63 @@
+"""Settings of notifier, read from `USAGEFLOW_*` environment variables."""
+
+from datetime import timedelta
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from services.kit.settings import ServiceSettings
+
+# 0 s, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h: as in the Standard Webhooks guide.
+RETRY_DELAYS_S = (
+    0.0,
+    5.0,
+    300.0,
+    1_800.0,
+    7_200.0,
+    18_000.0,
+    36_000.0,
+    50_400.0,
+    72_000.0,
+    86_400.0,
+)
+RETRY_DELAYS_MAX = 50
+
+
+class NotifierSettings(ServiceSettings):
+    """What notifier needs besides what every service needs."""
+
+    webhook_allow_private: bool = Field(
+        default=False, description="allow http and addresses that are not public: development only"
+    )
+    webhook_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        default=RETRY_DELAYS_S,
+        min_length=1,
+        max_length=RETRY_DELAYS_MAX,
+        description="seconds before each attempt, with commas between",
+    )
+    webhook_timeout_s: float = Field(default=15.0, gt=0, le=60, description="an attempt in all")
+    webhook_lease_s: float = Field(
+        default=60.0, gt=0, description="how long a claimed delivery is kept from other workers"
+    )
+    webhook_poll_s: float = Field(default=1.0, gt=0, le=60)
+    webhook_in_flight_max: int = Field(default=200, ge=1, le=2_000)
+    webhook_endpoint_in_flight_max: int = Field(default=4, ge=1, le=100)
+
+    @property
+    def lease(self) -> timedelta:
+        """webhook_lease_s as a duration."""
+        return timedelta(seconds=self.webhook_lease_s)
+
+    @field_validator("webhook_retry_delays_s", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(not 0 <= delay_s <= 30 * 86_400 for delay_s in self.webhook_retry_delays_s):
+            raise ValueError("retry delays must be from 0 s to 30 days")
+        if self.webhook_lease_s < 2 * self.webhook_timeout_s:
+            raise ValueError("a lease must last for at least two attempts")
+        return self
