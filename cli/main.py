@@ -1,13 +1,18 @@
 """The `usageflow` command."""
 
+import asyncio
 import os
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cli.errors import NotReadyError, StackError
 from cli.plan import PARTS, module
+
+Result = TypeVar("Result")
 
 app = typer.Typer(
     help="UsageFlow: usage metering and billing.",
@@ -68,6 +73,45 @@ def service(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(PARTS)
     if name not in PARTS:
         raise typer.BadParameter(f"{name!r} is not one of: {', '.join(PARTS)}")
     os.execv(sys.executable, [sys.executable, "-m", module(name)])  # noqa: S606 - no shell wanted
+
+
+@app.command()
+def health() -> None:
+    """Ask the service of this environment whether it is ready; exit code 1 when it is not."""
+    from cli.operations import check_health
+
+    run(check_health())
+
+
+@app.command("create-databases")
+def create_databases() -> None:
+    """Make what is missing of the services' databases and roles on a server of your own."""
+    from cli import operations
+
+    run(operations.create_databases())
+
+
+@app.command("create-organization")
+def create_organization(
+    name: Annotated[str, typer.Argument(help="What it is called.")],
+    live: Annotated[bool, typer.Option("--live", help="A key that bills; else for tests.")] = False,
+) -> None:
+    """Make an organization and print its first API key, which is shown nowhere else."""
+    from cli import operations
+
+    mode = operations.Mode.LIVE if live else operations.Mode.TEST
+    organization_id, api_key = run(operations.create_organization(name, mode))
+    typer.echo(f"{organization_id} {name}; its API key:", err=True)
+    typer.echo(api_key)
+
+
+def run(operation: Coroutine[Any, Any, Result]) -> Result:
+    """An operation's result; its problem becomes a sentence and exit code 1."""
+    try:
+        return asyncio.run(operation)
+    except (NotReadyError, StackError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def main() -> None:

@@ -1,0 +1,72 @@
+"""What an operator runs beside the processes: in a container, or against servers of one's own.
+
+Settings come from the environment, as those of the processes do; secrets never stand in argv.
+"""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+
+from asyncpg.exceptions import InterfaceError, PostgresError
+from usageflow.common.v1 import common_pb2
+
+from cli.bootstrap import new_organization
+from cli.databases import ensure_databases
+from cli.errors import StackError
+from cli.home import SERVICES
+from cli.plan import LOCALHOST
+from cli.probes import grpc_serving, http_ready
+
+
+class Mode(StrEnum):
+    """What a key's events are: billed, or a try."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
+MODE_NUMBERS = {Mode.LIVE: common_pb2.MODE_LIVE, Mode.TEST: common_pb2.MODE_TEST}
+
+
+async def check_health(environ: Mapping[str, str] = os.environ) -> None:
+    """Ask the process that listens by this environment's settings; NotReadyError otherwise."""
+    if listen := environ.get("USAGEFLOW_HTTP_LISTEN"):
+        await http_ready(local(listen))
+    else:
+        await grpc_serving(local(required(environ, "USAGEFLOW_GRPC_LISTEN")))
+
+
+async def create_databases(environ: Mapping[str, str] = os.environ) -> None:
+    """Make each service's database and role on a server of one's own; repeat it at will."""
+    admin_url = required(environ, "USAGEFLOW_POSTGRES_URL")
+    passwords = {
+        service: required(environ, f"USAGEFLOW_{service.upper()}_DATABASE_PASSWORD")
+        for service in SERVICES
+    }
+    try:
+        await ensure_databases(admin_url, passwords)
+    except (OSError, PostgresError, InterfaceError) as error:
+        raise StackError(f"PostgreSQL refused: {error}") from error
+
+
+async def create_organization(
+    name: str, mode: Mode, environ: Mapping[str, str] = os.environ
+) -> tuple[str, str]:
+    """Make an organization; its id and its first API key, which is shown nowhere else."""
+    address = required(environ, "USAGEFLOW_ACCOUNTS_ADDRESS")
+    token = required(environ, "USAGEFLOW_INTERNAL_TOKEN")
+    return await new_organization(address, token, name, MODE_NUMBERS[mode])
+
+
+def required(environ: Mapping[str, str], name: str) -> str:
+    """A variable's value; StackError that names it when it is missing or empty."""
+    value = environ.get(name)
+    if not value:
+        raise StackError(f"{name} is not set")
+    return value
+
+
+def local(listen: str) -> str:
+    """Where a process that listens on host:port is reached from its own machine."""
+    host, _, port = listen.rpartition(":")
+    return f"{LOCALHOST}:{port}" if host in {"0.0.0.0", "[::]"} else listen  # noqa: S104
