@@ -14,6 +14,10 @@ class KeyedSlots:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._users: Counter[str] = Counter()
 
+    def __len__(self) -> int:
+        """How many keys are in use."""
+        return len(self._slots)
+
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncIterator[None]:
         """Hold one of the key's slots."""

@@ -1,6 +1,5 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
-
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
