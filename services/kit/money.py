@@ -1,13 +1,14 @@
 """Exact decimals, and money rounded once to a currency's ISO 4217 minor unit. No floats."""
 
 import re
-from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, Overflow
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow
 
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
 # 60 digits hold the product of any two quantities the contract allows; an operation that would
-# lose a digit raises instead (decimal.Inexact). The one rounding is in round_money.
-EXACT = Context(prec=60, rounding=ROUND_HALF_UP, traps=[Inexact, Overflow])
+# lose a digit raises instead (decimal.Inexact), and so does one that has no result, which would
+# otherwise go on as NaN. The one rounding is in round_money.
+EXACT = Context(prec=60, rounding=ROUND_HALF_UP, traps=[Inexact, InvalidOperation, Overflow])
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
 
 # ISO 4217 (list one, 2026): digits after the point, where they are not 2.
