@@ -1,8 +1,9 @@
 """Between proto and domain on the hot path: events in, receipts out."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.ingest.v1 import ingest_pb2 as pb
 
 from services.ingest.domain import Event, Outcome, Outcomes, Status, Tenant
@@ -14,6 +15,13 @@ from services.kit.events import (
     check_event,
     event_ids,
 )
+
+Receipts = Sequence[pb.EventReceipt]
+
+# A response with one receipt, up to the 32 hexadecimal digits that end it.
+_ACCEPTED_START = pb.RecordEventsResponse(
+    receipts=[pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=f"evt_{0:032x}")]
+).SerializeToString()[:-32]
 
 # About what an event takes in memory, metadata aside.
 EVENT_BYTES = 512
@@ -41,7 +49,7 @@ class Intake:
         for position, item in enumerate(inputs, self.count):
             metric, amount, customer = item.metric, item.amount, item.customer_id
             metadata, key = item.metadata_json, item.idempotency_key
-            time = _micros(item) if item.HasField("time") else None
+            time = _micros(item.time) if item.HasField("time") else None
             problems = check_event(metric, amount, customer, time, metadata, key, now)
             if problems:
                 self.rejected[position] = problems
@@ -60,22 +68,32 @@ class Intake:
                 )
             )
 
-    def receipts(self, outcomes: Outcomes) -> list[pb.EventReceipt]:
+    def receipts(self, outcomes: Outcomes) -> Receipts:
         """A receipt for each event of the call, in order."""
-        stored = [
+        if not outcomes and not self.rejected:
+            return _accepted(self.events)
+        receipts = [
             pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=_id_text(event))
             for event in self.events
         ]
         for at, outcome in outcomes.items():
-            stored[at] = _receipt(outcome, _id_text(self.events[at]))
+            receipts[at] = _receipt(outcome, _id_text(self.events[at]))
         for position in sorted(self.rejected):
             outcome = Outcome(Status.REJECTED, tuple(self.rejected[position]))
-            stored.insert(position, _receipt(outcome, ""))
-        return stored
+            receipts.insert(position, _receipt(outcome, ""))
+        return receipts
 
 
-def _micros(item: pb.EventInput) -> int:
-    return item.time.seconds * MICROS_PER_SECOND + item.time.nanos // _NANOS_PER_MICRO
+def _accepted(events: list[Event]) -> Receipts:
+    """Receipts of events that were all accepted, twice as fast as one by one: they differ in
+    nothing but 32 characters, so their wire form is put together and parsed in one go.
+    """
+    wire = b"".join([_ACCEPTED_START + event.event_id.hex().encode() for event in events])
+    return pb.RecordEventsResponse.FromString(wire).receipts
+
+
+def _micros(time: Timestamp) -> int:
+    return time.seconds * MICROS_PER_SECOND + time.nanos // _NANOS_PER_MICRO
 
 
 def _id_text(event: Event) -> str:
