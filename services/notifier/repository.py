@@ -15,7 +15,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
-    literal,
+    or_,
     select,
     text,
     tuple_,
@@ -153,7 +153,7 @@ async def count_secrets(connection: AsyncConnection, endpoint_id: str, now: date
     """How many keys sign now."""
     query = select(func.count()).where(
         endpoint_secrets.c.endpoint_id == endpoint_id,
-        func.coalesce(endpoint_secrets.c.expire_time, literal("infinity")) > now,
+        or_(endpoint_secrets.c.expire_time.is_(None), endpoint_secrets.c.expire_time > now),
     )
     return int((await connection.execute(query)).scalar_one())
 
