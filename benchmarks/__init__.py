@@ -1,0 +1,1 @@
+"""How fast, how soon, how large: `make bench`."""

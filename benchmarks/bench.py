@@ -1,0 +1,96 @@
+"""What all rows share: the stack, the plan, and how one measurement is taken."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.loads import Load, finish_load, load_of, start_load
+from benchmarks.messages import LoadResult
+from benchmarks.plan import Plan
+from benchmarks.processes import Running
+from benchmarks.stack import Answer, MeasuredStack
+
+FULL_LOAD = "http_single_256"
+HTTP_OK = 200
+HTTP_NO_ROUTE = (404, 405, 415)
+# What the server writes about the connection, not about the answer.
+CONNECTION_HEADERS = ("connection", "date", "server")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A load's figures, and how long after its end all of it was in the usage."""
+
+    result: LoadResult
+    catch_up_s: float
+
+
+class Bench:
+    """The stack that is measured and the plan by which; `report` gets lines for people."""
+
+    def __init__(self, stack: MeasuredStack, plan: Plan, report: Callable[[str], None]) -> None:
+        self.stack = stack
+        self.plan = plan
+        self.report = report
+        self._full_load_per_s: float | None = None
+
+    def load(self, name: str) -> Load:
+        """The load of the row `name`."""
+        return load_of(name, self.stack, self.plan)
+
+    def warm_up(self, load: Load) -> None:
+        """Run a load without keeping its figures."""
+        self._finish(start_load(replace(load, measure_s=self.plan.warm_up_s)), load)
+
+    def measure(self, load: Load) -> Measured:
+        """Run a load, then wait until all of it is in the usage.
+
+        BenchmarkError unless every request was accepted and the usage is exactly that.
+        """
+        return self.finish(start_load(load), load)
+
+    def finish(self, running: Running, load: Load) -> Measured:
+        """The rest of measure() for a load that was started."""
+        measured = self._finish(running, load)
+        result = measured.result
+        self.report(
+            f"{result.events_per_s:,.0f} events/s, p50 {result.p50_ms:.1f} ms,"
+            f" p99 {result.p99_ms:.1f} ms; all counted {measured.catch_up_s:.2f} s later;"
+            f" generator {result.generator_cpu:.2f} cores"
+        )
+        if load.metric == FULL_LOAD.upper() and load == self.load(FULL_LOAD):
+            self._full_load_per_s = result.requests_per_s
+        return measured
+
+    def _finish(self, running: Running, load: Load) -> Measured:
+        result = finish_load(running)
+        return Measured(result, self.stack.settle(load.metric, result.accepted))
+
+    def floor(self, per_s: float) -> float:
+        """Report a floor, and return it."""
+        self.report(f"floor {per_s:,.0f}/s")
+        return per_s
+
+    def full_load_per_s(self) -> float:
+        """The rate of single events that the stack was last seen to take."""
+        if self._full_load_per_s is None:
+            self.measure(self.load(FULL_LOAD))
+        assert self._full_load_per_s is not None
+        return self._full_load_per_s
+
+    def answer_to_one(self) -> Answer:
+        """What the gateway answers to a single event, without what is about the connection."""
+        body = '{"metric": "BENCHMARK_SAMPLE", "amount": 1, "customerId": "user_0000"}'
+        answer = self.stack.post("/api/track", "application/json", body)
+        if answer.status != HTTP_OK:
+            raise BenchmarkError(f"the gateway answered {answer.status} {answer.body}")
+        headers = [each for each in answer.headers if each[0].lower() not in CONNECTION_HEADERS]
+        return Answer(answer.status, headers, answer.body)
+
+    def takes_ndjson(self) -> bool:
+        """Whether the gateway has the NDJSON route."""
+        line = '{"metric": "BENCHMARK_SAMPLE", "amount": 1}\n'
+        answer = self.stack.post("/api/track/batch", "application/x-ndjson", line)
+        return answer.status not in HTTP_NO_ROUTE

@@ -1,0 +1,86 @@
+"""The loads of the rows, by the row's name."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.messages import GrpcLoad, HttpLoad, LoadResult, Shape
+from benchmarks.plan import Plan
+from benchmarks.processes import Running
+from benchmarks.stack import MeasuredStack
+
+Load = HttpLoad | GrpcLoad
+TRACK = "/api/track"
+BATCH = "/api/track/batch"
+
+
+def http_load(
+    stack: MeasuredStack,
+    plan: Plan,
+    name: str,
+    *,
+    connections: int,
+    shape: Shape = "single",
+    events_per_request: int = 1,
+) -> HttpLoad:
+    """A load of POSTs as fast as answers come."""
+    return HttpLoad(
+        host=stack.host,
+        port=stack.port,
+        path=TRACK if shape == "single" else BATCH,
+        api_key=stack.connection.api_key,
+        metric=name.upper(),
+        shape=shape,
+        events_per_request=events_per_request,
+        connections=connections,
+        warm_up_s=plan.warm_up_s,
+        measure_s=plan.measure_s,
+    )
+
+
+def grpc_load(stack: MeasuredStack, plan: Plan, name: str, *, stream: bool) -> GrpcLoad:
+    """500 events a request, 4 requests in flight."""
+    return GrpcLoad(
+        address=stack.connection.grpc["ingest"],
+        api_key=stack.connection.api_key,
+        metric=name.upper(),
+        stream=stream,
+        events_per_request=500,
+        in_flight=4,
+        warm_up_s=plan.warm_up_s,
+        measure_s=plan.measure_s,
+    )
+
+
+LOADS: dict[str, Callable[[MeasuredStack, Plan, str], Load]] = {
+    "http_single_64": partial(http_load, connections=64),
+    "http_single_256": partial(http_load, connections=256),
+    "http_batch_100": partial(http_load, connections=8, shape="batch", events_per_request=100),
+    "http_ndjson": partial(http_load, connections=4, shape="ndjson", events_per_request=1_000),
+    "grpc_batch_500": partial(grpc_load, stream=False),
+    "grpc_stream_500": partial(grpc_load, stream=True),
+}
+
+
+def load_of(name: str, stack: MeasuredStack, plan: Plan) -> Load:
+    """The load of the row `name`."""
+    return LOADS[name](stack, plan, name)
+
+
+def start_load(load: Load) -> Running:
+    """Start its generator."""
+    kind = "http" if isinstance(load, HttpLoad) else "grpc"
+    return Running(f"benchmarks.generators.{kind}", load)
+
+
+def finish_load(running: Running) -> LoadResult:
+    """Wait for its end; BenchmarkError unless every single request was accepted."""
+    result = running.result(LoadResult)
+    if result.refused:
+        raise BenchmarkError(f"requests were refused: {result.refused}")
+    return result
+
+
+def run_load(load: Load) -> LoadResult:
+    """start_load() and finish_load()."""
+    return finish_load(start_load(load))

@@ -1,0 +1,180 @@
+"""The rows of the results, by name: each takes its figures and those of its floor."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from msgspec.structs import replace
+
+from benchmarks.bench import FULL_LOAD, Bench, Measured
+from benchmarks.figures import Row, interleaved, median_of
+from benchmarks.loads import run_load, start_load
+from benchmarks.memory import peak_rss_mb, tree_pss_mb
+from benchmarks.messages import (
+    AsgiFloor,
+    CopyFloor,
+    CopyResult,
+    EchoFloor,
+    GrpcEchoFloor,
+    GrpcLoad,
+    HttpLoad,
+    VisibleProbe,
+    VisibleResult,
+)
+from benchmarks.processes import Running, run, serving
+from benchmarks.stack import Answer
+
+# What a group commit makes of 4 calls of 500 events, over as many connections as ingest uses.
+COPY_ROWS = 2_000
+COPY_CONNECTIONS = 2
+COPIES_PREPARED = 10
+PROBE_CUSTOMERS = 8
+
+
+def idle_memory(bench: Bench, name: str) -> list[Row]:
+    """Memory of the stack, PostgreSQL and NATS included, after some seconds without work."""
+    time.sleep(bench.plan.idle_s)
+    return [Row(name, tree_pss_mb(bench.stack.connection.supervisor_pid), "MB")]
+
+
+def http_generator(bench: Bench, name: str) -> list[Row]:
+    """What the HTTP load generator alone can do."""
+    load = bench.load(FULL_LOAD)
+    assert isinstance(load, HttpLoad)
+    answer = http_answer(bench.answer_to_one())
+    with serving("benchmarks.floors.echo", EchoFloor(answer=answer)) as port:
+        result = run_load(replace(load, port=port, measure_s=bench.plan.floor_s))
+    return [Row(name, result.requests_per_s, "requests/s", None, result.p50_ms, result.p99_ms)]
+
+
+def grpc_generator(bench: Bench, name: str) -> list[Row]:
+    """What the gRPC load generator alone can do."""
+    load = bench.load("grpc_batch_500")
+    assert isinstance(load, GrpcLoad)
+    echo = GrpcEchoFloor(receipts=load.events_per_request)
+    with serving("benchmarks.floors.grpc_echo", echo) as port:
+        address = f"127.0.0.1:{port}"
+        result = run_load(replace(load, address=address, measure_s=bench.plan.floor_s))
+    return [Row(name, result.events_per_s, "events/s", None, result.p50_ms, result.p99_ms)]
+
+
+def http_single(bench: Bench, name: str) -> list[Row]:
+    """Single events over HTTP; floor: a no-op ASGI handler under the same load."""
+    load = bench.load(name)
+    assert isinstance(load, HttpLoad)
+    bench.warm_up(load)
+    answer = bench.answer_to_one()
+    floor = AsgiFloor(headers=answer.headers, body=answer.body)
+    with serving("benchmarks.floors.asgi", floor) as port:
+        floor_load = replace(
+            load,
+            port=port,
+            warm_up_s=bench.plan.floor_warm_up_s,
+            measure_s=bench.plan.floor_s,
+        )
+        measured, floors = interleaved(
+            lambda: bench.measure(load),
+            lambda: bench.floor(run_load(floor_load).requests_per_s),
+            bench.plan.rounds,
+        )
+    return [load_row(name, measured, floors)]
+
+
+def stored(bench: Bench, name: str) -> list[Row]:
+    """Events many at a time; floor: a bare COPY of the same rows."""
+    if name == "http_ndjson" and not bench.takes_ndjson():
+        bench.report("left out: the gateway takes no NDJSON")
+        return []
+    load = bench.load(name)
+    bench.warm_up(load)
+    floor = CopyFloor(
+        database_url=bench.stack.connection.databases["ingest"],
+        metric=load.metric,
+        connections=COPY_CONNECTIONS,
+        rows_per_copy=COPY_ROWS,
+        copies_prepared=COPIES_PREPARED,
+        measure_s=bench.plan.floor_s,
+    )
+    measured, floors = interleaved(
+        lambda: bench.measure(load),
+        lambda: bench.floor(run("benchmarks.floors.copy", floor, CopyResult).rows_per_s),
+        bench.plan.rounds,
+    )
+    rows = [load_row(name, measured, floors)]
+    if name == "grpc_batch_500":
+        rows.append(Row(f"{name}_catch_up", max(each.catch_up_s for each in measured), "s"))
+    return rows
+
+
+def visible_half_load(bench: Bench, name: str) -> list[Row]:
+    """From accepted to visible in usage, at half the rate of single events that was measured."""
+    full = bench.load(FULL_LOAD)
+    assert isinstance(full, HttpLoad)
+    load = replace(
+        full,
+        metric="HTTP_HALF_LOAD",
+        rate_per_s=bench.full_load_per_s() / 2,
+        # The probes run within the load.
+        measure_s=bench.plan.visible_s + bench.plan.warm_up_s,
+    )
+    probe = VisibleProbe(
+        host=load.host,
+        port=load.port,
+        aggregator=bench.stack.connection.grpc["aggregator"],
+        api_key=load.api_key,
+        metric=name.upper(),
+        customers=PROBE_CUSTOMERS,
+        measure_s=bench.plan.visible_s,
+    )
+    loading = start_load(load)
+    time.sleep(load.warm_up_s)
+    seen = Running("benchmarks.generators.visible", probe).result(VisibleResult)
+    measured = bench.finish(loading, load)
+    bench.stack.settle(probe.metric, seen.accepted)
+    return [
+        Row(name, seen.p99_ms, "ms", None, seen.p50_ms, seen.p99_ms),
+        load_row("http_half_load", [measured], []),
+    ]
+
+
+def peak_memory(bench: Bench, _name: str) -> list[Row]:
+    """The most memory that the processes on an event's way ever had resident."""
+    pids = bench.stack.connection.pids
+    return [
+        Row(f"{part}_peak_mb", peak_rss_mb(pids[part]), "MB")
+        for part in ("gateway", "ingest", "aggregator")
+    ]
+
+
+def load_row(name: str, measured: list[Measured], floors: list[float]) -> Row:
+    """The medians over all rounds."""
+    results = [each.result for each in measured]
+    return Row(
+        name,
+        median_of(results, lambda result: result.events_per_s),
+        "events/s",
+        median(floors) if floors else None,
+        median_of(results, lambda result: result.p50_ms),
+        median_of(results, lambda result: result.p99_ms),
+    )
+
+
+def http_answer(answer: Answer) -> str:
+    """An answer as it is on the wire."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    return f"HTTP/1.1 200 OK\r\n{head}\r\n{answer.body}"
+
+
+ROWS: dict[str, Callable[[Bench, str], list[Row]]] = {
+    "idle_memory_mb": idle_memory,
+    "generator_http": http_generator,
+    "generator_grpc_500": grpc_generator,
+    "http_single_64": http_single,
+    "http_single_256": http_single,
+    "visible_half_load": visible_half_load,
+    "http_batch_100": stored,
+    "http_ndjson": stored,
+    "grpc_batch_500": stored,
+    "grpc_stream_500": stored,
+    "peak_memory": peak_memory,
+}
