@@ -39,7 +39,9 @@ async def main() -> None:
 
         relay = OutboxRelay(TableOutbox(database, outbox), messaging, "invoicer")
         runtime.spawn("outbox", relay.run)
-        folder = Folder(database, relay, pause_after_commit_s=settings.test_pause_after_commit_s)
+        folder = Folder(
+            database, relay.wake, pause_after_commit_s=settings.test_pause_after_commit_s
+        )
         consumer = messaging.consume(EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX)
         runtime.spawn("fold", consumer.run)
 

@@ -19,6 +19,7 @@ READERS_MAX = 10_000
 _ABSENT = msgspec.Raw(b"")
 _NULL = b"null"
 _decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 @lru_cache(maxsize=READERS_MAX)
@@ -65,4 +66,4 @@ def _text(raw: bytes) -> str:
 def canonical(names: Sequence[str], values: Sequence[str]) -> str:
     """The one JSON text of these values: sorted by name, without those that are missing."""
     present = {name: value for name, value in zip(names, values, strict=True) if value}
-    return msgspec.json.encode(present, order="sorted").decode()
+    return _encode(present).decode() if present else "{}"

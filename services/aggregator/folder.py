@@ -6,7 +6,7 @@ nothing is counted and the batches come again; killed after it, they come again 
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,7 +24,6 @@ from services.aggregator.remembered import RememberedDefinitions, RememberedSeri
 from services.aggregator.repository import MetricKey
 from services.kit import clock
 from services.kit.database import Database, TenantKey
-from services.kit.outbox import OutboxRelay
 
 log = structlog.get_logger()
 
@@ -57,10 +56,15 @@ class Folder:
     """Handles the messages of the stream of event batches."""
 
     def __init__(
-        self, database: Database, relay: OutboxRelay, *, pause_after_commit_s: float = 0.0
+        self,
+        database: Database,
+        customers_told: Callable[[], None],
+        *,
+        pause_after_commit_s: float = 0.0,
     ) -> None:
+        """`customers_told` is called after a commit that put messages into the outbox."""
         self._database = database
-        self._relay = relay
+        self._customers_told = customers_told
         self._pause_after_commit_s = pause_after_commit_s
         self._definitions = RememberedDefinitions()
         self._series = RememberedSeries()
@@ -161,7 +165,7 @@ class Folder:
         self._definitions.remember(applied.definition_version, applied.definitions)
         self._series.remember(applied.series_ids)
         if applied.customers_told:
-            self._relay.wake()
+            self._customers_told()
         new, refused = len(applied.new), len(applied.refused)
         _BATCHES.labels("applied").inc(new)
         _BATCHES.labels("refused").inc(refused)

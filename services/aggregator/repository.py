@@ -6,7 +6,7 @@ within each, so that replicas wait for one another and do not deadlock.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, select, text, update
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1 import events_pb2
 
-from services.aggregator.domain import QUARTER, Metric, NewMetric, is_metric_key
+from services.aggregator.domain import Metric, NewMetric, is_metric_key
 from services.aggregator.fold import Bucket, Definition, Series
 from services.aggregator.tables import fold_state, metrics, outbox
 from services.kit.auth import MODE_NUMBERS
@@ -26,8 +26,8 @@ CUSTOMERS_SEEN_SUBJECT = "usageflow.usage.customers_seen"
 # 500 customer ids of at most 1,020 bytes fit into a message of NATS.
 CUSTOMERS_IN_MESSAGE_MAX = 500
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+# Bytes in hexadecimal, inside the text form of an array.
+_BYTEA = r"\\x"
 
 
 # Metrics
@@ -314,14 +314,26 @@ async def tell_customers_seen(
         )
 
 
+# The arrays come as their text form: putting it together takes 2 us a row, where the driver's
+# encoding of numbers one by one took 13.
 _UPSERT_BUCKETS = text("""
 INSERT INTO usage_buckets AS old (series_id, bucket_start, event_count, amount_sum, amount_min,
     amount_max, latest_time, latest_event_id, latest_value)
-SELECT * FROM unnest(CAST(:series_ids AS bigint[]), CAST(:bucket_starts AS timestamptz[]),
-    CAST(:event_counts AS bigint[]), CAST(:sums AS numeric[]), CAST(:minima AS numeric[]),
-    CAST(:maxima AS numeric[]), CAST(:latest_times AS timestamptz[]),
-    CAST(:latest_event_ids AS bytea[]), CAST(:latest_values AS numeric[]))
-ORDER BY 1, 2
+SELECT series_id, 'epoch'::timestamptz + quarter * interval '15 minutes', event_count,
+    amount_sum, amount_min, amount_max,
+    'epoch'::timestamptz + latest_time_us * interval '1 microsecond', latest_event_id, latest_value
+FROM unnest(CAST(CAST(:series_ids AS text) AS bigint[]),
+    CAST(CAST(:quarters AS text) AS bigint[]),
+    CAST(CAST(:event_counts AS text) AS bigint[]),
+    CAST(CAST(:sums AS text) AS numeric[]),
+    CAST(CAST(:minima AS text) AS numeric[]),
+    CAST(CAST(:maxima AS text) AS numeric[]),
+    CAST(CAST(:latest_times_us AS text) AS bigint[]),
+    CAST(CAST(:latest_event_ids AS text) AS bytea[]),
+    CAST(CAST(:latest_values AS text) AS numeric[]))
+    AS folded (series_id, quarter, event_count, amount_sum, amount_min, amount_max,
+        latest_time_us, latest_event_id, latest_value)
+ORDER BY series_id, quarter
 ON CONFLICT (series_id, bucket_start) DO UPDATE SET
     event_count = old.event_count + excluded.event_count,
     amount_sum = old.amount_sum + excluded.amount_sum,
@@ -340,25 +352,30 @@ ON CONFLICT (series_id, bucket_start) DO UPDATE SET
 
 
 async def add_to_buckets(
-    connection: AsyncConnection, folded: Iterable[tuple[int, int, Bucket]]
+    connection: AsyncConnection, folded: Sequence[tuple[int, int, Bucket]]
 ) -> None:
     """Add (series id, number of the quarter of an hour since 1970, what was folded) to the table.
 
-    One statement; a cell at most once.
+    One statement; at least one cell, and each at most once.
     """
-    rows = list(folded)
+    series_ids, quarters, buckets = zip(*folded, strict=True)
     values = {
-        "series_ids": [series_id for series_id, _, _ in rows],
-        "bucket_starts": [_EPOCH + quarter * QUARTER for _, quarter, _ in rows],
-        "event_counts": [bucket.event_count for _, _, bucket in rows],
-        "sums": [bucket.amount_sum for _, _, bucket in rows],
-        "minima": [bucket.amount_min for _, _, bucket in rows],
-        "maxima": [bucket.amount_max for _, _, bucket in rows],
-        "latest_times": [_EPOCH + bucket.latest_time_us * _MICROSECOND for _, _, bucket in rows],
-        "latest_event_ids": [bucket.latest_event_id for _, _, bucket in rows],
-        "latest_values": [bucket.latest_value for _, _, bucket in rows],
+        "series_ids": _array(series_ids),
+        "quarters": _array(quarters),
+        "event_counts": _array([bucket.event_count for bucket in buckets]),
+        "sums": _array([bucket.amount_sum for bucket in buckets]),
+        "minima": _array([bucket.amount_min for bucket in buckets]),
+        "maxima": _array([bucket.amount_max for bucket in buckets]),
+        "latest_times_us": _array([bucket.latest_time_us for bucket in buckets]),
+        "latest_event_ids": _array([_BYTEA + bucket.latest_event_id.hex() for bucket in buckets]),
+        "latest_values": _array([bucket.latest_value for bucket in buckets]),
     }
     await connection.execute(_UPSERT_BUCKETS, values)
+
+
+def _array(numbers: Iterable[object]) -> str:
+    """PostgreSQL's text form of an array of values that need no quotes."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 # Maintenance

@@ -1,0 +1,78 @@
+"""aggregator on a real database."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import pytest
+
+from services.aggregator.folder import Folder
+from services.aggregator.service import Metrics, UsageAnswers
+from services.kit.database import Database, TenantKey
+from services.kit.errors import UnavailableError
+from services.kit.migrations import migrate
+from tests.integration.aggregator.sending import new_tenant, utc
+
+
+class SetWatermark:
+    """A WatermarkSource that tells what a test has set; None: ingest is away."""
+
+    def __init__(self) -> None:
+        self.now: datetime | None = utc("2026-03-31T12:00")
+        self._last: datetime | None = None
+
+    @property
+    def last(self) -> datetime | None:
+        """The newest that was told."""
+        return self._last
+
+    async def ask(self) -> datetime:
+        """What is set."""
+        if self.now is None:
+            raise UnavailableError("ingest is away")
+        self._last = self.now
+        return self.now
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The migrated database of aggregator."""
+    await migrate(database_url, "services.aggregator")
+    database = Database(database_url, pool_size=10)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """One entry for each commit that had customers to tell of."""
+    return []
+
+
+@pytest.fixture
+def folder(database: Database, told: list[str]) -> Folder:
+    """One replica's fold."""
+    return Folder(database, lambda: told.append("told"))
+
+
+@pytest.fixture
+def metrics(database: Database) -> Metrics:
+    """The use cases of metrics."""
+    return Metrics(database)
+
+
+@pytest.fixture
+def watermark() -> SetWatermark:
+    """What ingest says."""
+    return SetWatermark()
+
+
+@pytest.fixture
+def answers(database: Database, watermark: SetWatermark) -> UsageAnswers:
+    """The use cases of usage."""
+    return UsageAnswers(database, watermark)
+
+
+@pytest.fixture
+def tenant() -> TenantKey:
+    """Live mode of an organization."""
+    return new_tenant()
