@@ -23,7 +23,7 @@ from benchmarks.stack import MeasuredStack
 from cli.errors import StackError
 from cli.stack import running_stack
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @contextmanager

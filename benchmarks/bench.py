@@ -10,13 +10,14 @@ from benchmarks.loads import Load, finish_load, load_of, start_load
 from benchmarks.messages import LoadResult
 from benchmarks.plan import Plan
 from benchmarks.processes import Running
+from benchmarks.processor import micros_by_part, seconds_by_part
 from benchmarks.stack import Answer, MeasuredStack
 
 FULL_LOAD = "http_single_256"
 HTTP_OK = 200
 HTTP_NO_ROUTE = (404, 405, 415)
-# What the server writes about the connection, not about the answer.
-CONNECTION_HEADERS = ("connection", "date", "server")
+# What the server itself adds to an answer, if anything.
+SERVER_HEADERS = ("connection", "date", "server")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ class Bench:
 
         BenchmarkError unless every request was accepted and the usage is exactly that.
         """
-        return self.finish(start_load(load), load)
+        begun = seconds_by_part(self.stack.connection.pids)
+        measured = self.finish(start_load(load), load)
+        ended = seconds_by_part(self.stack.connection.pids)
+        micros = micros_by_part(begun, ended, measured.result.accepted)
+        self.report("us an event: " + ", ".join(f"{part} {micros[part]:.1f}" for part in micros))
+        return measured
 
     def finish(self, running: Running, load: Load) -> Measured:
         """The rest of measure() for a load that was started."""
@@ -86,7 +92,7 @@ class Bench:
         answer = self.stack.post("/api/track", "application/json", body)
         if answer.status != HTTP_OK:
             raise BenchmarkError(f"the gateway answered {answer.status} {answer.body}")
-        headers = [each for each in answer.headers if each[0].lower() not in CONNECTION_HEADERS]
+        headers = [each for each in answer.headers if each[0].lower() not in SERVER_HEADERS]
         return Answer(answer.status, headers, answer.body)
 
     def takes_ndjson(self) -> bool:

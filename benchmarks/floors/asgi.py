@@ -59,12 +59,13 @@ async def main() -> None:
     config = uvicorn.Config(
         handler(read_config(AsgiFloor)),
         http="httptools",
+        loop="none",
         ws="none",
         lifespan="off",
+        interface="asgi3",
         log_config=None,
         access_log=False,
         server_header=False,
-        date_header=False,
         proxy_headers=False,
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG_CONNECTIONS_MAX)
