@@ -5,7 +5,6 @@ of PostgreSQL and NATS by the embedded servers, with the options and files that 
 our own image by an installation of what deploy/Dockerfile copies.
 """
 
-import asyncio
 import graphlib
 import os
 import re
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,20 +148,35 @@ class Project:
         self.ports = Ports(frozenset(self.services))
         self._directory = directory
         self._packages = packages
-        self._stack = ExitStack()
+        self._children: dict[str, Child] = {}
 
     def __enter__(self) -> "Project":
-        order = {name: service.get("depends_on", {}) for name, service in self.services.items()}
+        order = graphlib.TopologicalSorter(
+            {name: service.get("depends_on", {}) for name, service in self.services.items()}
+        )
+        order.prepare()
         try:
-            for name in graphlib.TopologicalSorter(order).static_order():
-                self._start(name)
+            while order.is_active():
+                names = order.get_ready()
+                self._children.update({name: self._start(name) for name in names})
+                for name in names:
+                    self._await(name)
+                order.done(*names)
         except BaseException:
-            self._stack.close()
+            self.stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop everything, the servers last."""
+        servers = {"postgres": signal.SIGINT, "nats": signal.SIGTERM}
+        for name in self._children.keys() - servers:
+            self._children[name].popen.terminate()
+        for name in sorted(self._children, key=lambda name: name in servers):
+            self._children[name].stop(servers.get(name, signal.SIGTERM), STOP_S_MAX)
 
     def url(self, service: str, port: int) -> str:
         """Where a service's HTTP port is on this machine."""
@@ -181,14 +194,16 @@ class Project:
             check=False,
         )
 
-    def _start(self, name: str) -> None:
-        """Start a service and wait until it is healthy; one that makes something: until it has."""
+    def _start(self, name: str) -> Child:
         if name == "postgres":
-            child = self._start_postgres()
-        elif name == "nats":
-            child = self._start_nats()
-        else:
-            child = self._spawn(name, self.services[name]["command"], self._environment(name))
+            return self._start_postgres()
+        if name == "nats":
+            return self._start_nats()
+        return self._spawn(name, self.services[name]["command"], self._environment(name))
+
+    def _await(self, name: str) -> None:
+        """Wait until a service is healthy; of one that only makes something: until it has."""
+        child = self._children[name]
         if self.services[name]["healthcheck"].get("disable"):
             code = child.popen.wait(COMMAND_S_MAX)
             assert code == 0, f"{name} ended with {code}:\n{log_tail(child.log)}"
@@ -243,10 +258,7 @@ class Project:
             settings=settings,
         )
         server.prepare()
-        child = server.start()
-        self._stack.callback(server.stop)
-        asyncio.run(server.ready())
-        return child
+        return server.start()
 
     def _start_nats(self) -> Child:
         service = self.services["nats"]
@@ -268,10 +280,5 @@ class Project:
         program = shutil.which(argv[0], path=environment.get("PATH"))
         assert program is not None, f"{name}: no program {argv[0]}"
         command = launched([program, *argv[1:]], death_signal=signal.SIGTERM)
-        child = spawn(
-            name,
-            Command(command, environment, cwd=self._directory),
-            self._directory / f"{name}.log",
-        )
-        self._stack.callback(child.stop, signal.SIGTERM, STOP_S_MAX)
-        return child
+        log = self._directory / f"{name}.log"
+        return spawn(name, Command(command, environment, cwd=self._directory), log)

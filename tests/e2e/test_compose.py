@@ -179,8 +179,8 @@ def test_live_key_is_made_on_request(project: Project) -> None:
     assert made.stdout.startswith("uf_live_"), made.stderr
 
 
-def test_organization_without_accounts_is_an_error_in_a_sentence(project: Project) -> None:
-    made = project.run("gateway", "usageflow", "create-organization", " ")
+def test_organization_without_a_name_is_an_error_in_a_sentence(project: Project) -> None:
+    made = project.run("gateway", "usageflow", "create-organization", "")
     assert made.returncode == 1
     assert "Traceback" not in made.stderr
     assert made.stderr.startswith("error: ")
