@@ -41,7 +41,7 @@ class Outcome:
     next_attempt_time: datetime | None
 
 
-_VISIT = text(
+VISIT = text(
     """
 WITH RECURSIVE visited (endpoint_id, place) AS (
     (SELECT endpoint_id, 1 FROM deliveries
@@ -65,12 +65,12 @@ async def endpoints_with_pending(
 
     Whether anything is due already, claim() finds out.
     """
-    rows = await connection.execute(_VISIT, {"after": after, "endpoints_max": limit})
+    rows = await connection.execute(VISIT, {"after": after, "endpoints_max": limit})
     return [(row.id, row.organization_id) for row in rows]
 
 
 # Deliveries whose endpoint was deleted are dropped here instead of being claimed.
-_CLAIM = text(
+CLAIM = text(
     """
 WITH due AS (
     SELECT d.id
@@ -111,7 +111,7 @@ async def claim(
 ) -> list[Claim]:
     """Lease due deliveries of these endpoints, oldest first within each."""
     rows = await connection.execute(
-        _CLAIM,
+        CLAIM,
         {
             "endpoint_ids": list(endpoint_ids),
             "now": now,
