@@ -16,7 +16,7 @@ from msgspec import inspect
 from gateway.batch import EVENTS_MAX, BatchAnswer
 from gateway.errors import ErrorBody
 from gateway.fields import JsonObject, Quantity
-from gateway.query import fields_of
+from gateway.query import fields_of, kind_of
 from services.kit import events
 
 VERSION: Final = "0.1.0"
@@ -61,7 +61,7 @@ def document(app: Litestar) -> bytes:
     schema["components"]["securitySchemes"] = _SECURITY_SCHEMES
     schema["security"] = [{name: []} for name in _SECURITY_SCHEMES]
     schema["paths"] = {**_hot_paths(), **schema["paths"]}
-    return msgspec.json.encode(schema)
+    return msgspec.json.encode(schema, enc_hook=str)
 
 
 def _query_shape(app: Litestar, path: str, method: str) -> type[msgspec.Struct] | None:
@@ -100,9 +100,9 @@ def _parameter(field: inspect.Field, schema: Document) -> Document:
     }
     if description := schema.pop("description", None):
         parameter["description"] = description
-    if isinstance(field.type, inspect.DictType):
+    if isinstance(kind_of(field), inspect.DictType):
         parameter |= {"style": "deepObject", "explode": True}
-    elif isinstance(field.type, inspect.ListType):
+    elif isinstance(kind_of(field), inspect.ListType):
         parameter |= {"style": "form", "explode": False}
     return parameter
 

@@ -35,7 +35,7 @@ def read(query_string: bytes, shape: type[Shape]) -> Shape:
 
     A list is sent as "a,b", a mapping as "name[key]=value".
     """
-    kinds = {field.encode_name: field.type for field in fields_of(shape)}
+    kinds = {field.encode_name: kind_of(field) for field in fields_of(shape)}
     values: dict[str, Json] = {}
     problems: list[FieldProblem] = []
     for name, text in _pairs(query_string):
@@ -64,6 +64,12 @@ def fields_of(shape: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     info = inspect.type_info(shape)
     assert isinstance(info, inspect.StructType)
     return info.fields
+
+
+def kind_of(field: inspect.Field) -> inspect.Type:
+    """A field's type without its description."""
+    kind = field.type
+    return kind.type if isinstance(kind, inspect.Metadata) else kind
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ class NewCustomer(msgspec.Struct, rename="camel", kw_only=True):
     currency: Annotated[str | None, Meta(description="ISO 4217 code; null: that of the plan")] = (
         None
     )
-    metadata: JsonObject = JsonObject("")
+    metadata: JsonObject | UnsetType = UNSET
 
 
 class CustomerChange(msgspec.Struct, rename="camel", kw_only=True):
@@ -74,7 +74,7 @@ def to_proto(customer: NewCustomer) -> pb.PutCustomerRequest:
             email=customer.email or "",
             time_zone=customer.timezone or "",
             currency=customer.currency or "",
-            metadata_json=customer.metadata,
+            metadata_json=customer.metadata or "",
         )
     )
 

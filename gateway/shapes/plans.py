@@ -19,7 +19,7 @@ class NewMetricPrice(msgspec.Struct, rename="camel", kw_only=True):
 
     metric: str
     model: Literal["PER_UNIT"]
-    included_units: Quantity = Quantity("")
+    included_units: Quantity = Quantity("0")
     unit_price: Quantity
 
 
@@ -28,7 +28,7 @@ class NewPlan(msgspec.Struct, rename="camel", kw_only=True):
 
     name: str
     currency: Annotated[str, Meta(description="ISO 4217 code")]
-    base_price: Quantity = Quantity("")
+    base_price: Quantity = Quantity("0")
     billing_period: Literal["MONTHLY"] = "MONTHLY"
     metrics: Annotated[list[NewMetricPrice], Meta(max_length=METRICS_MAX)] = []
 
