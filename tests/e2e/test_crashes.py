@@ -22,7 +22,8 @@ from cli.stack import running_stack, start_stack, wait_for_stack
 from tests.e2e.api import Api, new_key, wait_for
 
 RECOVERY_S = 60.0
-PAUSE_S = 5
+# Longer than a look at the database and a kill take, shorter than the gateway waits for ingest.
+PAUSE_S = 2
 
 
 def count(database_url: str, query: str) -> int:
