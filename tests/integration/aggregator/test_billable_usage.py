@@ -1,0 +1,155 @@
+"""What invoicer asks: many customers' metrics over their periods, and up to when it is complete."""
+
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import event
+
+from services.aggregator.domain import NewMetric
+from services.aggregator.folder import Folder
+from services.aggregator.questions import Selection
+from services.aggregator.service import BilledMetric, Metrics, UsageAnswers
+from services.kit.database import Database, TenantKey
+from services.kit.errors import InvalidArgumentError, UnavailableError
+from tests.integration.aggregator.conftest import SetWatermark
+from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
+
+
+def select(
+    customer_id: str, *metrics: str, start: str = "2026-03-01", end: str = "2026-04-01"
+) -> Selection:
+    return Selection(customer_id, metrics, utc(start), utc(end))
+
+
+def quantities(answer: list[list[BilledMetric]]) -> list[list[str]]:
+    """Only the figures."""
+    return [[f"{metric.quantity:f}" for metric in metrics] for metrics in answer]
+
+
+async def test_each_selection_gets_its_metrics_in_the_order_asked(
+    folder: Folder,
+    metrics: Metrics,
+    answers: UsageAnswers,
+    watermark: SetWatermark,
+    tenant: TenantKey,
+) -> None:
+    await metrics.create(tenant, NewMetric("API_CALL", unit="calls"))
+    await metrics.create(tenant, NewMetric("SEATS", unit="seats", aggregation="LATEST"))
+    await metrics.create(tenant, NewMetric("TOKENS", dimensions=("model",)))
+    await folder.apply(
+        [
+            batch(
+                tenant,
+                Event("API_CALL", "12000"),
+                Event("API_CALL", "0.5", time="2026-03-31T23:59:59.999999"),
+                Event("API_CALL", "99", time="2026-04-01"),
+                Event("API_CALL", "7", "user_2"),
+                Event("SEATS", "9", time="2026-03-05"),
+                Event("SEATS", "4", time="2026-03-20"),
+                Event("TOKENS", "10", metadata={"model": "a"}),
+                Event("TOKENS", "20", metadata={"model": "b"}),
+            )
+        ]
+    )
+    as_of, answer = await answers.billable(
+        tenant,
+        [
+            select("user_1", "SEATS", "API_CALL", "UNKNOWN", "TOKENS", "API_CALL"),
+            select("user_2", "API_CALL", "SEATS"),
+            select("user_3"),
+            select("user_1", "API_CALL", start="2026-04-01", end="2026-04-02"),
+            select("nobody", "API_CALL"),
+        ],
+    )
+    assert as_of == watermark.now
+    assert quantities(answer) == [
+        ["4", "12000.5", "0", "30", "12000.5"],
+        ["7", "0"],
+        [],
+        ["99"],
+        ["0"],
+    ]
+    units = [metric.unit for metric in answer[0]]
+    assert units == ["seats", "calls", "", "", "calls"]
+    assert [metric.metric for metric in answer[0]] == [
+        "SEATS",
+        "API_CALL",
+        "UNKNOWN",
+        "TOKENS",
+        "API_CALL",
+    ]
+
+
+async def test_another_organization_s_or_mode_s_usage_is_not_billed(
+    folder: Folder, answers: UsageAnswers, tenant: TenantKey
+) -> None:
+    await folder.apply([batch(tenant, Event("A"))])
+    for stranger in (new_tenant(), TenantKey(tenant.organization_id, "test")):
+        _, answer = await answers.billable(stranger, [select("user_1", "A")])
+        assert quantities(answer) == [["0"]]
+
+
+async def test_many_selections_take_few_statements(
+    database: Database, folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
+) -> None:
+    for key, aggregation in (("A", "SUM"), ("B", "MAX")):
+        await metrics.create(tenant, NewMetric(key, aggregation=aggregation))
+    customers = [f"user_{number}" for number in range(1000)]
+    events = [
+        Event(metric, str(number), customer)
+        for number, customer in enumerate(customers)
+        for metric in ("A", "A", "B")
+    ]
+    await folder.apply([batch(tenant, *events)])
+    statements: list[str] = []
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cu, statement, *_rest: statements.append(statement),
+    )
+    _, answer = await answers.billable(
+        tenant, [select(customer, "A", "B") for customer in customers]
+    )
+    assert quantities(answer) == [[str(2 * number), str(number)] for number in range(1000)]
+    # The snapshot, the metrics, and one for each of two aggregations.
+    assert len(statements) == 4
+
+
+async def test_without_ingest_nobody_knows_whether_usage_is_complete(
+    answers: UsageAnswers, watermark: SetWatermark, tenant: TenantKey
+) -> None:
+    await answers.billable(tenant, [select("user_1", "A")])
+    watermark.now = None
+    with pytest.raises(UnavailableError):
+        await answers.billable(tenant, [select("user_1", "A")])
+
+
+async def test_wrong_selections_are_refused_before_ingest_is_asked(
+    answers: UsageAnswers, watermark: SetWatermark, tenant: TenantKey
+) -> None:
+    watermark.now = None
+    with pytest.raises(InvalidArgumentError):
+        await answers.billable(tenant, [select("user_1", "A", start="2026-03-01T00:01")])
+
+
+class CountsWhileAsked(SetWatermark):
+    """ingest learns of an event and it is counted, just while the watermark is asked for."""
+
+    def __init__(self, folder: Folder, tenant: TenantKey) -> None:
+        super().__init__()
+        self._folder = folder
+        self._tenant = tenant
+
+    async def ask(self) -> datetime:
+        """By the time of the answer the event is counted."""
+        await self._folder.apply([batch(self._tenant, Event("A", "5"))])
+        return await super().ask()
+
+
+async def test_figures_hold_all_that_the_watermark_promises(
+    database: Database, folder: Folder, tenant: TenantKey
+) -> None:
+    answers = UsageAnswers(database, CountsWhileAsked(folder, tenant))
+    _, answer = await answers.billable(tenant, [select("user_1", "A")])
+    assert answer[0][0].quantity == Decimal(5)
