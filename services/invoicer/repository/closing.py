@@ -24,7 +24,7 @@ _CLAIM = text(
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
-    UPDATE subscriptions s SET attempt_time = now() + :lease
+    UPDATE subscriptions s SET attempt_time = now() + CAST(:lease AS interval)
     FROM due
     WHERE (s.organization_id, s.mode, s.id) = (due.organization_id, due.mode, due.id)
     RETURNING s.*
@@ -34,7 +34,7 @@ _CLAIM = text(
 # Only what nobody has changed since: whoever changed it has made it claimable anew.
 _RELEASE = text(
     """
-    UPDATE subscriptions s SET attempt_time = now() + :pause
+    UPDATE subscriptions s SET attempt_time = now() + CAST(:pause AS interval)
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
         CAST(:revision AS bigint[])
@@ -55,7 +55,7 @@ _GIVEN = """
             = (given.organization_id, given.mode, given.id)
         AND i.status <> 'VOID'
         AND i.period_start < given.period_start
-        AND i.period_end > given.period_start - :late
+        AND i.period_end > given.period_start - CAST(:late AS interval)
 """
 
 _EARLIER = text(

@@ -112,9 +112,7 @@ BEGIN
         RAISE EXCEPTION 'an invoice never goes from % to %', OLD.status, NEW.status
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    IF NEW.failed_payments - OLD.failed_payments
-        <> CASE NEW.status WHEN 'FAILED' THEN 1 ELSE 0 END
-    THEN
+    IF NEW.failed_payments <> OLD.failed_payments + CAST(NEW.status = 'FAILED' AS integer) THEN
         RAISE EXCEPTION 'failed payments are counted one by one'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;

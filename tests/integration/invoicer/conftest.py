@@ -1,0 +1,58 @@
+"""invoicer on a real database, with a real gRPC server in aggregator's place."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from usageflow.aggregator.v1 import aggregator_pb2_grpc
+
+from services.invoicer.usage import AggregatorUsage
+from services.kit.database import Database
+from services.kit.grpc_client import open_channel
+from services.kit.migrations import migrate
+from tests.integration.invoicer.stand_ins import (
+    TOKEN,
+    Clock,
+    StandInAggregator,
+    World,
+    new_tenant,
+    utc,
+)
+
+NOW = utc("2026-01-15T12:00")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The migrated database of invoicer."""
+    await migrate(database_url, "services.invoicer")
+    database = Database(database_url, pool_size=10)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def aggregator() -> StandInAggregator:
+    """What usage there is."""
+    return StandInAggregator(NOW)
+
+
+@pytest.fixture
+async def aggregator_address(aggregator: StandInAggregator) -> AsyncIterator[str]:
+    """Where it answers."""
+    server = grpc.aio.server()
+    aggregator_pb2_grpc.add_AggregatorInternalServiceServicer_to_server(aggregator, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+@pytest.fixture
+async def world(
+    database: Database, aggregator: StandInAggregator, aggregator_address: str
+) -> AsyncIterator[World]:
+    """One invoicer, at noon of 15 January 2026."""
+    async with open_channel(aggregator_address) as channel:
+        usage = AggregatorUsage(channel, TOKEN, timeout_s=5)
+        yield World(database, Clock(NOW), aggregator, usage, new_tenant())

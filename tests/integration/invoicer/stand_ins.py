@@ -1,0 +1,198 @@
+"""What stands in for the rest of the world: a clock to set, an aggregator to fill, one tenant."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import grpc
+from pydantic import SecretStr
+from usageflow.aggregator.v1 import aggregator_pb2 as pb
+from usageflow.aggregator.v1 import aggregator_pb2_grpc
+
+from services.invoicer.checks import MetricPriceInput, PlanInput
+from services.invoicer.closer import Closer, ClosingSettings
+from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.service.customers import Customers
+from services.invoicer.service.invoices import InvoiceFilter, Invoices
+from services.invoicer.service.paging import Page
+from services.invoicer.service.plans import Plans
+from services.invoicer.service.subscriptions import SubscriptionInput, Subscriptions
+from services.invoicer.service.wakes import Wakes
+from services.invoicer.usage import AggregatorUsage
+from services.kit.auth import MODE_NAMES
+from services.kit.database import Database, TenantKey
+from services.kit.ids import new_id
+
+TOKEN = SecretStr("internal-token-of-32-characters-")
+GRACE = timedelta(hours=1)
+LATE = timedelta(days=35)
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def new_tenant(mode: str = "test") -> TenantKey:
+    return TenantKey(new_id("org"), mode)
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is moved."""
+
+    time: datetime
+
+    def __call__(self) -> datetime:
+        return self.time
+
+
+@dataclass
+class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
+    """Answers GetBillableUsage from what a test has put in, as of when the test says.
+
+    While `answering` is not set calls wait; `asked` is set when one has come in.
+    """
+
+    as_of: datetime
+    quantities: dict[tuple[TenantKey, str, str, datetime], Decimal] = field(
+        default_factory=lambda: defaultdict(Decimal)
+    )
+    units: dict[str, str] = field(default_factory=dict)
+    requests: list[pb.GetBillableUsageRequest] = field(default_factory=list)
+    away: bool = False
+    forgets: set[str] = field(default_factory=set)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answering.set()
+
+    def put(
+        self, tenant: TenantKey, customer_id: str, metric: str, start: datetime, quantity: str
+    ) -> None:
+        """The whole usage of the period that begins at `start`."""
+        self.quantities[tenant, customer_id, metric, start] = Decimal(quantity)
+
+    async def GetBillableUsage(
+        self,
+        request: pb.GetBillableUsageRequest,
+        context: grpc.aio.ServicerContext[pb.GetBillableUsageRequest, pb.GetBillableUsageResponse],
+    ) -> pb.GetBillableUsageResponse:
+        """Answer, or be away."""
+        metadata = dict(context.invocation_metadata() or ())
+        assert metadata["x-usageflow-internal-token"] == TOKEN.get_secret_value()
+        assert len(request.selections) <= 1_000
+        self.requests.append(request)
+        self.asked.set()
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        tenant = TenantKey(request.organization_id, MODE_NAMES[request.mode])
+        await self.answering.wait()
+        response = pb.GetBillableUsageResponse(
+            selections=[self._usage(tenant, selection) for selection in request.selections]
+        )
+        response.as_of.FromDatetime(self.as_of)
+        return response
+
+    def _usage(self, tenant: TenantKey, selection: pb.UsageSelection) -> pb.SelectionUsage:
+        start = getattr(selection, "from").ToDatetime(UTC)
+        return pb.SelectionUsage(
+            metrics=[
+                pb.MetricUsage(
+                    metric=metric,
+                    quantity=f"{self.quantities[tenant, selection.customer_id, metric, start]:f}",
+                    unit=self.units.get(metric, ""),
+                )
+                for metric in selection.metrics
+                if metric not in self.forgets
+            ]
+        )
+
+
+def pro_plan(**changes: object) -> PlanInput:
+    """Base 100.00 USD, 10,000 calls included then 0.01 each, 0.00002 a token."""
+    given: dict[str, object] = {
+        "name": "Pro",
+        "currency": "USD",
+        "base_price": "100.00",
+        "billing_period": "MONTHLY",
+        "metrics": [
+            MetricPriceInput("API_CALL", "PER_UNIT", "10000", {"unitPrice": "0.01"}),
+            MetricPriceInput("AI_TOKEN", "PER_UNIT", "", {"unitPrice": "0.00002"}),
+        ],
+    }
+    return PlanInput(**{**given, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """One invoicer on a real database, with everything around it in the test's hands."""
+
+    database: Database
+    clock: Clock
+    aggregator: StandInAggregator
+    usage: AggregatorUsage
+    tenant: TenantKey
+    wakes: list[str] = field(default_factory=list)
+    # One entry for each invoice that a closer has committed.
+    commits: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        wakes = Wakes(lambda: self.wakes.append("relay"), lambda: self.wakes.append("scheduler"))
+        self.customers = Customers(self.database, self.clock)
+        self.plans = Plans(self.database, self.clock)
+        self.subscriptions = Subscriptions(self.database, self.clock, wakes)
+        self.invoices = Invoices(
+            self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
+        )
+        self.closer = self.new_closer()
+
+    def new_closer(self, *, chunk_max: int = 200, lease_s: float = 60) -> Closer:
+        """Another replica's closer."""
+        settings = ClosingSettings(
+            grace=GRACE,
+            late=LATE,
+            lease=timedelta(seconds=lease_s),
+            pause=timedelta(0),
+            chunk_max=chunk_max,
+            writers_max=4,
+        )
+        return Closer(
+            self.database, self.usage, settings, self.clock, lambda: self.commits.put_nowait(None)
+        )
+
+    def at(self, time: datetime) -> None:
+        """Move the clock; aggregator has everything that was accepted until then."""
+        self.clock.time = time
+        self.aggregator.as_of = time
+
+    async def subscribe(
+        self,
+        customer_id: str = "user_123",
+        *,
+        start: datetime | None = None,
+        plan: PlanInput | None = None,
+        anchor: str = "CALENDAR",
+        tenant: TenantKey | None = None,
+    ) -> Subscription:
+        """A customer on a new plan."""
+        tenant = tenant or self.tenant
+        made = await self.plans.create_plan(tenant, plan or pro_plan())
+        given = SubscriptionInput(customer_id, made.id, start, anchor)
+        return await self.subscriptions.create_subscription(tenant, given)
+
+    async def close_all(self) -> int:
+        """Close chunk after chunk until nothing is left that can be closed."""
+        written = 0
+        while count := await self.closer.close_chunk():
+            written += count
+        return written
+
+    async def all_invoices(self, tenant: TenantKey | None = None) -> list[Invoice]:
+        """Up to 100 invoices, oldest first."""
+        found, _ = await self.invoices.list_invoices(
+            tenant or self.tenant, InvoiceFilter(), Page(100)
+        )
+        return found[::-1]

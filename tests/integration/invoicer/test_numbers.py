@@ -1,0 +1,108 @@
+"""Invoice numbers: none missing, none twice, whatever fails."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+from sqlalchemy import text
+
+from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
+from services.invoicer.domain import Subscription
+from services.invoicer.repository import invoices
+from services.invoicer.repository.closing import open_periods
+from services.invoicer.repository.events import add_event
+from services.invoicer.service.subscriptions import SubscriptionInput
+from services.kit.ids import new_id
+from tests.integration.invoicer.stand_ins import GRACE, LATE, World, pro_plan, utc
+
+JANUARY, FEBRUARY = utc("2026-01-01"), utc("2026-02-01")
+FINALIZATIONS = 200
+ABORTS_EVERY = 5
+
+
+class AbortedError(Exception):
+    """What a test makes a transaction fail with."""
+
+
+async def subscribe_many(world: World, count: int) -> list[Subscription]:
+    plan = await world.plans.create_plan(world.tenant, pro_plan(metrics=[]))
+    return [
+        await world.subscriptions.create_subscription(
+            world.tenant, SubscriptionInput(f"user_{number}", plan.id, JANUARY, "CALENDAR")
+        )
+        for number in range(count)
+    ]
+
+
+async def finalize(world: World, subscription: Subscription, *, abort: bool) -> str:
+    """Write, number and announce an invoice; fail after all of it when `abort`."""
+    invoice_id = new_id("inv")
+    async with world.database.transaction() as connection:
+        (due,) = await open_periods(connection, [subscription], LATE)
+        draft = due.draft(())
+        await invoices.insert_draft(connection, world.tenant, invoice_id, draft, world.clock())
+        number = await invoices.finalize(connection, world.tenant, invoice_id, world.clock())
+        invoice = await invoices.get_invoice(connection, world.tenant, invoice_id)
+        assert invoice is not None
+        event = invoice_event(world.tenant, INVOICE_CREATED, invoice, world.clock())
+        await add_event(connection, event)
+        if abort:
+            raise AbortedError
+    return number
+
+
+async def test_200_concurrent_finalizations_with_aborts_leave_no_gap(world: World) -> None:
+    made = await subscribe_many(world, FINALIZATIONS)
+    attempts: list[Awaitable[str]] = [
+        finalize(world, subscription, abort=number % ABORTS_EVERY == 0)
+        for number, subscription in enumerate(made)
+    ]
+    bound = asyncio.Semaphore(10)
+
+    async def bounded(attempt: Awaitable[str]) -> str:
+        async with bound:
+            return await attempt
+
+    results = await asyncio.gather(*map(bounded, attempts), return_exceptions=True)
+    aborted = [result for result in results if isinstance(result, AbortedError)]
+    numbers = sorted(result for result in results if isinstance(result, str))
+    assert len(aborted) == FINALIZATIONS // ABORTS_EVERY
+    assert numbers == [f"INV-{n:06d}" for n in range(1, FINALIZATIONS - len(aborted) + 1)]
+    async with world.database.transaction() as connection:
+        stored = await connection.execute(text("SELECT number FROM invoices ORDER BY number"))
+        assert list(stored.scalars()) == numbers
+        events = await connection.execute(
+            text("SELECT count(*) FROM outbox WHERE encode(payload, 'escape') LIKE '%INV-%'")
+        )
+        assert events.scalar_one() == len(numbers)
+
+
+async def test_an_invoice_that_is_not_written_leaves_nothing(world: World) -> None:
+    """No row, no number, no event, and the subscription stays where it was."""
+    (subscription,) = await subscribe_many(world, 1)
+    with pytest.raises(AbortedError):
+        await finalize(world, subscription, abort=True)
+    async with world.database.transaction() as connection:
+        for table in ("invoices", "invoice_lines", "invoice_counters"):
+            left = await connection.execute(text(f"SELECT count(*) FROM {table}"))
+            assert left.scalar_one() == 0
+        events = await connection.execute(text("SELECT count(*) FROM outbox"))
+        assert events.scalar_one() == 1  # that of the subscription
+    assert await finalize(world, subscription, abort=False) == "INV-000001"
+
+
+async def test_the_closer_takes_all_or_nothing(world: World) -> None:
+    """The event can't be written: neither is the invoice, and the period is closed later."""
+    (subscription,) = await subscribe_many(world, 1)
+    world.at(FEBRUARY + GRACE)
+    async with world.database.transaction() as connection:
+        await connection.execute(text("ALTER TABLE outbox RENAME TO outbox_away"))
+    assert await world.close_all() == 0
+    assert await world.all_invoices() == []
+    unchanged = await world.subscriptions.get_subscription(world.tenant, subscription.id)
+    assert unchanged == subscription
+    async with world.database.transaction() as connection:
+        await connection.execute(text("ALTER TABLE outbox_away RENAME TO outbox"))
+        await connection.execute(text("UPDATE subscriptions SET attempt_time = '-infinity'"))
+    assert await world.close_all() == 1
+    assert [invoice.number for invoice in await world.all_invoices()] == ["INV-000001"]
