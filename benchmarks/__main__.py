@@ -16,7 +16,7 @@ from benchmarks import machine, profiles, results
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Row
-from benchmarks.loads import LOADS, start_load
+from benchmarks.loads import LOADS
 from benchmarks.plan import FULL, PROFILE, QUICK, Plan
 from benchmarks.rows import ROWS
 from benchmarks.stack import MeasuredStack
@@ -64,13 +64,13 @@ def profile(name: str) -> None:
     with fresh_bench(PROFILE) as bench:
         load = bench.load(name)
         bench.warm_up(load)
-        running = start_load(load)
-        time.sleep(load.warm_up_s)
-        recording = profiles.start_profilers(
-            bench.stack.connection.pids, directory, load.measure_s - load.warm_up_s
-        )
-        found = [(each.name, profiles.costs(each.finish())) for each in recording]
-        bench.finish(running, load)
+        with bench.start(load) as running:
+            time.sleep(load.warm_up_s)
+            recording = profiles.start_profilers(
+                bench.stack.connection.pids, directory, load.measure_s - load.warm_up_s
+            )
+            found = [(each.name, profiles.costs(each.finish())) for each in recording]
+            bench.finish(running, load)
     for part, costs in found:
         console.print(profiles.table(part, costs))
     console.print(f"collapsed stacks (for speedscope, flamegraph.pl): {directory}/*.collapsed")

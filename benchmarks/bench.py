@@ -41,9 +41,15 @@ class Bench:
         """The load of the row `name`."""
         return load_of(name, self.stack, self.plan)
 
+    def start(self, load: Load) -> Running:
+        """Start a load's generator, its metric being defined."""
+        self.stack.define(load.metric)
+        return start_load(load)
+
     def warm_up(self, load: Load) -> None:
         """Run a load without keeping its figures."""
-        self._finish(start_load(replace(load, measure_s=self.plan.warm_up_s)), load)
+        with self.start(replace(load, measure_s=self.plan.warm_up_s)) as running:
+            self._finish(running, load)
 
     def measure(self, load: Load) -> Measured:
         """Run a load, then wait until all of it is in the usage.
@@ -51,7 +57,8 @@ class Bench:
         BenchmarkError unless every request was accepted and the usage is exactly that.
         """
         begun = seconds_by_part(self.stack.connection.pids)
-        measured = self.finish(start_load(load), load)
+        with self.start(load) as running:
+            measured = self.finish(running, load)
         ended = seconds_by_part(self.stack.connection.pids)
         micros = micros_by_part(begun, ended, measured.result.accepted)
         self.report("us an event: " + ", ".join(f"{part} {micros[part]:.1f}" for part in micros))

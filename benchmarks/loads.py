@@ -83,4 +83,5 @@ def finish_load(running: Running) -> LoadResult:
 
 def run_load(load: Load) -> LoadResult:
     """start_load() and finish_load()."""
-    return finish_load(start_load(load))
+    with start_load(load) as running:
+        return finish_load(running)

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Running:
-    """A process that was started and will answer once."""
+    """A process that was started and will answer once; leaving the `with` block ends it."""
 
     def __init__(self, module: str, config: msgspec.Struct) -> None:
         self._module = module
@@ -32,14 +32,16 @@ class Running:
         self._popen.stdin.write(msgspec.json.encode(config))
         self._popen.stdin.flush()
 
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
     def result(self, kind: type[Result]) -> Result:
         """Wait for its answer; BenchmarkError when it fails."""
-        try:
-            output, _ = self._popen.communicate(timeout=RUN_S_MAX)
-        except BaseException:
-            self._popen.kill()
-            self._popen.wait()
-            raise
+        output, _ = self._popen.communicate(timeout=RUN_S_MAX)
         if self._popen.returncode:
             raise BenchmarkError(f"{self._module} ended with exit code {self._popen.returncode}")
         return msgspec.json.decode(output, type=kind)
@@ -47,7 +49,8 @@ class Running:
 
 def run(module: str, config: msgspec.Struct, kind: type[Result]) -> Result:
     """Run a process and return its answer; BenchmarkError when it fails."""
-    return Running(module, config).result(kind)
+    with Running(module, config) as running:
+        return running.result(kind)
 
 
 @contextmanager

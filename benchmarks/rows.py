@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from benchmarks.bench import FULL_LOAD, Bench, Measured
 from benchmarks.figures import Row, interleaved, median_of
-from benchmarks.loads import run_load, start_load
+from benchmarks.loads import run_load
 from benchmarks.memory import peak_rss_mb, tree_pss_mb
 from benchmarks.messages import (
     AsgiFloor,
@@ -21,7 +21,7 @@ from benchmarks.messages import (
     VisibleProbe,
     VisibleResult,
 )
-from benchmarks.processes import Running, run, serving
+from benchmarks.processes import run, serving
 from benchmarks.stack import Answer
 
 # What a group commit makes of 4 calls of 500 events, over as many connections as ingest uses.
@@ -126,10 +126,11 @@ def visible_half_load(bench: Bench, name: str) -> list[Row]:
         customers=PROBE_CUSTOMERS,
         measure_s=bench.plan.visible_s,
     )
-    loading = start_load(load)
-    time.sleep(load.warm_up_s)
-    seen = Running("benchmarks.generators.visible", probe).result(VisibleResult)
-    measured = bench.finish(loading, load)
+    bench.stack.define(probe.metric)
+    with bench.start(load) as loading:
+        time.sleep(load.warm_up_s)
+        seen = run("benchmarks.generators.visible", probe, VisibleResult)
+        measured = bench.finish(loading, load)
     bench.stack.settle(probe.metric, seen.accepted)
     return [
         Row(name, seen.p99_ms, "ms", None, seen.p50_ms, seen.p99_ms),

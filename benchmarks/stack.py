@@ -3,10 +3,12 @@
 import http.client
 import time
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
-from usageflow.aggregator.v1 import aggregator_pb2_grpc
+from google.protobuf.message import Message
+from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.generators.visible import usage_since_yesterday
@@ -35,6 +37,7 @@ class MeasuredStack:
         url = urlsplit(connection.http)
         self.host = url.hostname or ""
         self.port = url.port or 0
+        self._metadata = ((KEY_HEADER, connection.api_key),)
         self._accepted: dict[str, int] = {}
         self._channel = grpc.insecure_channel(connection.grpc["aggregator"])
         self._aggregator = aggregator_pb2_grpc.AggregatorServiceStub(self._channel)
@@ -43,19 +46,22 @@ class MeasuredStack:
         """Let go of the stack; it runs on."""
         self._channel.close()
 
+    def define(self, metric: str) -> None:
+        """Make the metric known; otherwise its first event does, a moment after it is accepted."""
+        request = aggregator_pb2.CreateMetricRequest(metric=aggregator_pb2.Metric(key=metric))
+        self._call(self._aggregator.CreateMetric, request)
+
     def usage(self, metric: str) -> int:
-        """What aggregator says that was used of `metric`; 0 when it does not know it (yet)."""
-        try:
-            response = self._aggregator.QueryUsage(
-                usage_since_yesterday(metric, by_customer=False),
-                metadata=((KEY_HEADER, self.connection.api_key),),
-                timeout=CALL_S_MAX,
-            )
-        except grpc.RpcError as error:
-            if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.NOT_FOUND:
-                return 0
-            raise BenchmarkError(f"the usage of {metric} can't be had: {error}") from error
+        """What aggregator says that was used of `metric`, which is defined."""
+        request = usage_since_yesterday(metric, by_customer=False)
+        response = self._call(self._aggregator.QueryUsage, request)
         return sum(int(row.value) for row in response.rows)
+
+    def _call(self, method: Any, request: Message) -> Any:
+        try:
+            return method(request, metadata=self._metadata, timeout=CALL_S_MAX)
+        except grpc.RpcError as error:
+            raise BenchmarkError(f"aggregator refuses: {error}") from error
 
     def settle(self, metric: str, accepted: int) -> float:
         """Wait until all that was ever accepted of `metric` is in its usage; the seconds it took.

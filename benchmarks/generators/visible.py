@@ -106,16 +106,11 @@ async def watch(stub: Any, probe: VisibleProbe, customers: list[Customer]) -> No
     metadata = (("x-usageflow-api-key", probe.api_key),)
     request = usage_since_yesterday(probe.metric, by_customer=True)
     while True:
-        try:
-            response = await stub.QueryUsage(request, metadata=metadata, timeout=VISIBLE_S_MAX)
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.NOT_FOUND:  # before its first event
-                raise
-        else:
-            usage = {row.group["customerId"]: int(row.value) for row in response.rows}
-            for customer in customers:
-                if usage.get(customer.name, 0) == customer.sent:
-                    customer.visible.set()
+        response = await stub.QueryUsage(request, metadata=metadata, timeout=VISIBLE_S_MAX)
+        usage = {row.group["customerId"]: int(row.value) for row in response.rows}
+        for customer in customers:
+            if usage.get(customer.name, 0) == customer.sent:
+                customer.visible.set()
         await asyncio.sleep(POLL_S)
 
 
