@@ -44,13 +44,16 @@ def running_stack(
 def start_stack(
     home: Path, *, http_port: int | None = None, environ: Mapping[str, str] | None = None
 ) -> Child:
-    """Start `usageflow up` in a session of its own, without waiting for it."""
+    """Start `usageflow up` in a session of its own, without waiting for it.
+
+    It stops when the thread that called this has died, so that a killed test leaves no stack.
+    """
     private_directory(home)
     options = ["--home", str(home), "--http-port", str(http_port or free_port())]
     return spawn(
         "up",
         Command(
-            argv=[sys.executable, "-m", "cli", "up", *options],
+            argv=[sys.executable, "-m", "cli", "up", "--stop-with-parent", *options],
             env={**os.environ, **(environ or {})},
             cwd=ROOT,
         ),
