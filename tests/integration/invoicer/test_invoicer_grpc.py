@@ -1,0 +1,320 @@
+"""InvoicerService over real gRPC: contents, scopes, and what one tenant sees of another."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from pydantic import SecretStr
+from usageflow.common.v1 import common_pb2
+from usageflow.invoicer.v1 import invoicer_pb2 as pb
+from usageflow.invoicer.v1 import invoicer_pb2_grpc
+
+from services.invoicer.servicer import InvoicerServicer
+from services.kit.auth import Principal, invalid_key
+from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
+from services.kit.grpc_client import api_key_metadata, open_channel
+from services.kit.grpc_server import GrpcServer
+from services.kit.settings import ServiceSettings
+from tests.integration.invoicer.stand_ins import GRACE, TOKEN, World, new_tenant, utc
+
+JANUARY, FEBRUARY = utc("2026-01-01"), utc("2026-02-01")
+DEADLINE_S = 10
+READS = {
+    "GetCustomer",
+    "ListCustomers",
+    "GetPlan",
+    "ListPlans",
+    "QuotePlan",
+    "GetSubscription",
+    "ListSubscriptions",
+    "GetInvoice",
+    "ListInvoices",
+    "PreviewInvoice",
+}
+METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["InvoicerService"].methods]
+
+
+@dataclass
+class Keys:
+    """Keys of the world's organization and of another, each in a word: "admin", "read", .."""
+
+    organization_ids: dict[str, str]
+
+    async def resolve(self, secret: str) -> Principal:
+        """For example "ours-admin": our organization's, with the scope admin."""
+        whose, _, scope = secret.partition("-")
+        if whose not in self.organization_ids:
+            raise invalid_key()
+        mode, mode_name = common_pb2.MODE_TEST, "test"
+        if scope.endswith("-live"):
+            mode, mode_name = common_pb2.MODE_LIVE, "live"
+        scopes = frozenset([scope.removesuffix("-live")])
+        return Principal("key_1", self.organization_ids[whose], mode, mode_name, scopes)
+
+
+@dataclass
+class Api:
+    """Calls methods by name with a key."""
+
+    stub: "invoicer_pb2_grpc.InvoicerServiceAsyncStub"  # in the type stubs only
+
+    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
+        """The response, or the domain error that came back."""
+        message = getattr(pb, f"{name}Request")(**request)
+        try:
+            return await getattr(self.stub, name)(
+                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[Api]:
+    """The service of `world` on a port of its own."""
+    settings = ServiceSettings(
+        database_url=SecretStr("postgresql://unused"),
+        nats_url=SecretStr("nats://unused"),
+        internal_token=TOKEN,
+        shutdown_s=1,
+    )
+    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
+    server = GrpcServer(settings, Keys(ids))
+    server.add(
+        invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
+        InvoicerServicer(world.customers, world.plans, world.subscriptions, world.invoices),
+        "usageflow.invoicer.v1.InvoicerService",
+    )
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Api(invoicer_pb2_grpc.InvoicerServiceStub(channel))
+    await server.stop()
+
+
+def pro(**changes: object) -> pb.Plan:
+    plan = pb.Plan(
+        name="Pro",
+        currency="USD",
+        base_price="100.00",
+        metrics=[
+            pb.MetricPrice(
+                metric="API_CALL",
+                model=pb.PRICING_MODEL_PER_UNIT,
+                included_units="10000",
+                unit_price="0.01",
+            ),
+            pb.MetricPrice(
+                metric="AI_TOKEN", model=pb.PRICING_MODEL_PER_UNIT, unit_price="0.00002"
+            ),
+        ],
+    )
+    plan.MergeFrom(pb.Plan(**changes))  # type: ignore[arg-type]
+    return plan
+
+
+async def invoiced(world: World, api: Api) -> tuple[pb.Subscription, pb.Invoice]:
+    """user_123 on Pro since January, and January's invoice of 120.03."""
+    world.aggregator.units = {"API_CALL": "calls", "AI_TOKEN": "tokens"}
+    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "12000")
+    world.aggregator.put(world.tenant, "user_123", "AI_TOKEN", JANUARY, "1500")
+    plan = (await api.call("CreatePlan", plan=pro())).plan
+    made = await api.call(
+        "CreateSubscription", customer_id="user_123", plan_id=plan.id, start_time=JANUARY
+    )
+    world.at(FEBRUARY + GRACE)
+    assert await world.close_all() == 1
+    (invoice,) = (await api.call("ListInvoices", "ours-read")).invoices
+    return made.subscription, invoice
+
+
+async def test_the_flow_of_the_example(world: World, api: Api) -> None:
+    subscription, invoice = await invoiced(world, api)
+    assert subscription.status == pb.SUBSCRIPTION_STATUS_ACTIVE
+    assert subscription.billing_anchor == pb.BILLING_ANCHOR_CALENDAR
+    assert subscription.current_period_end_time.ToDatetime(FEBRUARY.tzinfo) == FEBRUARY
+    assert (invoice.number, invoice.currency, invoice.amount) == ("INV-000001", "USD", "120.03")
+    assert invoice.status == pb.INVOICE_STATUS_PENDING
+    lines = [
+        (each.metric, each.quantity, each.included_units, each.unit_price, each.amount)
+        for each in invoice.lines
+    ]
+    assert lines == [
+        ("", "1", "0", "100.00", "100.00"),
+        ("API_CALL", "12000", "10000", "0.01", "20.00"),
+        ("AI_TOKEN", "1500", "0", "0.00002", "0.03"),
+    ]
+    assert invoice.create_time.ToDatetime(FEBRUARY.tzinfo) == FEBRUARY + GRACE
+    paid = await api.call("PayInvoice", invoice_id=invoice.id)
+    assert paid.invoice.status == pb.INVOICE_STATUS_PAID
+    got = await api.call("GetInvoice", "ours-read", invoice_id=invoice.id)
+    assert got.invoice == paid.invoice
+    preview = await api.call("PreviewInvoice", "ours-read", subscription_id=subscription.id)
+    assert preview.invoice.status == pb.INVOICE_STATUS_DRAFT
+    assert (preview.invoice.id, preview.invoice.number) == ("", "")
+    assert preview.invoice.amount == "100.00"
+
+
+async def test_a_quote_is_worked_out_step_by_step(api: Api) -> None:
+    quantities = {"API_CALL": "12000", "AI_TOKEN": "1501"}
+    quote = await api.call("QuotePlan", "ours-read", plan=pro(), quantities=quantities)
+    assert (quote.currency, quote.amount) == ("USD", "120.03")
+    assert [(each.metric, each.quantity, each.amount) for each in quote.lines] == [
+        ("", "1", "100.00"),
+        ("API_CALL", "12000", "20.00"),
+        ("AI_TOKEN", "1501", "0.03"),
+    ]
+    assert list(quote.lines[1].steps) == ["12,000 - 10,000 included = 2,000", "2,000 x 0.01 = 20"]
+    assert list(quote.lines[2].steps) == ["1,501 x 0.00002 = 0.03002", "rounded half up: 0.03 USD"]
+
+
+async def test_a_plan_comes_back_as_it_was_sent(api: Api) -> None:
+    made = (await api.call("CreatePlan", plan=pro())).plan
+    assert (made.version, made.billing_period) == (1, pb.BILLING_PERIOD_MONTHLY)
+    assert (made.name, made.currency, made.base_price) == ("Pro", "USD", "100.00")
+    assert [(m.metric, m.included_units, m.unit_price) for m in made.metrics] == [
+        ("API_CALL", "10000", "0.01"),
+        ("AI_TOKEN", "0", "0.00002"),
+    ]
+    assert (await api.call("GetPlan", "ours-read", plan_id=made.id)).plan == made
+    changed = pro(id=made.id, base_price="99.995")
+    newer = (await api.call("CreatePlanVersion", plan=changed)).plan
+    assert (newer.id, newer.version, newer.base_price) == (made.id, 2, "99.995")
+    (listed,) = (await api.call("ListPlans", "ours-read")).plans
+    assert listed == newer
+
+
+async def test_a_customer_comes_back_as_it_was_sent(api: Api) -> None:
+    customer = pb.Customer(
+        id="user_123",
+        name="Ada",
+        email="ada@example.com",
+        time_zone="Asia/Kathmandu",
+        currency="EUR",
+        metadata_json='{"tier": 1.10}',
+    )
+    put = await api.call("PutCustomer", customer=customer)
+    assert put.created
+    assert put.customer.HasField("create_time")
+    stored = (await api.call("GetCustomer", "ours-read", customer_id="user_123")).customer
+    assert stored == put.customer
+    stored.ClearField("create_time")
+    assert stored == customer
+    (listed,) = (await api.call("ListCustomers", "ours-read")).customers
+    assert listed == put.customer
+
+
+async def test_what_is_wrong_is_named_as_in_the_http_contract(api: Api) -> None:
+    bad = pb.Plan(
+        currency="usd",
+        base_price="x",
+        billing_period=7,  # type: ignore[arg-type]
+        metrics=[pb.MetricPrice(metric="A", model=9, unit_price="-1")],  # type: ignore[arg-type]
+    )
+    with pytest.raises(InvalidArgumentError) as caught:
+        await api.call("CreatePlan", plan=bad)
+    assert [problem.field for problem in caught.value.problems] == [
+        "name",
+        "currency",
+        "basePrice",
+        "billingPeriod",
+        "metrics[0].model",
+    ]
+    plan = (await api.call("CreatePlan", plan=pro())).plan
+    for nanos in (1, 1_000_000):
+        start = {"seconds": int(JANUARY.timestamp()), "nanos": nanos}
+        with pytest.raises(InvalidArgumentError) as caught:
+            await api.call("CreateSubscription", customer_id="u", plan_id=plan.id, start_time=start)
+        assert [problem.field for problem in caught.value.problems] == ["startsAt"]
+    with pytest.raises(InvalidArgumentError, match="startsAt"):
+        await api.call("CreateSubscription", start_time={"seconds": 10**15})
+    with pytest.raises(InvalidArgumentError, match="status: must be one of"):
+        await api.call("ListInvoices", "ours-read", status=9)
+    with pytest.raises(InvalidArgumentError, match="limit"):
+        await api.call("ListInvoices", "ours-read", page_size=101)
+
+
+def example_requests(subscription: pb.Subscription, invoice: pb.Invoice) -> dict[str, Any]:
+    """A request for each method about things of ours."""
+    by_subscription = {"subscription_id": subscription.id}
+    by_invoice = {"invoice_id": invoice.id}
+    return {
+        "PutCustomer": {"customer": pb.Customer(id="user_123")},
+        "GetCustomer": {"customer_id": "user_123"},
+        "ListCustomers": {},
+        "CreatePlan": {"plan": pro()},
+        "CreatePlanVersion": {"plan": pro(id=subscription.plan_id)},
+        "GetPlan": {"plan_id": subscription.plan_id},
+        "ListPlans": {},
+        "QuotePlan": {"plan": pro()},
+        "CreateSubscription": {"customer_id": "user_123", "plan_id": subscription.plan_id},
+        "GetSubscription": by_subscription,
+        "ListSubscriptions": {},
+        "CancelSubscription": by_subscription,
+        "ResumeSubscription": by_subscription,
+        "GetInvoice": by_invoice,
+        "ListInvoices": {},
+        "PreviewInvoice": by_subscription,
+        "PayInvoice": by_invoice,
+        "FailInvoice": by_invoice,
+        "VoidInvoice": by_invoice,
+    }
+
+
+async def test_reading_takes_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
+    subscription, invoice = await invoiced(world, api)
+    examples = example_requests(subscription, invoice)
+    assert sorted(examples) == sorted(METHODS)
+    for name, request in examples.items():
+        refused = ["ours-track"] if name in READS else ["ours-track", "ours-read"]
+        for key in refused:
+            with pytest.raises(Exception, match="lacks the scope") as caught:
+                await api.call(name, key, **request)
+            assert caught.type.__name__ == "PermissionDeniedError"
+        with pytest.raises(Exception, match="Invalid API key") as caught:
+            await api.call(name, "nobodys-admin", **request)
+        assert caught.type.__name__ == "UnauthenticatedError"
+
+
+@pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])
+async def test_no_method_shows_or_changes_what_is_another_tenants(
+    world: World, api: Api, key: str
+) -> None:
+    subscription, invoice = await invoiced(world, api)
+    alone = {
+        "PutCustomer": "created",
+        "CreatePlan": "plan",
+        "QuotePlan": "amount",
+    }
+    for name, request in example_requests(subscription, invoice).items():
+        if name.startswith("List"):
+            assert await api.call(name, key, **request) == getattr(pb, f"{name}Response")()
+        elif name in alone:
+            continue
+        elif name == "CreateSubscription":
+            with pytest.raises(InvalidArgumentError, match="planId: there is no such plan"):
+                await api.call(name, key, **request)
+        else:
+            with pytest.raises(NotFoundError):
+                await api.call(name, key, **request)
+    for name, sign in alone.items():
+        response = await api.call(name, key, **example_requests(subscription, invoice)[name])
+        assert getattr(response, sign)
+    after = await api.call("GetSubscription", "ours-read", subscription_id=subscription.id)
+    assert after.subscription.status == pb.SUBSCRIPTION_STATUS_ACTIVE
+    assert (await api.call("GetInvoice", "ours-read", invoice_id=invoice.id)).invoice == invoice
+
+
+@pytest.mark.parametrize("wrong", ["", "a\x00b", "sub_1", "x" * 5000])
+async def test_ids_that_nobody_gave_are_not_found(api: Api, wrong: str) -> None:
+    for name, request in (
+        ("GetCustomer", {"customer_id": wrong}),
+        ("GetPlan", {"plan_id": wrong}),
+        ("CreatePlanVersion", {"plan": pro(id=wrong)}),
+        ("GetSubscription", {"subscription_id": wrong}),
+        ("GetInvoice", {"invoice_id": wrong}),
+        ("PayInvoice", {"invoice_id": wrong}),
+    ):
+        with pytest.raises(NotFoundError):
+            await api.call(name, **request)
