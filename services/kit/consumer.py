@@ -1,8 +1,8 @@
 """A durable pull consumer: messages that have arrived are handled together, without waiting.
 
-nats-py's own `fetch(n)` waits for n messages or its timeout; here one request lingers at the
-server and whatever has come since the last round is one batch: no latency when idle, full batches
-under load.
+One request lingers at the server and whatever has come since the last round is one batch: no
+latency when idle, full batches under load. nats-py's own `fetch(n)` asks anew each time, and some
+versions wait for all n (docs/adr/0005).
 """
 
 import asyncio
