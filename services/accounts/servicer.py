@@ -1,5 +1,4 @@
 """Translates between proto and domain; decides nothing but who may call."""
-# ruff: noqa: N802 (gRPC methods are named as in the proto)
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
