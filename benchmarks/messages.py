@@ -113,6 +113,7 @@ class CopyFloor(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     rows_per_copy: int
     copies_prepared: int
+    prebuilt: bool = False
     measure_s: float
 
 

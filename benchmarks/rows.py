@@ -87,14 +87,7 @@ def stored(bench: Bench, name: str) -> list[Row]:
         return []
     load = bench.load(name)
     bench.warm_up(load)
-    floor = CopyFloor(
-        database_url=bench.stack.connection.databases["ingest"],
-        metric=load.metric,
-        connections=COPY_CONNECTIONS,
-        rows_per_copy=COPY_ROWS,
-        copies_prepared=COPIES_PREPARED,
-        measure_s=bench.plan.floor_s,
-    )
+    floor = copy_floor(bench, load.metric)
     measured, floors = interleaved(
         lambda: bench.measure(load),
         lambda: bench.floor(run("benchmarks.floors.copy", floor, CopyResult).rows_per_s),
@@ -104,6 +97,26 @@ def stored(bench: Bench, name: str) -> list[Row]:
     if name == "grpc_batch_500":
         rows.append(Row(f"{name}_catch_up", max(each.catch_up_s for each in measured), "s"))
     return rows
+
+
+def copy_ceiling(bench: Bench, name: str) -> list[Row]:
+    """The most rows that a bare COPY of prebuilt bytes gets into PostgreSQL: for comparison."""
+    load = bench.load("grpc_batch_500")
+    bench.warm_up(load)
+    floor = replace(copy_floor(bench, load.metric), prebuilt=True)
+    return [Row(name, run("benchmarks.floors.copy", floor, CopyResult).rows_per_s, "events/s")]
+
+
+def copy_floor(bench: Bench, metric: str) -> CopyFloor:
+    """A bare COPY of the stored events of `metric`."""
+    return CopyFloor(
+        database_url=bench.stack.connection.databases["ingest"],
+        metric=metric,
+        connections=COPY_CONNECTIONS,
+        rows_per_copy=COPY_ROWS,
+        copies_prepared=COPIES_PREPARED,
+        measure_s=bench.plan.floor_s,
+    )
 
 
 def visible_half_load(bench: Bench, name: str) -> list[Row]:
@@ -177,5 +190,6 @@ ROWS: dict[str, Callable[[Bench, str], list[Row]]] = {
     "http_ndjson": stored,
     "grpc_batch_500": stored,
     "grpc_stream_500": stored,
+    "copy_ceiling": copy_ceiling,
     "peak_memory": peak_memory,
 }
