@@ -175,7 +175,10 @@ class Stack:
         """A process was started, or ended although nobody wanted it to."""
         if keeper.deaths:
             self._report(keeper.part.name, "started again" if what == STARTED else what)
-        self._write_pids()
+        try:
+            self._write_pids()
+        except OSError as error:  # a full disk must not end the keeping
+            self._report("pids", f"could not be written: {error}")
 
     def _write_pids(self) -> None:
         """Tell the pids; of a process that is being restarted the last one."""
