@@ -1,5 +1,6 @@
 """Batches of events as ingest sends them, and questions asked in one line."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
+from sqlalchemy import text
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.service import UsageAnswers
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
-from services.kit.database import TenantKey
+from services.kit.database import Database, TenantKey
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -106,3 +108,13 @@ def tokens(*entries: tuple[str, str, str]) -> Iterable[Event]:
     for amount, model, region in entries:
         metadata = {"model": model, "region": region}
         yield Event("AI_TOKEN", amount, metadata={k: v for k, v in metadata.items() if v})
+
+
+async def somebody_waits(database: Database) -> None:
+    """Until a transaction waits for a lock."""
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if (await connection.execute(query)).scalar_one():
+                    return

@@ -1,10 +1,11 @@
 """What invoicer asks: many customers' metrics over their periods, and up to when it is complete."""
 
+import asyncio
 from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
@@ -13,7 +14,7 @@ from services.aggregator.service import BilledMetric, Metrics, UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, UnavailableError
 from tests.integration.aggregator.conftest import SetWatermark
-from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
+from tests.integration.aggregator.sending import Event, batch, new_tenant, somebody_waits, utc
 
 
 def select(
@@ -153,3 +154,22 @@ async def test_figures_hold_all_that_the_watermark_promises(
     answers = UsageAnswers(database, CountsWhileAsked(folder, tenant))
     _, answer = await answers.billable(tenant, [select("user_1", "A")])
     assert answer[0][0].quantity == Decimal(5)
+
+
+async def test_all_figures_are_of_one_instant(
+    database: Database, folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
+) -> None:
+    for key, aggregation in (("A", "SUM"), ("B", "COUNT")):
+        await metrics.create(tenant, NewMetric(key, aggregation=aggregation))
+    await folder.apply([batch(tenant, Event("A"), Event("B"))])
+    async with database.transaction() as other:
+        await other.execute(text("LOCK TABLE usage_buckets"))
+        asked = asyncio.create_task(answers.billable(tenant, [select("user_1", "A", "B")]))
+        # The question has read the metrics and now waits for the buckets, which change meanwhile.
+        await somebody_waits(database)
+        change = "UPDATE usage_buckets SET event_count = event_count + 1, amount_sum = 9"
+        await other.execute(text(change))
+    _, answer = await asyncio.wait_for(asked, 20)
+    assert quantities(answer) == [["1", "1"]]
+    _, answer = await answers.billable(tenant, [select("user_1", "A", "B")])
+    assert quantities(answer) == [["9", "2"]]

@@ -19,7 +19,6 @@ from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.service import Metrics, UsageAnswers
 from services.kit.database import Database, TenantKey
-from services.kit.errors import NotFoundError
 from tests.integration.aggregator.sending import (
     Event,
     batch,
@@ -27,6 +26,7 @@ from tests.integration.aggregator.sending import (
     new_tenant,
     question,
     rows,
+    somebody_waits,
     total,
     utc,
 )
@@ -116,31 +116,36 @@ async def test_replicas_that_get_the_same_batches_in_any_order_count_each_once(
     assert sum(sums) == 160
 
 
+REFUSE_BUCKETS = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN RAISE EXCEPTION $$disk full$$; END'",
+    "CREATE TRIGGER refuse BEFORE INSERT ON usage_buckets FOR EACH ROW EXECUTE FUNCTION refuse()",
+)
+
+
+@pytest.mark.parametrize("defined", [False, True])
 async def test_a_transaction_that_fails_counts_nothing_and_teaches_nothing(
-    database: Database, folder: Folder, answers: UsageAnswers, metrics: Metrics, tenant: TenantKey
+    database: Database,
+    folder: Folder,
+    answers: UsageAnswers,
+    metrics: Metrics,
+    tenant: TenantKey,
+    defined: bool,
 ) -> None:
+    if defined:
+        await metrics.create(tenant, NewMetric("API_CALL"))
     async with database.transaction() as connection:
-        await connection.execute(
-            text(
-                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-                "'BEGIN RAISE EXCEPTION $$disk full$$; END'"
-            )
-        )
-        await connection.execute(
-            text(
-                "CREATE TRIGGER refuse BEFORE INSERT ON usage_buckets "
-                "FOR EACH ROW EXECUTE FUNCTION refuse()"
-            )
-        )
+        for statement in REFUSE_BUCKETS:
+            await connection.execute(text(statement))
     sent = batch(tenant, Event("API_CALL", "5"))
     with pytest.raises(DBAPIError, match="disk full"):
         await folder.apply([sent])
-    with pytest.raises(NotFoundError):
-        await metrics.get(tenant, "API_CALL")
     async with database.transaction() as connection:
-        for table in ("inbox", "metrics", "series", "customers_seen", "outbox", "usage_buckets"):
+        for table in ("inbox", "series", "customers_seen", "outbox", "usage_buckets"):
             count = await connection.execute(text(f"SELECT count(*) FROM {table}"))
             assert count.scalar_one() == 0, table
+        count = await connection.execute(text("SELECT count(*) FROM metrics"))
+        assert count.scalar_one() == (1 if defined else 0)
         await connection.execute(text("DROP TRIGGER refuse ON usage_buckets"))
     # The ids of series and metrics that were rolled back must not be used.
     await folder.apply([sent])
@@ -168,16 +173,6 @@ async def test_a_deadlock_is_tried_again(
     assert [(line["event"], line["sqlstate"]) for line in logs] == [("fold_repeated", "40P01")]
     assert await total(answers, tenant, "A") == 2
     assert await total(answers, tenant, "B") == 2
-
-
-async def somebody_waits(database: Database) -> None:
-    """Until a transaction waits for a lock."""
-    async with asyncio.timeout(10):
-        while True:
-            async with database.transaction() as connection:
-                query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-                if (await connection.execute(query)).scalar_one():
-                    return
 
 
 async def test_one_batch_that_can_not_be_folded_leaves_nothing_behind(

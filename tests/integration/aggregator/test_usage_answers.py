@@ -256,14 +256,21 @@ async def test_every_aggregation_answers_from_the_same_buckets(
         assert await total(answers, tenant, f"M_{aggregation}") == Decimal(figure)
 
 
+@pytest.mark.parametrize("customers", [("user_1", "user_1"), ("user_1", "user_2")])
+@pytest.mark.parametrize("high_first", [True, False])
 async def test_of_two_events_at_once_the_one_with_the_higher_id_is_the_latest(
-    folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
+    folder: Folder,
+    metrics: Metrics,
+    answers: UsageAnswers,
+    tenant: TenantKey,
+    customers: tuple[str, str],
+    high_first: bool,
 ) -> None:
     await metrics.create(tenant, NewMetric("SEATS", aggregation="LATEST"))
-    high = Event("SEATS", "5", "user_1", event_id=b"\xff" * 16)
-    low = Event("SEATS", "9", "user_2", event_id=b"\x01" * 16)
-    await folder.apply([batch(tenant, high)])
-    await folder.apply([batch(tenant, low)])
+    high = Event("SEATS", "5", customers[0], event_id=b"\xff" * 16)
+    low = Event("SEATS", "9", customers[1], event_id=b"\x01" * 16)
+    for sent in (high, low) if high_first else (low, high):
+        await folder.apply([batch(tenant, sent)])
     assert await total(answers, tenant, "SEATS") == 5
 
 
