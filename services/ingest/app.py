@@ -5,6 +5,7 @@ from usageflow.ingest.v1 import ingest_pb2_grpc
 
 from services.ingest.batches import CONSUMER, BatchOutbox
 from services.ingest.committer import Committer, DuplicatesExpected
+from services.ingest.maintenance import Maintenance
 from services.ingest.publisher import Publisher
 from services.ingest.queue import EventQueue
 from services.ingest.service import Ingest
@@ -60,7 +61,9 @@ async def main(settings: IngestSettings | None = None) -> None:
 def start_storing(
     runtime: Runtime, settings: IngestSettings, database: Database, messaging: Messaging
 ) -> EventQueue:
-    """Start what empties the queue that is returned: committers, publisher, outbox relay."""
+    """Start what empties the queue that is returned (committers, publisher, outbox relay), and
+    maintenance.
+    """
     relay = OutboxRelay(BatchOutbox(database), messaging, CONSUMER)
     runtime.spawn("outbox", relay.run)
     publisher = Publisher(messaging, relay, events_max=settings.publish_events_queued_max)
@@ -79,4 +82,5 @@ def start_storing(
             pause_after_commit_s=settings.test_pause_after_commit_s,
         )
         runtime.spawn(f"committer-{number}", committer.run)
+    runtime.spawn("maintenance", Maintenance(database).run)
     return queue

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     tuple_,
     update,
 )
@@ -36,6 +37,8 @@ from services.ingest.domain import (
 )
 from services.ingest.tables import event_batches, events
 from services.kit import clock
+
+SUMMARIZE_LOCK_TIMEOUT_MS = 200
 
 # How far a list looks back in its first, second, .. query; then it looks at everything.
 _WINDOWS = [timedelta(minutes=minutes) for minutes in (1, 16, 256, 4_096, 65_536)]
@@ -64,6 +67,8 @@ async def list_events(
     the index on event_time are enough: a page reads the newest blocks, not the whole table.
     """
     query = _filtered(_events_of(tenant), wanted, after).order_by(*_NEWEST_FIRST)
+    # Without this a table that was never analyzed is read as a whole.
+    await connection.execute(text("SET LOCAL enable_seqscan = off"))
     upper = after.event_time if after else wanted.to_time or clock.now()
     found: list[StoredEvent] = []
     for window in _windows(upper, wanted.from_time):
@@ -245,6 +250,19 @@ def _event(row: Row[Any]) -> Event:
         time_sent=True,
         metadata_json=row.metadata or "",
     )
+
+
+async def summarize_block_ranges(connection: AsyncConnection) -> int:
+    """Bring the block range index up to the newest full range; how many ranges were added.
+
+    asyncpg's LockNotAvailableError inside a DBAPIError: somebody else is busy with the table, as a
+    vacuum may be for long.
+    """
+    # Shorter than deadlock_timeout: a vacuum that we waited for longer would be cancelled.
+    await connection.execute(text(f"SET LOCAL lock_timeout = {SUMMARIZE_LOCK_TIMEOUT_MS}"))
+    query = select(func.brin_summarize_new_values("ix_events_batch_id_event_time"))
+    added: int = (await connection.execute(query)).scalar_one()
+    return added
 
 
 def _now() -> ColumnElement[datetime]:

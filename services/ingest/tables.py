@@ -42,7 +42,7 @@ events = Table(
         "batch_id",
         "event_time",
         postgresql_using="brin",
-        postgresql_with={"autosummarize": "on"},
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     ),
 )
 

@@ -58,7 +58,7 @@ def upgrade() -> None:
         "events",
         ["batch_id", "event_time"],
         postgresql_using="brin",
-        postgresql_with={"autosummarize": "on"},
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     )
     op.create_table(
         "event_batches",

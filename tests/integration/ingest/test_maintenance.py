@@ -1,0 +1,37 @@
+"""The block range index follows the writers, and never stands in anybody's way."""
+
+from services.ingest.maintenance import Maintenance
+from tests.integration.ingest.instance import Instance, event
+
+PAGES_PER_BATCH = """
+EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM events
+WHERE batch_id = (SELECT batch_id FROM event_batches ORDER BY accept_time LIMIT 1)
+"""
+
+
+async def test_a_batch_is_found_by_reading_a_few_pages(ingest: Instance) -> None:
+    for _ in range(15):
+        await ingest.record(*(event() for _ in range(1_000)))
+    await ingest.sql("ANALYZE events")
+    before = await pages_read(ingest)
+    assert await Maintenance(ingest.database).summarize() > 2
+    assert await Maintenance(ingest.database).summarize() == 0
+    assert await pages_read(ingest) < before / 2
+
+
+async def pages_read(ingest: Instance) -> int:
+    """Pages of events that are read to rebuild the first batch."""
+    async with ingest.database.transaction() as connection:
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        [(plan,)] = await connection.exec_driver_sql(PAGES_PER_BATCH)
+    node = plan[0]["Plan"]
+    while node["Node Type"] != "Bitmap Heap Scan":
+        node = node["Plans"][-1]
+    return int(node["Lossy Heap Blocks"])
+
+
+async def test_maintenance_gives_way_to_whoever_is_busy_with_the_table(ingest: Instance) -> None:
+    async with ingest.database.transaction() as connection:
+        await connection.exec_driver_sql("LOCK events IN SHARE UPDATE EXCLUSIVE MODE")
+        assert await Maintenance(ingest.database).summarize() == 0
+    assert len(await ingest.record(event())) == 1
