@@ -29,8 +29,10 @@ class Running:
         self._module = module
         self._popen = start(module)
         assert self._popen.stdin is not None
+        # Its end is what the process waits for before it begins.
         self._popen.stdin.write(msgspec.json.encode(config))
-        self._popen.stdin.flush()
+        self._popen.stdin.close()
+        self._popen.stdin = None
 
     def __enter__(self) -> "Running":
         return self
@@ -38,6 +40,14 @@ class Running:
     def __exit__(self, *_error: object) -> None:
         self._popen.kill()
         self._popen.wait()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end, without taking its answer (a short one, that fits into a pipe)."""
+        try:
+            self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def result(self, kind: type[Result]) -> Result:
         """Wait for its answer; BenchmarkError when it fails."""

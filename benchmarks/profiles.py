@@ -1,5 +1,6 @@
 """Where the time goes: py-spy on the processes on an event's way while a row's load runs."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,13 +13,16 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkError
 
 PARTS = ("gateway", "ingest", "aggregator")
-SAMPLES_PER_S = 200
+SAMPLES_PER_S = 100
 FINISH_S_MAX = 60.0
 SHOWN_MAX = 25
 
 
+_line = re.compile(r":\d+\)$")
+
+
 class Cost(NamedTuple):
-    """A function's share of a process's busy samples: alone, and with all that it calls."""
+    """A function's share of the samples in which Python ran: alone, and with all that it calls."""
 
     function: str
     alone: float
@@ -44,8 +48,7 @@ class Profiler:
             [
                 str(Path(sys.executable).with_name("py-spy")),
                 *("record", "--pid", str(pid), "--output", str(output), "--format", "raw"),
-                *("--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S)),
-                "--nonblocking",
+                *("--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S), "--gil"),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,12 +63,12 @@ class Profiler:
 
 
 def costs(collapsed: str) -> list[Cost]:
-    """Functions by what they cost alone, most first, of lines "caller;callee;leaf 12"."""
+    """Functions by what they cost alone, most first, of lines "name (file:line);leaf .. 12"."""
     alone: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     for line in collapsed.splitlines():
         stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
+        frames = [_line.sub(")", frame) for frame in stack.split(";")]
         alone[frames[-1]] += int(count)
         for frame in set(frames):
             whole[frame] += int(count)
@@ -76,7 +79,8 @@ def costs(collapsed: str) -> list[Cost]:
 
 def table(name: str, found: list[Cost]) -> Table:
     """The most costly functions of a process."""
-    shown = Table("alone", "whole", "function", title=name)
+    shown = Table("alone", "whole", title=name)
+    shown.add_column("function", no_wrap=True)
     for cost in found[:SHOWN_MAX]:
         shown.add_row(f"{cost.alone:.1%}", f"{cost.whole:.1%}", cost.function)
     return shown

@@ -3,8 +3,8 @@ from usageflow.ingest.v1.ingest_pb2 import RecordEventsResponse
 
 from benchmarks.floors.grpc_echo import answer
 from benchmarks.generators.grpc import accepted_in
-from benchmarks.loads import Load, run_load
-from benchmarks.messages import AsgiFloor, EchoFloor, GrpcEchoFloor, GrpcLoad, HttpLoad
+from benchmarks.loads import Load, run_load, start_load
+from benchmarks.messages import AsgiFloor, EchoFloor, GrpcEchoFloor, GrpcLoad, HttpLoad, LoadResult
 from benchmarks.processes import serving
 
 BODY = '{"success":true,"eventId":"evt_0"}'
@@ -39,6 +39,14 @@ def test_the_http_generator_keeps_to_a_schedule() -> None:
     with serving("benchmarks.floors.echo", EchoFloor(answer=response)) as port:
         result = run_load(replace(HTTP, port=port, rate_per_s=100.0, measure_s=0.5))
     assert 0 < result.accepted <= 51
+
+
+def test_a_load_begins_when_it_is_started() -> None:
+    response = f"HTTP/1.1 200 OK\r\ncontent-length: {len(BODY)}\r\n\r\n{BODY}"
+    with serving("benchmarks.floors.echo", EchoFloor(answer=response)) as port:
+        with start_load(replace(HTTP, port=port)) as running:
+            assert running.ended_within(60.0)
+            assert running.result(LoadResult).accepted > 0
 
 
 def test_the_grpc_generator_loads_the_trivial_server() -> None:
