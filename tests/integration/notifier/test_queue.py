@@ -137,7 +137,8 @@ async def test_a_stopping_worker_finishes_what_is_in_flight_and_gives_the_rest_b
     for _ in range(4):
         await receiver.next()
     worker.cancel()
-    await asyncio.sleep(0)
+    for _ in range(20):  # rounds of the event loop, for the worker to notice
+        await asyncio.sleep(0)
     answer_now.set()
     await asyncio.gather(worker, return_exceptions=True)
     recorder.cancel()
