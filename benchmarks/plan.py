@@ -27,12 +27,12 @@ FULL = Plan(
 )
 QUICK = Plan(
     rounds=2,
-    warm_up_s=1.0,
-    measure_s=3.0,
-    floor_warm_up_s=0.5,
-    floor_s=1.5,
-    visible_s=10.0,
-    idle_s=5.0,
+    warm_up_s=0.7,
+    measure_s=2.5,
+    floor_warm_up_s=0.3,
+    floor_s=1.0,
+    visible_s=8.0,
+    idle_s=4.0,
 )
 PROFILE = Plan(
     rounds=1,

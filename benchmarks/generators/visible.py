@@ -74,13 +74,13 @@ class Customer:
     async def probe(self) -> float:
         """Send one event; seconds from its answer to its being in the usage."""
         self._answer = asyncio.get_running_loop().create_future()
-        self.visible.clear()
         self._connection.send(self._requests.take(), time.perf_counter())
         response = await self._answer
         answered_s = time.perf_counter()
         if not response.startswith(b"HTTP/1.1 200"):
             raise BenchmarkError(f"a probe was answered {response[:200]!r}")
         self.sent += 1
+        self.visible.clear()
         async with asyncio.timeout(VISIBLE_S_MAX):
             await self.visible.wait()
         return time.perf_counter() - answered_s
