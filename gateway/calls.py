@@ -1,10 +1,11 @@
 """Calls to the services: deadlines, metadata, and errors as domain errors."""
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from litestar.di import NamedDependency
 from pydantic import SecretStr
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
@@ -86,6 +87,10 @@ class Calls:
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
         return await _answer(method, request, DEADLINE_S, api_key_metadata(self._secret))
+
+
+# What the framework gives to a route.
+ApiCalls: TypeAlias = NamedDependency[Calls]
 
 
 class IngestSink:

@@ -1,18 +1,21 @@
 """Query strings: the parameters of a route are the fields of a Struct, as a body's are."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from msgspec import inspect
 
 from gateway import fields
 from gateway.strict_json import Json, Number
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
+Value = TypeVar("Value")
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+# What the framework gives to a route that has query(shape) among its dependencies.
+Asked: TypeAlias = NamedDependency[Value]
 PARAMETERS_MAX = 64
 KIND = "query parameter"
 

@@ -1,10 +1,11 @@
 """/api/organization and /api/keys"""
 
 from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
 from usageflow.accounts.v1 import accounts_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.accounts import (
     ApiKey,
     ApiKeyPage,
@@ -20,20 +21,20 @@ from gateway.shapes.common import PageQuery
 
 
 @get("/api/organization")
-async def get_organization(calls: Calls) -> Organization:
+async def get_organization(calls: ApiCalls) -> Organization:
     """The organization that the calling key belongs to."""
     answer = await calls.call(calls.accounts.GetOrganization, pb.GetOrganizationRequest())
     return organization_from_proto(answer.organization)
 
 
 @post("/api/keys")
-async def create_key(calls: Calls, data: NewApiKey) -> ApiKeyWithSecret:
+async def create_key(calls: ApiCalls, data: JSONBody[NewApiKey]) -> ApiKeyWithSecret:
     """Make an API key; it is shown only in this answer."""
     return with_secret(await calls.call(calls.accounts.CreateApiKey, to_proto(data)))
 
 
 @get("/api/keys", dependencies=query(PageQuery))
-async def list_keys(calls: Calls, asked: PageQuery) -> ApiKeyPage:
+async def list_keys(calls: ApiCalls, asked: Asked[PageQuery]) -> ApiKeyPage:
     """List the keys of the calling key's organization and mode, newest first."""
     request = pb.ListApiKeysRequest(page_size=asked.limit, page_token=asked.cursor)
     answer = await calls.call(calls.accounts.ListApiKeys, request)
@@ -44,14 +45,14 @@ async def list_keys(calls: Calls, asked: PageQuery) -> ApiKeyPage:
 
 
 @post("/api/keys/{key_id:str}/revoke", status_code=200)
-async def revoke_key(calls: Calls, key_id: str) -> ApiKey:
+async def revoke_key(calls: ApiCalls, key_id: FromPath[str]) -> ApiKey:
     """End a key for good; repeating it changes nothing."""
     request = pb.RevokeApiKeyRequest(key_id=key_id)
     return from_proto((await calls.call(calls.accounts.RevokeApiKey, request)).api_key)
 
 
 @delete("/api/keys/{key_id:str}")
-async def delete_key(calls: Calls, key_id: str) -> None:
+async def delete_key(calls: ApiCalls, key_id: FromPath[str]) -> None:
     """The same as POST .../revoke, without an answer to read."""
     await calls.call(calls.accounts.RevokeApiKey, pb.RevokeApiKeyRequest(key_id=key_id))
 

@@ -1,10 +1,11 @@
 """/api/customers"""
 
 from litestar import Response, get, patch, post
+from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.common import PageQuery
 from gateway.shapes.customers import (
     Customer,
@@ -18,7 +19,7 @@ from gateway.shapes.customers import (
 
 
 @post("/api/customers")
-async def put_customer(calls: Calls, data: NewCustomer) -> Response[Customer]:
+async def put_customer(calls: ApiCalls, data: JSONBody[NewCustomer]) -> Response[Customer]:
     """Make a customer, or set the one with this id in full: 201 when it came into being, else 200.
 
     Customers also come into being with their first event.
@@ -28,7 +29,7 @@ async def put_customer(calls: Calls, data: NewCustomer) -> Response[Customer]:
 
 
 @get("/api/customers", dependencies=query(PageQuery))
-async def list_customers(calls: Calls, asked: PageQuery) -> CustomerPage:
+async def list_customers(calls: ApiCalls, asked: Asked[PageQuery]) -> CustomerPage:
     """List the customers, newest first."""
     request = pb.ListCustomersRequest(page_size=asked.limit, page_token=asked.cursor)
     answer = await calls.call(calls.invoicer.ListCustomers, request)
@@ -39,14 +40,16 @@ async def list_customers(calls: Calls, asked: PageQuery) -> CustomerPage:
 
 
 @get("/api/customers/{customer_id:str}")
-async def get_customer(calls: Calls, customer_id: str) -> Customer:
+async def get_customer(calls: ApiCalls, customer_id: FromPath[str]) -> Customer:
     """One customer."""
     request = pb.GetCustomerRequest(customer_id=customer_id)
     return from_proto((await calls.call(calls.invoicer.GetCustomer, request)).customer)
 
 
 @patch("/api/customers/{customer_id:str}")
-async def change_customer(calls: Calls, customer_id: str, data: CustomerChange) -> Customer:
+async def change_customer(
+    calls: ApiCalls, customer_id: FromPath[str], data: JSONBody[CustomerChange]
+) -> Customer:
     """Change some fields of a customer; what is left out stays."""
     # PutCustomer would make an unknown customer; customers are never deleted, so one that is
     # found here is still there below.

@@ -1,10 +1,11 @@
 """/api/invoices"""
 
 from litestar import get, post
+from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.invoices import (
     Invoice,
     InvoicePage,
@@ -16,7 +17,7 @@ from gateway.shapes.invoices import (
 
 
 @get("/api/invoices", dependencies=query(InvoicesQuery))
-async def list_invoices(calls: Calls, asked: InvoicesQuery) -> InvoicePage:
+async def list_invoices(calls: ApiCalls, asked: Asked[InvoicesQuery]) -> InvoicePage:
     """List the invoices, newest first."""
     request = pb.ListInvoicesRequest(
         customer_id=asked.customer_id,
@@ -33,35 +34,35 @@ async def list_invoices(calls: Calls, asked: InvoicesQuery) -> InvoicePage:
 
 
 @get("/api/invoices/{invoice_id:str}")
-async def get_invoice(calls: Calls, invoice_id: str) -> Invoice:
+async def get_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
     """One invoice with its lines."""
     request = pb.GetInvoiceRequest(invoice_id=invoice_id)
     return from_proto((await calls.call(calls.invoicer.GetInvoice, request)).invoice)
 
 
 @post("/api/invoices/preview", status_code=200)
-async def preview_invoice(calls: Calls, data: PreviewRequest) -> Invoice:
+async def preview_invoice(calls: ApiCalls, data: JSONBody[PreviewRequest]) -> Invoice:
     """What the running period of a subscription would cost if it ended now."""
     request = pb.PreviewInvoiceRequest(subscription_id=data.subscription_id)
     return from_proto((await calls.call(calls.invoicer.PreviewInvoice, request)).invoice)
 
 
 @post("/api/invoices/{invoice_id:str}/pay", status_code=200)
-async def pay_invoice(calls: Calls, invoice_id: str) -> Invoice:
+async def pay_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
     """Mark an invoice paid; repeating it changes nothing."""
     request = pb.PayInvoiceRequest(invoice_id=invoice_id)
     return from_proto((await calls.call(calls.invoicer.PayInvoice, request)).invoice)
 
 
 @post("/api/invoices/{invoice_id:str}/fail", status_code=200)
-async def fail_invoice(calls: Calls, invoice_id: str) -> Invoice:
+async def fail_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
     """Record a failed payment; after the set number of them the subscription is suspended."""
     request = pb.FailInvoiceRequest(invoice_id=invoice_id)
     return from_proto((await calls.call(calls.invoicer.FailInvoice, request)).invoice)
 
 
 @post("/api/invoices/{invoice_id:str}/void", status_code=200)
-async def void_invoice(calls: Calls, invoice_id: str) -> Invoice:
+async def void_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
     """Declare an unpaid invoice void; its number stays used."""
     request = pb.VoidInvoiceRequest(invoice_id=invoice_id)
     return from_proto((await calls.call(calls.invoicer.VoidInvoice, request)).invoice)

@@ -1,10 +1,11 @@
 """/api/plans"""
 
 from litestar import get, post
+from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.common import PageQuery
 from gateway.shapes.plans import (
     NewPlan,
@@ -20,14 +21,14 @@ from gateway.shapes.plans import (
 
 
 @post("/api/plans")
-async def create_plan(calls: Calls, data: NewPlan) -> Plan:
+async def create_plan(calls: ApiCalls, data: JSONBody[NewPlan]) -> Plan:
     """Make a plan."""
     request = pb.CreatePlanRequest(plan=to_proto(data))
     return from_proto((await calls.call(calls.invoicer.CreatePlan, request)).plan)
 
 
 @get("/api/plans", dependencies=query(PageQuery))
-async def list_plans(calls: Calls, asked: PageQuery) -> PlanPage:
+async def list_plans(calls: ApiCalls, asked: Asked[PageQuery]) -> PlanPage:
     """List the newest version of each plan, newest first."""
     request = pb.ListPlansRequest(page_size=asked.limit, page_token=asked.cursor)
     answer = await calls.call(calls.invoicer.ListPlans, request)
@@ -38,21 +39,21 @@ async def list_plans(calls: Calls, asked: PageQuery) -> PlanPage:
 
 
 @get("/api/plans/{plan_id:str}", dependencies=query(PlanQuery))
-async def get_plan(calls: Calls, plan_id: str, asked: PlanQuery) -> Plan:
+async def get_plan(calls: ApiCalls, plan_id: FromPath[str], asked: Asked[PlanQuery]) -> Plan:
     """One version of a plan."""
     request = pb.GetPlanRequest(plan_id=plan_id, version=asked.version)
     return from_proto((await calls.call(calls.invoicer.GetPlan, request)).plan)
 
 
 @post("/api/plans/{plan_id:str}/versions")
-async def create_plan_version(calls: Calls, plan_id: str, data: NewPlan) -> Plan:
+async def create_plan_version(calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewPlan]) -> Plan:
     """Make a plan's next version; subscriptions stay on theirs."""
     request = pb.CreatePlanVersionRequest(plan=to_proto(data, plan_id))
     return from_proto((await calls.call(calls.invoicer.CreatePlanVersion, request)).plan)
 
 
 @post("/api/plans/quote", status_code=200)
-async def quote_plan(calls: Calls, data: QuoteRequest) -> Quote:
+async def quote_plan(calls: ApiCalls, data: JSONBody[QuoteRequest]) -> Quote:
     """What a plan would cost for given quantities; a calculator, nothing is stored."""
     request = pb.QuotePlanRequest(plan=to_proto(data.plan), quantities=data.quantities)
     return quote_from_proto(await calls.call(calls.invoicer.QuotePlan, request))

@@ -1,10 +1,11 @@
 """/api/subscriptions"""
 
 from litestar import get, post
+from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.subscriptions import (
     NewSubscription,
     Subscription,
@@ -16,14 +17,14 @@ from gateway.shapes.subscriptions import (
 
 
 @post("/api/subscriptions")
-async def create_subscription(calls: Calls, data: NewSubscription) -> Subscription:
+async def create_subscription(calls: ApiCalls, data: JSONBody[NewSubscription]) -> Subscription:
     """Put a customer on a plan; periods that are already over are invoiced at once."""
     answer = await calls.call(calls.invoicer.CreateSubscription, to_proto(data))
     return from_proto(answer.subscription)
 
 
 @get("/api/subscriptions", dependencies=query(SubscriptionsQuery))
-async def list_subscriptions(calls: Calls, asked: SubscriptionsQuery) -> SubscriptionPage:
+async def list_subscriptions(calls: ApiCalls, asked: Asked[SubscriptionsQuery]) -> SubscriptionPage:
     """List the subscriptions, newest first."""
     request = pb.ListSubscriptionsRequest(
         customer_id=asked.customer_id, page_size=asked.limit, page_token=asked.cursor
@@ -36,21 +37,21 @@ async def list_subscriptions(calls: Calls, asked: SubscriptionsQuery) -> Subscri
 
 
 @get("/api/subscriptions/{subscription_id:str}")
-async def get_subscription(calls: Calls, subscription_id: str) -> Subscription:
+async def get_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
     """One subscription."""
     request = pb.GetSubscriptionRequest(subscription_id=subscription_id)
     return from_proto((await calls.call(calls.invoicer.GetSubscription, request)).subscription)
 
 
 @post("/api/subscriptions/{subscription_id:str}/cancel", status_code=200)
-async def cancel_subscription(calls: Calls, subscription_id: str) -> Subscription:
+async def cancel_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
     """End a subscription with its running period, which is invoiced as ever."""
     request = pb.CancelSubscriptionRequest(subscription_id=subscription_id)
     return from_proto((await calls.call(calls.invoicer.CancelSubscription, request)).subscription)
 
 
 @post("/api/subscriptions/{subscription_id:str}/resume", status_code=200)
-async def resume_subscription(calls: Calls, subscription_id: str) -> Subscription:
+async def resume_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
     """Make a suspended subscription active again."""
     request = pb.ResumeSubscriptionRequest(subscription_id=subscription_id)
     return from_proto((await calls.call(calls.invoicer.ResumeSubscription, request)).subscription)

@@ -1,10 +1,11 @@
 """/api/webhooks"""
 
 from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
 from usageflow.notifier.v1 import notifier_pb2 as pb
 
-from gateway.calls import Calls
-from gateway.query import query
+from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.common import PageQuery
 from gateway.shapes.webhooks import (
     DeliveriesQuery,
@@ -23,7 +24,7 @@ from gateway.shapes.webhooks import (
 
 
 @post("/api/webhooks")
-async def create_webhook(calls: Calls, data: NewWebhook) -> WebhookWithSecret:
+async def create_webhook(calls: ApiCalls, data: JSONBody[NewWebhook]) -> WebhookWithSecret:
     """Register an endpoint; its secret is shown only in this answer."""
     request = pb.CreateEndpointRequest(
         url=data.url, event_types=data.events, description=data.description
@@ -32,7 +33,7 @@ async def create_webhook(calls: Calls, data: NewWebhook) -> WebhookWithSecret:
 
 
 @get("/api/webhooks", dependencies=query(PageQuery))
-async def list_webhooks(calls: Calls, asked: PageQuery) -> WebhookPage:
+async def list_webhooks(calls: ApiCalls, asked: Asked[PageQuery]) -> WebhookPage:
     """List the endpoints, newest first."""
     request = pb.ListEndpointsRequest(page_size=asked.limit, page_token=asked.cursor)
     answer = await calls.call(calls.notifier.ListEndpoints, request)
@@ -43,21 +44,21 @@ async def list_webhooks(calls: Calls, asked: PageQuery) -> WebhookPage:
 
 
 @get("/api/webhooks/{webhook_id:str}")
-async def get_webhook(calls: Calls, webhook_id: str) -> Webhook:
+async def get_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Webhook:
     """One endpoint."""
     request = pb.GetEndpointRequest(endpoint_id=webhook_id)
     return from_proto((await calls.call(calls.notifier.GetEndpoint, request)).endpoint)
 
 
 @delete("/api/webhooks/{webhook_id:str}")
-async def delete_webhook(calls: Calls, webhook_id: str) -> None:
+async def delete_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> None:
     """End an endpoint; what is pending for it is dropped."""
     request = pb.DeleteEndpointRequest(endpoint_id=webhook_id)
     await calls.call(calls.notifier.DeleteEndpoint, request)
 
 
 @post("/api/webhooks/{webhook_id:str}/rotate-secret", status_code=200)
-async def rotate_webhook_secret(calls: Calls, webhook_id: str) -> WebhookSecret:
+async def rotate_webhook_secret(calls: ApiCalls, webhook_id: FromPath[str]) -> WebhookSecret:
     """Make a new secret; for 24 h webhooks carry signatures of both."""
     request = pb.RotateEndpointSecretRequest(endpoint_id=webhook_id)
     answer = await calls.call(calls.notifier.RotateEndpointSecret, request)
@@ -65,14 +66,18 @@ async def rotate_webhook_secret(calls: Calls, webhook_id: str) -> WebhookSecret:
 
 
 @post("/api/webhooks/{webhook_id:str}/test", status_code=200)
-async def test_webhook(calls: Calls, webhook_id: str) -> Delivery:
+async def test_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Delivery:
     """Send a "webhook.test" event to this endpoint."""
     request = pb.TestEndpointRequest(endpoint_id=webhook_id)
     return delivery_from_proto((await calls.call(calls.notifier.TestEndpoint, request)).delivery)
 
 
 @get("/api/webhooks/{webhook_id:str}/deliveries", dependencies=query(DeliveriesQuery))
-async def list_deliveries(calls: Calls, webhook_id: str, asked: DeliveriesQuery) -> DeliveryPage:
+async def list_deliveries(
+    calls: ApiCalls,
+    webhook_id: FromPath[str],
+    asked: Asked[DeliveriesQuery],
+) -> DeliveryPage:
     """List an endpoint's deliveries with their attempts, newest first."""
     request = pb.ListDeliveriesRequest(
         endpoint_id=webhook_id,
@@ -88,7 +93,7 @@ async def list_deliveries(calls: Calls, webhook_id: str, asked: DeliveriesQuery)
 
 
 @post("/api/webhooks/deliveries/{delivery_id:str}/replay", status_code=200)
-async def replay_delivery(calls: Calls, delivery_id: str) -> Delivery:
+async def replay_delivery(calls: ApiCalls, delivery_id: FromPath[str]) -> Delivery:
     """Send a delivery again, at once, with the same webhook-id."""
     request = pb.ReplayDeliveryRequest(delivery_id=delivery_id)
     return delivery_from_proto((await calls.call(calls.notifier.ReplayDelivery, request)).delivery)

@@ -1,0 +1,265 @@
+"""A real gateway on a real port, in front of a gRPC server that implements our protos in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+from pydantic import SecretStr
+from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from usageflow.invoicer.v1 import invoicer_pb2, invoicer_pb2_grpc
+from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
+
+from cli.embedded import EmbeddedNats
+from gateway.app import build
+from gateway.calls import Channels
+from gateway.server import HttpServer
+from gateway.settings import GatewaySettings
+from services.kit import auth
+from services.kit.auth import KeyCache, Principal
+from services.kit.grpc_server import GrpcServer
+from services.kit.keys import looks_like_key, make_key
+from services.kit.messaging import Messaging
+from services.kit.settings import ServiceSettings
+
+TOKEN = SecretStr("internal token of these tests, long")
+ORGANIZATION_ID = "org_" + "a" * 32
+ALL_SCOPES = ("track", "read", "admin")
+_MODULES = (
+    (accounts_pb2, accounts_pb2_grpc),
+    (aggregator_pb2, aggregator_pb2_grpc),
+    (ingest_pb2, ingest_pb2_grpc),
+    (invoicer_pb2, invoicer_pb2_grpc),
+    (notifier_pb2, notifier_pb2_grpc),
+)
+
+
+@dataclass
+class World:
+    """All services: answers what a test sets, stores events in memory, knows API keys."""
+
+    principals: dict[str, Principal] = field(default_factory=dict)
+    answers: dict[str, Message | Exception] = field(default_factory=dict)
+    requests: list[tuple[str, Message]] = field(default_factory=list)
+    callers: list[Principal] = field(default_factory=list)
+    stored: dict[tuple[str, int, str], ingest_pb2.EventInput] = field(default_factory=dict)
+    record_failure: Exception | None = None
+    recording: asyncio.Event = field(default_factory=asyncio.Event)
+    resolved: int = 0
+
+    def new_key(self, *scopes: str) -> str:
+        """A key of the organization with these scopes."""
+        secret = make_key("test")
+        self.principals[secret] = Principal(
+            key_id=f"key_{len(self.principals)}",
+            organization_id=ORGANIZATION_ID,
+            mode=auth.MODE_NUMBERS["test"],
+            mode_name="test",
+            scopes=frozenset(scopes or ALL_SCOPES),
+        )
+        return secret
+
+    async def resolve(self, secret: str) -> Principal:
+        """The KeyResolver of the services' own interceptor."""
+        if not looks_like_key(secret) or secret not in self.principals:
+            raise auth.invalid_key()
+        return self.principals[secret]
+
+    async def answer(self, method: str, request: Message) -> Message:
+        """What a test set for `method`."""
+        special = getattr(self, f"_{method}", None)
+        if special is not None:
+            return special(request)  # type: ignore[no-any-return]
+        self.callers.append(auth.current_principal())
+        self.requests.append((method, request))
+        answer = self.answers[method]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _ResolveApiKey(
+        self, request: accounts_pb2.ResolveApiKeyRequest
+    ) -> accounts_pb2.ResolveApiKeyResponse:
+        self.resolved += 1
+        principal = self.principals.get(request.secret)
+        if principal is None:
+            raise auth.invalid_key()
+        scopes = [accounts_pb2.Scope.Value(f"SCOPE_{scope.upper()}") for scope in principal.scopes]
+        return accounts_pb2.ResolveApiKeyResponse(
+            principal=accounts_pb2.Principal(
+                key_id=principal.key_id,
+                organization_id=principal.organization_id,
+                mode=principal.mode,  # type: ignore[arg-type]
+                scopes=scopes,
+            )
+        )
+
+    def _RecordTenantEvents(
+        self, request: ingest_pb2.RecordTenantEventsRequest
+    ) -> ingest_pb2.RecordTenantEventsResponse:
+        if self.record_failure is not None:
+            raise self.record_failure
+        response = ingest_pb2.RecordTenantEventsResponse()
+        for tenant in request.tenants:
+            for event in tenant.events:
+                key = (tenant.organization_id, tenant.mode, event.idempotency_key)
+                response.receipts.append(self._receipt(key, event))
+        return response
+
+    def _receipt(
+        self, key: tuple[str, int, str], event: ingest_pb2.EventInput
+    ) -> ingest_pb2.EventReceipt:
+        before = self.stored.setdefault(key, event)
+        event_id = f"evt_{hash(key) & 2**64 - 1:032x}"
+        if before is event:
+            status = ingest_pb2.RECEIPT_STATUS_ACCEPTED
+        elif before == event:
+            status = ingest_pb2.RECEIPT_STATUS_DUPLICATE
+        else:
+            status = ingest_pb2.RECEIPT_STATUS_CONFLICT
+        return ingest_pb2.EventReceipt(status=status, event_id=event_id)
+
+    @property
+    def events(self) -> list[ingest_pb2.EventInput]:
+        """What is stored."""
+        return list(self.stored.values())
+
+
+def add_services(server: GrpcServer, world: World) -> None:
+    """Serve every service of our protos from `world`."""
+    for messages, stubs in _MODULES:
+        for service in messages.DESCRIPTOR.services_by_name.values():
+            members = {method.name: _handler(world, method.name) for method in service.methods}
+            servicer = type(service.name, (getattr(stubs, f"{service.name}Servicer"),), members)()
+            register = getattr(stubs, f"add_{service.name}Servicer_to_server")
+            server.add(register, servicer, service.full_name)
+
+
+def _handler(world: World, method: str) -> Any:
+    async def handle(_self: Any, request: Message, _context: Any) -> Message:
+        if method == "RecordTenantEvents":
+            await world.recording.wait()
+        return await world.answer(method, request)
+
+    return handle
+
+
+@dataclass
+class Gateway:
+    """A running gateway."""
+
+    url: str
+    world: World
+    services: GrpcServer
+    server: HttpServer
+    client: httpx.AsyncClient
+
+    def forgetful(self) -> "Gateway":
+        """The same as if nothing had happened before."""
+        self.world.__init__()  # type: ignore[misc]
+        self.world.recording.set()
+        return self
+
+
+@asynccontextmanager
+async def serving(nats_url: str, **changes: Any) -> AsyncIterator[Gateway]:
+    """A gateway and its services; `changes` are settings that differ from the defaults."""
+    world = World()
+    world.recording.set()
+    async with serving_services(world) as services:
+        address = f"127.0.0.1:{services.port}"
+        settings = GatewaySettings(
+            nats_url=SecretStr(nats_url),
+            internal_token=TOKEN,
+            http_listen="127.0.0.1:0",
+            accounts_address=address,
+            ingest_address=address,
+            aggregator_address=address,
+            invoicer_address=address,
+            notifier_address=address,
+            shutdown_s=2,
+            **changes,
+        )
+        async with serving_gateway(settings) as server:
+            url = f"http://127.0.0.1:{server.port}"
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+                yield Gateway(url, world, services, server, client)
+
+
+@asynccontextmanager
+async def serving_services(world: World) -> AsyncIterator[GrpcServer]:
+    """The gRPC server of all services."""
+    settings = ServiceSettings(
+        database_url=SecretStr("postgresql://unused"),
+        nats_url=SecretStr("nats://unused"),
+        internal_token=TOKEN,
+        shutdown_s=1,
+    )
+    server = GrpcServer(settings, world)
+    add_services(server, world)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@asynccontextmanager
+async def serving_gateway(settings: GatewaySettings) -> AsyncIterator[HttpServer]:
+    """The gateway, wired as its process is."""
+    messaging = await Messaging.connect(settings.nats_url.get_secret_value(), "gateway")
+    channels = Channels(settings)
+    keys = KeyCache(channels.accounts, TOKEN, messaging)
+    await keys.start()
+    server = HttpServer(build(settings, channels, keys), settings.http_listen, settings.shutdown_s)
+    await server.start()
+    yield server
+    await server.stop()
+    await channels.close()
+    await messaging.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_gateway(nats_server: EmbeddedNats) -> AsyncIterator[Gateway]:
+    """A gateway for all tests of a module that leave it as it was."""
+    async with serving(nats_server.url) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def settings_changes() -> dict[str, Any]:
+    """Settings of the gateway that differ from the defaults; tests override this."""
+    return {}
+
+
+@pytest.fixture
+async def gateway(
+    nats_server: EmbeddedNats, settings_changes: dict[str, Any]
+) -> AsyncIterator[Gateway]:
+    """A gateway of this test alone."""
+    async with serving(nats_server.url, **settings_changes) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def world(gateway: Gateway) -> World:
+    """What the services answer; they take events at once."""
+    return gateway.world
+
+
+@pytest.fixture
+def services(gateway: Gateway) -> GrpcServer:
+    """The services' server."""
+    return gateway.services
+
+
+@pytest.fixture
+def http(gateway: Gateway) -> httpx.AsyncClient:
+    """A client whose key has every scope."""
+    gateway.client.headers["x-usageflow-api-key"] = gateway.world.new_key()
+    return gateway.client

@@ -1,0 +1,179 @@
+"""What holds for every request: shapes, headers, logs, connections."""
+
+import asyncio
+import json
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from usageflow.aggregator.v1 import aggregator_pb2
+
+from services.kit.grpc_server import GrpcServer
+from tests.integration.gateway.conftest import Gateway, World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+EVENT = {"metric": "API_CALL", "amount": 1}
+EVENT_REQUEST = (
+    b"POST /api/track HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    b"x-usageflow-api-key: %s\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+@pytest.fixture
+def gateway(shared_gateway: Gateway) -> Gateway:
+    """One gateway for all tests here."""
+    return shared_gateway.forgetful()
+
+
+async def connect(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A bare connection."""
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_health_takes_no_key(gateway: Gateway, path: str) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        answer = await client.get(path)
+        head = await client.head(path)
+        posted = await client.post(path)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/api/nothing", "/api/customers/a/b", "/api"])
+async def test_an_unknown_path_is_404_in_the_contracts_shape(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    answer = await http.get(path)
+    assert answer.status_code == 404
+    assert answer.json() == {
+        "error": "There is nothing under this path",
+        "code": "not_found",
+        "details": [],
+        "requestId": answer.headers["x-request-id"],
+    }
+
+
+async def test_an_unknown_method_is_405_and_tells_the_known_ones(http: httpx.AsyncClient) -> None:
+    answer = await http.put("/api/metrics", json={})
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/track"), ("GET", "/api/metrics"), ("GET", "/api/nothing"), ("GET", "/healthz")],
+)
+async def test_every_answer_has_the_callers_request_id_and_security_headers(
+    http: httpx.AsyncClient, world: World, method: str, path: str
+) -> None:
+    world.answers["ListMetrics"] = aggregator_pb2.ListMetricsResponse()
+    answer = await http.request(method, path, headers={"x-request-id": "my-id"})
+    assert answer.headers["x-request-id"] == "my-id"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert "server" not in answer.headers
+
+
+async def test_the_openapi_document_takes_no_key(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        document = (await client.get("/api/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert {"/api/track", "/api/track/batch", "/api/usage"} <= document["paths"].keys()
+    names = {each["name"]: each for each in document["paths"]["/api/usage"]["get"]["parameters"]}
+    assert names["metric"]["required"] is True
+    assert names["filter"]["style"] == "deepObject"
+    assert names["groupBy"]["explode"] is False
+    _assert_references_lead_somewhere(document, document)
+
+
+def _assert_references_lead_somewhere(document: dict[str, Any], part: Any) -> None:
+    if isinstance(part, dict):
+        if "$ref" in part:
+            target: Any = document
+            for name in part["$ref"].removeprefix("#/").split("/"):
+                target = target[name]
+        for value in part.values():
+            _assert_references_lead_somewhere(document, value)
+    elif isinstance(part, list):
+        for value in part:
+            _assert_references_lead_somewhere(document, value)
+
+
+async def test_no_key_is_ever_logged(
+    http: httpx.AsyncClient, world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.answers["ListMetrics"] = aggregator_pb2.ListMetricsResponse()
+    (secret,) = world.principals
+    await http.get("/api/metrics")
+    await http.post("/api/track", json=EVENT)
+    await http.post("/api/track", json=EVENT, headers={"x-usageflow-api-key": secret + "x"})
+    printed = "".join(capfd.readouterr())
+    assert "/api/metrics" in printed
+    assert secret not in printed
+
+
+async def test_pipelined_requests_are_answered_in_order(gateway: Gateway, world: World) -> None:
+    reader, writer = await connect(gateway)
+    body = json.dumps(EVENT).encode()
+    request = EVENT_REQUEST % (world.new_key().encode(), len(body)) + body
+    writer.write(request * 5 + b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answers = await asyncio.wait_for(reader.read(), 5)
+    assert answers.count(b'{"success":true') == 5
+    assert answers.endswith(b'{"status":"ok"}')
+    writer.close()
+
+
+async def test_a_client_that_goes_away_leaves_nothing_behind(
+    gateway: Gateway, http: httpx.AsyncClient, world: World
+) -> None:
+    for sent in (b'{"metric"', b""):
+        _, writer = await connect(gateway)
+        writer.write(EVENT_REQUEST % (world.new_key().encode(), 100) + sent)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    assert (await http.post("/api/track", json=EVENT)).status_code == 200
+    assert len(world.events) == 1
+
+
+async def test_expecting_clients_are_refused_before_they_send_too_much(
+    gateway: Gateway, world: World
+) -> None:
+    reader, writer = await connect(gateway)
+    head = EVENT_REQUEST % (world.new_key().encode(), 300_000)
+    writer.write(head.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 413")
+    writer.close()
+
+
+async def test_a_request_is_followed_into_the_services(
+    http: httpx.AsyncClient, world: World, services: GrpcServer
+) -> None:
+    """The request id goes along as gRPC metadata, which kit puts into the services' logs."""
+    world.answers["ListMetrics"] = aggregator_pb2.ListMetricsResponse()
+    seen: list[str] = []
+    original = world.answer
+
+    async def answer(method: str, request: Any) -> Any:
+        from services.kit import context
+
+        seen.append(context.request_id.get())
+        return await original(method, request)
+
+    world.answer = answer  # type: ignore[method-assign]
+    await http.get("/api/metrics", headers={"x-request-id": "my-id"})
+    assert seen[-1] == "my-id"
+
+
+async def test_only_the_internal_token_opens_the_internal_services(services: GrpcServer) -> None:
+    """The server of these tests checks as the real ones do: the gateway's token is really sent."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{services.port}") as channel:
+        call: Any = channel.unary_unary("/usageflow.ingest.v1.IngestInternalService/GetWatermark")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
