@@ -13,7 +13,8 @@ from services.kit.outbox import OutboxMessage, PendingMessage
 
 BATCH_SUBJECT = "usageflow.events.batch"
 CONSUMER = "aggregator"
-LOAD_EVENTS_MAX = 20_000
+# Reading and building them holds the event loop for some tens of milliseconds.
+LOAD_EVENTS_MAX = 5_000
 
 _event_id = attrgetter("event_id")
 

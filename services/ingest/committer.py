@@ -74,7 +74,8 @@ class Committer:
         """Store what comes until cancelled."""
         try:
             while True:
-                await self._commit(await self._queue.take(self._batch_events_max))
+                async with self._queue.taken(self._batch_events_max) as calls:
+                    await self._commit(calls)
         finally:
             self._writer.close()
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import Counter
 from usageflow.ingest.v1 import ingest_pb2 as pb
 
 from services.ingest.domain import Event, Outcome, Outcomes, Status, Tenant
@@ -17,6 +18,9 @@ from services.kit.events import (
 )
 
 Receipts = Sequence[pb.EventReceipt]
+
+_EVENTS = Counter("usageflow_ingest_events", "Events answered", ["status"])
+_ANSWERED = {status: _EVENTS.labels(status.name) for status in Status}
 
 # A response with one receipt, up to the 32 hexadecimal digits that end it.
 _ACCEPTED_START = pb.RecordEventsResponse(
@@ -70,6 +74,7 @@ class Intake:
 
     def receipts(self, outcomes: Outcomes) -> Receipts:
         """A receipt for each event of the call, in order."""
+        self._count(outcomes)
         if not outcomes and not self.rejected:
             return _accepted(self.events)
         receipts = [
@@ -82,6 +87,13 @@ class Intake:
             outcome = Outcome(Status.REJECTED, tuple(self.rejected[position]))
             receipts.insert(position, _receipt(outcome, ""))
         return receipts
+
+    def _count(self, outcomes: Outcomes) -> None:
+        accepted = len(self.events) - len(outcomes)
+        _ANSWERED[Status.ACCEPTED].inc(accepted)
+        _ANSWERED[Status.REJECTED].inc(len(self.rejected))
+        for outcome in outcomes.values():
+            _ANSWERED[outcome.status].inc()
 
 
 def _accepted(events: list[Event]) -> Receipts:

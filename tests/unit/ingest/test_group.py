@@ -16,7 +16,9 @@ def event(number: int) -> Event:
 
 def group(*calls: list[int]) -> Group:
     loop = asyncio.get_running_loop()
-    return Group([Call([event(n) for n in numbers], 0, loop.create_future()) for numbers in calls])
+    return Group(
+        [Call([event(n) for n in numbers], 0, loop.create_future(), 0.0) for numbers in calls]
+    )
 
 
 def duplicate(ordinal: int) -> Difference:
