@@ -150,7 +150,7 @@ NOW = datetime.now(UTC)
         ({"customerId": "a\x07b"}, "customerId"),
         ({"customerId": 7}, "customerId"),
         ({"timestamp": (NOW - timedelta(days=36)).isoformat()}, "timestamp"),
-        ({"timestamp": (NOW + timedelta(minutes=6)).isoformat()}, "timestamp"),
+        ({"timestamp": (NOW + timedelta(hours=6)).isoformat()}, "timestamp"),
         ({"timestamp": "2026-01-01T00:00:00"}, "timestamp"),
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"timestamp": 5}, "timestamp"),
