@@ -29,7 +29,10 @@ async def main() -> None:
         keys = KeyCache(channels.accounts, settings.internal_token, messaging)
         await keys.start()
         server = HttpServer(
-            build(settings, channels, keys), settings.http_listen, settings.shutdown_s
+            build(settings, channels, keys),
+            settings.http_listen,
+            shutdown_s=settings.shutdown_s,
+            request_arrival_s_max=settings.request_arrival_s_max,
         )
         # What was made up to here lives as long as the process: no collection needs to look at it.
         gc.freeze()

@@ -9,6 +9,8 @@ from typing import Any, Final
 import structlog
 import uvicorn
 
+from gateway.protocol import BoundedProtocol, close_late
+
 log = structlog.get_logger()
 
 BACKLOG: Final = 2_048
@@ -36,12 +38,15 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """Serves one ASGI app on one port."""
 
-    def __init__(self, app: Any, listen: str, shutdown_s: float) -> None:
+    def __init__(
+        self, app: Any, listen: str, *, shutdown_s: float, request_arrival_s_max: float
+    ) -> None:
         self._listen = listen
+        self._request_arrival_s_max = request_arrival_s_max
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=BoundedProtocol,
                 loop="none",
                 ws="none",
                 lifespan="off",
@@ -55,6 +60,7 @@ class HttpServer:
             )
         )
         self._serving: asyncio.Task[None] | None = None
+        self._closing_late: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -65,6 +71,10 @@ class HttpServer:
         self.port = sock.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
         await self._server.serving.wait()
+        connections = self._server.server_state.connections
+        self._closing_late = asyncio.create_task(
+            close_late(connections, self._request_arrival_s_max)
+        )
         log.info("http_serving", listen=self._listen, port=self.port)
 
     async def stop(self) -> None:
@@ -72,3 +82,5 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+        if self._closing_late is not None:
+            self._closing_late.cancel()

@@ -46,7 +46,9 @@ async def get_plan(calls: ApiCalls, plan_id: FromPath[str], asked: Asked[PlanQue
 
 
 @post("/api/plans/{plan_id:str}/versions")
-async def create_plan_version(calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewPlan]) -> Plan:
+async def create_plan_version(
+    calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewPlan]
+) -> Plan:
     """Make a plan's next version; subscriptions stay on theirs."""
     request = pb.CreatePlanVersionRequest(plan=to_proto(data, plan_id))
     return from_proto((await calls.call(calls.invoicer.CreatePlanVersion, request)).plan)

@@ -1,12 +1,13 @@
 """Beyond the bounds of its queues the gateway refuses at once, and nothing is lost by it."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.gateway.conftest import World
+from tests.integration.gateway.conftest import Gateway, World
 
 EVENT = {"metric": "API_CALL", "amount": 1, "customerId": "user_123"}
 
@@ -19,6 +20,7 @@ def settings_changes() -> dict[str, Any]:
         "requests_in_flight_max": 10,
         "batch_requests_in_flight_max": 1,
         "ingest_call_s_max": 0.5,
+        "request_arrival_s_max": 0.4,
     }
 
 
@@ -58,3 +60,60 @@ async def test_an_ingest_that_hangs_is_503_in_time(http: httpx.AsyncClient, worl
     async with asyncio.timeout(3):
         answer = await http.post("/api/track", json=EVENT)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def read_from(gateway: Gateway, sent: bytes) -> bytes:
+    """What the gateway answers to bare bytes until it closes the connection."""
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /api/tr",
+        b"POST /api/track HTTP/1.1\r\nHost: a\r\n",
+        b"POST /api/track HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"x-usageflow-api-key: KEY\r\nContent-Length: 30\r\n\r\n{",
+        b"POST /api/metrics HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"x-usageflow-api-key: KEY\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+    ],
+)
+async def test_a_request_that_does_not_arrive_is_not_waited_for(
+    gateway: Gateway, world: World, sent: bytes
+) -> None:
+    answer = await read_from(gateway, sent.replace(b"KEY", world.new_key().encode()))
+    assert answer == b""
+
+
+async def test_a_connection_between_two_requests_is_kept(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).status_code == 200
+    (connection,) = http._transport._pool.connections  # type: ignore[attr-defined]
+    await asyncio.sleep(1)
+    assert (await http.get("/healthz")).status_code == 200
+    assert http._transport._pool.connections == [connection]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 101 + b"\r\n",
+        b"POST /api/track HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST /api/track HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_400_in_the_contracts_shape(
+    gateway: Gateway, sent: bytes
+) -> None:
+    head, _, body = (await read_from(gateway, sent)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert json.loads(body)["code"] == "bad_request"
