@@ -24,6 +24,7 @@ from services.invoicer.servicer import InvoicerServicer
 from services.invoicer.settings import InvoicerSettings
 from services.invoicer.tables import inbox, outbox
 from services.invoicer.usage import AggregatorUsage
+from services.invoicer.writer import InvoiceWriter
 from services.kit import clock
 from services.kit.auth import KeyCache
 from services.kit.database import Database
@@ -67,7 +68,10 @@ async def main(settings: InvoicerSettings | None = None) -> None:
 
         relay = OutboxRelay(TableOutbox(database, outbox), messaging, CONSUMER)
         usage = AggregatorUsage(aggregator, settings.internal_token, settings.aggregator_timeout_s)
-        closer = Closer(database, usage, _closing_settings(settings), clock.now, relay.wake)
+        writer = InvoiceWriter(
+            database, clock.now, relay.wake, writers_max=settings.invoice_writers_max
+        )
+        closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         scheduler = Scheduler(closer, settings.invoice_poll_s)
         wakes = Wakes(relay.wake, scheduler.wake)
         invoices = Invoices(
@@ -111,5 +115,5 @@ def _closing_settings(settings: InvoicerSettings) -> ClosingSettings:
         lease=timedelta(seconds=settings.invoice_lease_s),
         pause=timedelta(seconds=settings.invoice_retry_s),
         chunk_max=settings.invoice_chunk_max,
-        writers_max=settings.invoice_writers_max,
+        batch_max=settings.invoice_batch_max,
     )

@@ -1,4 +1,4 @@
-"""Closes periods that are over: one invoice each, in one transaction each.
+"""Closes periods that are over, when all of their usage is known.
 
 A chunk of due subscriptions is claimed by a short lease, so that replicas take different ones and
 no transaction is open while aggregator is asked. What was computed is written only over the
@@ -8,37 +8,34 @@ replica that comes back after its lease has expired writes nothing.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
-from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
-from services.invoicer.closing import OpenPeriod, Usage, following_period
-from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceStatus, Subscription
-from services.invoicer.repository import closing, invoices, subscriptions
-from services.invoicer.repository.events import add_event
+from services.invoicer.closing import OpenPeriod
+from services.invoicer.repository import closing
 from services.invoicer.usage import UsageSource
+from services.invoicer.writer import Billable, InvoiceWriter
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError
-from services.kit.ids import new_id
 
 log = structlog.get_logger()
 
 SELECTIONS_A_CALL_MAX = 1_000
 METRICS_A_CALL_MAX = 20_000
-# What can't be billed for a reason of its own (a defect) must not hold up the others.
+# What can't be billed for a reason of its own (a defect) is tried again, but not all the time.
 FAILED_PAUSE = timedelta(seconds=30)
 
-_WRITTEN = Counter("usageflow_invoicer_invoices_written", "Invoices finalized")
 _DUE = Gauge("usageflow_invoicer_periods_due", "Periods that are over and not invoiced yet")
 
 
 @dataclass(frozen=True, slots=True)
 class ClosingSettings:
     """`grace`: how long a period that is over waits for late events. `late`: how long before a
-    period earlier ones may have ended to be looked at again. `writers_max`: transactions at once.
+    period earlier ones may have ended to be looked at again. `lease`: how long a replica keeps
+    others off the chunk it has claimed. `pause`: until a period that must wait is tried again.
     """
 
     grace: timedelta
@@ -46,158 +43,115 @@ class ClosingSettings:
     lease: timedelta
     pause: timedelta
     chunk_max: int
-    writers_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A period with the usage that bills it; `as_of` None: it needs none."""
-
-    due: OpenPeriod
-    usages: Sequence[Usage]
-    as_of: datetime | None
-
-
-class _SupersededError(Exception):
-    """Somebody else has changed the subscription meanwhile."""
+    batch_max: int
 
 
 class Closer:
-    """Turns periods that are over into invoices."""
+    """Finds periods that are over, and has them invoiced."""
 
     def __init__(
         self,
         database: Database,
         usage: UsageSource,
+        writer: InvoiceWriter,
         settings: ClosingSettings,
         now: Callable[[], datetime],
-        on_commit: Callable[[], None],
     ) -> None:
         self._database = database
         self._usage = usage
+        self._writer = writer
         self._settings = settings
         self._now = now
-        self._on_commit = on_commit
-        self._writers = asyncio.Semaphore(settings.writers_max)
         self._waits = False
 
     async def close_chunk(self) -> int:
         """Invoice up to a chunk of periods; how many were. 0: nothing is due, or all must wait."""
-        claimed, due = await self._claim()
+        due = await self._claim()
         try:
-            answered = await self._ask(due)
-            ready = [entry for entry in answered if self._is_complete(entry)]
-            written = await asyncio.gather(*(self._close_one(entry) for entry in ready))
+            return await self._close(due)
         except asyncio.CancelledError:
-            await asyncio.shield(self._release(claimed, timedelta(0)))
+            await asyncio.shield(self._release(due, timedelta(0)))
             raise
-        readied = {id(entry.due) for entry in ready}
-        waiting = [period.subscription for period in due if id(period) not in readied]
-        await self._release(waiting, self._settings.pause)
-        self._tell_waiting(len(waiting))
-        return sum(written)
 
     async def measure(self) -> None:
         """Publish how many periods are due."""
         async with self._database.transaction() as connection:
             _DUE.set(await closing.count_due(connection, self._now() - self._settings.grace))
 
-    async def _claim(self) -> tuple[list[Subscription], list[OpenPeriod]]:
+    async def _claim(self) -> list[OpenPeriod]:
         settings = self._settings
         async with self._database.transaction() as connection:
+            await closing.prefer_indexes(connection)
             claimed = await closing.claim_due(
                 connection,
                 self._now() - settings.grace,
                 limit=settings.chunk_max,
                 lease=settings.lease,
             )
-            return claimed, await closing.open_periods(connection, claimed, settings.late)
+            return await closing.open_periods(connection, claimed, settings.late)
 
-    async def _ask(self, due: Sequence[OpenPeriod]) -> list[Answered]:
-        """The usage of all for which it can be told now."""
-        answered = []
+    async def _close(self, due: Sequence[OpenPeriod]) -> int:
+        billable = await self._ask(due)
+        known = {id(each.due) for each in billable}
+        waiting = [period for period in due if id(period) not in known]
+        await self._release(waiting, self._settings.pause)
+        self._tell_waiting(len(waiting))
+        batches = _batches(billable, self._settings.batch_max)
+        results = await asyncio.gather(*(self._writer.write(batch) for batch in batches))
+        failed = [each.due for _, failures in results for each in failures]
+        await self._release(failed, FAILED_PAUSE)
+        return sum(written for written, _ in results)
+
+    async def _ask(self, due: Sequence[OpenPeriod]) -> list[Billable]:
+        """Those whose usage is told now, and complete."""
+        billable = []
         for tenant, group in _calls(due):
             try:
-                answered += await self._ask_one_call(tenant, group)
+                billable += await self._ask_one_call(tenant, group)
             except DomainError as error:
                 log.debug("usage_not_told", error=error.message)
-        return answered
+        return billable
 
-    async def _ask_one_call(self, tenant: TenantKey, group: Sequence[OpenPeriod]) -> list[Answered]:
+    async def _ask_one_call(self, tenant: TenantKey, group: Sequence[OpenPeriod]) -> list[Billable]:
         selections = [selection for due in group for selection in due.selections()]
         if not selections:
-            return [Answered(due, (), None) for due in group]
+            return [Billable(due, ()) for due in group]
         answer = await self._usage.billable(tenant, selections)
         usages = iter(answer.usages)
+        answered = [Billable(due, [next(usages) for _ in due.selections()]) for due in group]
+        # Everything that was accepted until the end of the grace has to be in the figures.
         return [
-            Answered(due, [next(usages) for _ in due.selections()], answer.as_of) for due in group
+            each
+            for each in answered
+            if not each.usages or answer.as_of >= each.due.period.end + self._settings.grace
         ]
 
-    def _is_complete(self, entry: Answered) -> bool:
-        """Whether everything that was accepted until the end of the grace is in the figures."""
-        if entry.as_of is None:
-            return True
-        return entry.as_of >= entry.due.period.end + self._settings.grace
-
-    async def _close_one(self, entry: Answered) -> bool:
-        """Invoice one period; whether it was. An error is this one's alone."""
-        subscription = entry.due.subscription
-        async with self._writers:
-            try:
-                number = await self._write(entry.due, entry.due.draft(entry.usages))
-            except _SupersededError:
-                log.info("closing_superseded", subscription_id=subscription.id)
-                await self._release([subscription], timedelta(0))
-                return False
-            except Exception:
-                log.exception("closing_failed", subscription_id=subscription.id)
-                await self._release([subscription], FAILED_PAUSE)
-                return False
-        self._on_commit()
-        _WRITTEN.inc()
-        log.info("invoice_created", subscription_id=subscription.id, number=number)
-        return True
-
-    async def _write(self, due: OpenPeriod, draft: InvoiceDraft) -> str:
-        """The invoice, the subscription's next period and the event: all or nothing."""
-        subscription, now, invoice_id = due.subscription, self._now(), new_id("inv")
-        tenant = subscription.tenant
-        advanced = replace(subscription, period=following_period(subscription, due.period))
-        async with self._database.transaction() as connection:
-            if not await subscriptions.update_subscription(connection, advanced):
-                raise _SupersededError
-            await invoices.insert_draft(connection, tenant, invoice_id, draft, now)
-            number = await invoices.finalize(connection, tenant, invoice_id, now)
-            invoice = Invoice(
-                id=invoice_id,
-                number=number,
-                customer_id=draft.customer_id,
-                subscription_id=draft.subscription_id,
-                status=InvoiceStatus.PENDING,
-                currency=draft.currency,
-                amount=draft.amount,
-                period=draft.period,
-                finalize_time=now,
-                failed_payments=0,
-            )
-            await add_event(connection, invoice_event(tenant, INVOICE_CREATED, invoice, now))
-        return number
-
-    async def _release(self, claimed: Sequence[Subscription], pause: timedelta) -> None:
+    async def _release(self, periods: Sequence[OpenPeriod], pause: timedelta) -> None:
+        """Let others have them after `pause`; those that were changed meanwhile they have."""
         try:
             async with self._database.transaction() as connection:
-                await closing.release(connection, claimed, pause)
+                await closing.release(connection, [each.subscription for each in periods], pause)
         except DomainError as error:
-            # Their leases expire by themselves.
+            # The leases expire by themselves.
             log.warning("release_failed", error=error.message)
 
     def _tell_waiting(self, count: int) -> None:
         """Say once that periods wait for their usage, and once that they no longer do."""
         if count and not self._waits:
-            log.warning("periods_wait_for_usage", periods=count)
+            log.info("periods_wait_for_usage", periods=count)
         elif self._waits and not count:
             log.info("periods_wait_no_longer")
         self._waits = count > 0
+
+
+def _batches(billable: Sequence[Billable], batch_max: int) -> Iterator[list[Billable]]:
+    """By tenant, at most `batch_max` at once."""
+    tenants: dict[TenantKey, list[Billable]] = {}
+    for each in billable:
+        tenants.setdefault(each.due.subscription.tenant, []).append(each)
+    for entries in tenants.values():
+        for start in range(0, len(entries), batch_max):
+            yield entries[start : start + batch_max]
 
 
 def _calls(due: Sequence[OpenPeriod]) -> Iterator[tuple[TenantKey, list[OpenPeriod]]]:

@@ -27,10 +27,13 @@ class InvoicerSettings(ServiceSettings):
     )
     invoice_poll_s: float = Field(default=1.0, gt=0, le=60, description="between looks for work")
     invoice_retry_s: float = Field(
-        default=1.0, gt=0, le=600, description="until a period that could not be closed is retried"
+        default=2.0, gt=0, le=600, description="until a period that must wait is tried again"
     )
     invoice_lease_s: float = Field(
         default=60.0, gt=0, le=600, description="how long a replica keeps others off its chunk"
     )
     invoice_chunk_max: int = Field(default=200, ge=1, le=1000, description="periods at once")
+    invoice_batch_max: int = Field(
+        default=25, ge=1, le=200, description="invoices of one tenant in one transaction"
+    )
     invoice_writers_max: int = Field(default=4, ge=1, le=20, description="transactions at once")

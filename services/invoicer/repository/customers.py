@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.checks import TIME_ZONE_DEFAULT
 from services.invoicer.domain import Customer
-from services.invoicer.tables import customers
+from services.invoicer.tables import CUSTOMERS_TENANT, customers
 from services.kit.database import TenantKey
 
 _DEFAULTS = {
@@ -97,13 +97,12 @@ async def list_customers(
 ) -> list[Customer]:
     """Up to `limit` customers, newest first, after the one made at `before` with that id."""
     position = tuple_(customers.c.create_time, customers.c.id)
-    query = select(*_COLUMNS).where(
-        customers.c.organization_id == tenant.organization_id, customers.c.mode == tenant.mode
-    )
+    query = select(*_COLUMNS).where(text(f"{CUSTOMERS_TENANT} = :tenant"))
     if before is not None:
         query = query.where(position < before)
     query = query.order_by(customers.c.create_time.desc(), customers.c.id.desc()).limit(limit)
-    return [_customer(row) for row in await connection.execute(query)]
+    rows = await connection.execute(query, {"tenant": "/".join(tenant)})
+    return [_customer(row) for row in rows]
 
 
 def _customer(row: Row[tuple[object, ...]]) -> Customer:

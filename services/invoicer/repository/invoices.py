@@ -1,11 +1,10 @@
 """Invoices and their lines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Row, Select, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.domain import (
@@ -18,8 +17,24 @@ from services.invoicer.domain import (
     invoice_number,
 )
 from services.invoicer.periods import Period
-from services.invoicer.tables import invoice_counters, invoice_lines, invoices
+from services.invoicer.tables import invoice_lines, invoices
 from services.kit.database import TenantKey
+
+_INSERT_INVOICES = text(
+    """
+    INSERT INTO invoices (
+        organization_id, mode, id, customer_id, subscription_id, plan_id, plan_version,
+        period_start, period_end, currency, amount, create_time
+    )
+    SELECT :organization_id, :mode, invoice.*, :now
+    FROM unnest(
+        CAST(:id AS text[]), CAST(:customer_id AS text[]), CAST(:subscription_id AS text[]),
+        CAST(:plan_id AS text[]), CAST(:plan_version AS integer[]),
+        CAST(:period_start AS timestamptz[]), CAST(:period_end AS timestamptz[]),
+        CAST(:currency AS text[]), CAST(:amount AS numeric[])
+    ) AS invoice
+    """
+)
 
 _INSERT_LINES = text(
     """
@@ -27,10 +42,10 @@ _INSERT_LINES = text(
         organization_id, mode, invoice_id, position, kind, metric, description, quantity,
         included_units, unit_price, amount, period_start, period_end, steps
     )
-    SELECT CAST(:organization_id AS text), CAST(:mode AS text), CAST(:invoice_id AS text), line.*
+    SELECT :organization_id, :mode, line.*
     FROM unnest(
-        CAST(:position AS integer[]), CAST(:kind AS text[]), CAST(:metric AS text[]),
-        CAST(:description AS text[]), CAST(:quantity AS numeric[]),
+        CAST(:invoice_id AS text[]), CAST(:position AS integer[]), CAST(:kind AS text[]),
+        CAST(:metric AS text[]), CAST(:description AS text[]), CAST(:quantity AS numeric[]),
         CAST(:included_units AS numeric[]), CAST(:unit_price AS numeric[]),
         CAST(:amount AS numeric[]), CAST(:period_start AS timestamptz[]),
         CAST(:period_end AS timestamptz[]), CAST(:steps AS json[])
@@ -38,39 +53,66 @@ _INSERT_LINES = text(
     """
 )
 
+_TAKE_NUMBERS = text(
+    """
+    INSERT INTO invoice_counters AS counter (organization_id, mode, series, newest_sequence)
+    VALUES (:organization_id, :mode, :series, :count)
+    ON CONFLICT (organization_id, mode, series)
+        DO UPDATE SET newest_sequence = counter.newest_sequence + :count
+    RETURNING newest_sequence
+    """
+)
 
-async def insert_draft(
+_FINALIZE = text(
+    """
+    UPDATE invoices i
+    SET status = 'PENDING', sequence = given.sequence, number = given.number, finalize_time = :now
+    FROM unnest(CAST(:id AS text[]), CAST(:sequence AS bigint[]), CAST(:number AS text[]))
+        AS given (id, sequence, number)
+    WHERE (i.organization_id, i.mode, i.id) = (:organization_id, :mode, given.id)
+    """
+)
+
+
+async def insert_drafts(
     connection: AsyncConnection,
     tenant: TenantKey,
-    invoice_id: str,
-    draft: InvoiceDraft,
+    drafts: Mapping[str, InvoiceDraft],
     now: datetime,
 ) -> None:
-    """Store a draft with its lines; IntegrityError when the period has an invoice already."""
+    """Store drafts, by invoice id, with their lines.
+
+    IntegrityError when one's period has an invoice already.
+    """
+    invoices_given = drafts.values()
     await connection.execute(
-        insert(invoices).values(
-            organization_id=tenant.organization_id,
-            mode=tenant.mode,
-            id=invoice_id,
-            customer_id=draft.customer_id,
-            subscription_id=draft.subscription_id,
-            plan_id=draft.plan_id,
-            plan_version=draft.plan_version,
-            period_start=draft.period.start,
-            period_end=draft.period.end,
-            currency=draft.currency,
-            amount=draft.amount,
-            create_time=now,
-        )
+        _INSERT_INVOICES,
+        {
+            **tenant._asdict(),
+            "now": now,
+            "id": list(drafts),
+            "customer_id": [draft.customer_id for draft in invoices_given],
+            "subscription_id": [draft.subscription_id for draft in invoices_given],
+            "plan_id": [draft.plan_id for draft in invoices_given],
+            "plan_version": [draft.plan_version for draft in invoices_given],
+            "period_start": [draft.period.start for draft in invoices_given],
+            "period_end": [draft.period.end for draft in invoices_given],
+            "currency": [draft.currency for draft in invoices_given],
+            "amount": [draft.amount for draft in invoices_given],
+        },
     )
-    lines = draft.lines
+    entries = [
+        (invoice_id, position, line)
+        for invoice_id, draft in drafts.items()
+        for position, line in enumerate(draft.lines, start=1)
+    ]
+    lines = [line for _, _, line in entries]
     await connection.execute(
         _INSERT_LINES,
         {
-            "organization_id": tenant.organization_id,
-            "mode": tenant.mode,
-            "invoice_id": invoice_id,
-            "position": list(range(1, len(lines) + 1)),
+            **tenant._asdict(),
+            "invoice_id": [invoice_id for invoice_id, _, _ in entries],
+            "position": [position for _, position, _ in entries],
             "kind": [line.kind.value for line in lines],
             "metric": [line.metric or None for line in lines],
             "description": [line.description for line in lines],
@@ -86,44 +128,28 @@ async def insert_draft(
 
 
 async def finalize(
-    connection: AsyncConnection, tenant: TenantKey, invoice_id: str, now: datetime
-) -> str:
-    """Make a draft final: PENDING, with the tenant's next number, which is returned.
+    connection: AsyncConnection, tenant: TenantKey, invoice_ids: Sequence[str], now: datetime
+) -> list[str]:
+    """Make drafts final: PENDING, with the tenant's next numbers, which are returned.
 
     Until the transaction ends nobody else of the tenant gets a number, so that none is left out
     when it is rolled back: do this last.
     """
-    take = (
-        insert(invoice_counters)
-        .values(
-            organization_id=tenant.organization_id,
-            mode=tenant.mode,
-            series=INVOICE_SERIES,
-            newest_sequence=1,
-        )
-        .on_conflict_do_update(
-            index_elements=["organization_id", "mode", "series"],
-            set_={"newest_sequence": invoice_counters.c.newest_sequence + 1},
-        )
-        .returning(invoice_counters.c.newest_sequence)
-    )
-    sequence = (await connection.execute(take)).scalar_one()
-    number = invoice_number(INVOICE_SERIES, sequence)
+    given = {**tenant._asdict(), "series": INVOICE_SERIES, "count": len(invoice_ids)}
+    newest = (await connection.execute(_TAKE_NUMBERS, given)).scalar_one()
+    sequences = list(range(newest - len(invoice_ids) + 1, newest + 1))
+    numbers = [invoice_number(INVOICE_SERIES, sequence) for sequence in sequences]
     await connection.execute(
-        update(invoices)
-        .where(
-            invoices.c.organization_id == tenant.organization_id,
-            invoices.c.mode == tenant.mode,
-            invoices.c.id == invoice_id,
-        )
-        .values(
-            status=InvoiceStatus.PENDING.value,
-            sequence=sequence,
-            number=number,
-            finalize_time=now,
-        )
+        _FINALIZE,
+        {
+            **tenant._asdict(),
+            "now": now,
+            "id": list(invoice_ids),
+            "sequence": sequences,
+            "number": numbers,
+        },
     )
-    return number
+    return numbers
 
 
 def _of_tenant(tenant: TenantKey) -> Select[tuple[object, ...]]:

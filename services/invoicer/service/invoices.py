@@ -21,7 +21,7 @@ from services.invoicer.domain import (
     check_voidable,
 )
 from services.invoicer.repository import closing, invoices, subscriptions
-from services.invoicer.repository.events import add_event
+from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import require_subscription, store_and_tell
 from services.invoicer.service.wakes import Wakes
@@ -165,7 +165,7 @@ class Invoices:
         await invoices.set_status(connection, tenant, invoice.id, status, now)
         failures = invoice.failed_payments + (status is InvoiceStatus.FAILED)
         changed = replace(invoice, status=status, failed_payments=failures)
-        await add_event(connection, invoice_event(tenant, event_type, changed, now))
+        await add_events(connection, [invoice_event(tenant, event_type, changed, now)])
         log.info("invoice_changed", invoice_id=invoice.id, status=status.value)
         return changed
 

@@ -13,7 +13,7 @@ from services.invoicer.checks import check_anchor, check_customer_id, check_star
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
 from services.invoicer.periods import first_period, period_at
 from services.invoicer.repository import customers, plans, subscriptions
-from services.invoicer.repository.events import add_event
+from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
 from services.kit import pages
@@ -80,7 +80,7 @@ class Subscriptions:
             subscription = replace(subscription, period=first_period(subscription.cycle))
             await subscriptions.insert_subscription(connection, subscription)
             event = subscription_event(billing_events.SUBSCRIPTION_CREATED, subscription, now)
-            await add_event(connection, event)
+            await add_events(connection, [event])
         log.info("subscription_created", subscription_id=subscription.id)
         self._wakes.relay()
         self._wakes.scheduler()
@@ -152,7 +152,7 @@ async def store_and_tell(
     """Store a subscription that the caller has locked, with the event that says so."""
     stored = await subscriptions.update_subscription(connection, subscription)
     assert stored
-    await add_event(connection, subscription_event(event_type, subscription, now))
+    await add_events(connection, [subscription_event(event_type, subscription, now)])
 
 
 def _cancelled(subscription: Subscription, now: datetime) -> Subscription:

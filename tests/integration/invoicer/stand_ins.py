@@ -21,6 +21,7 @@ from services.invoicer.service.plans import Plans
 from services.invoicer.service.subscriptions import SubscriptionInput, Subscriptions
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.usage import AggregatorUsage
+from services.invoicer.writer import InvoiceWriter
 from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
 from services.kit.ids import new_id
@@ -136,8 +137,8 @@ class World:
     usage: AggregatorUsage
     tenant: TenantKey
     wakes: list[str] = field(default_factory=list)
-    # One entry for each invoice that a closer has committed.
-    commits: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+    # Set when a closer has committed invoices.
+    committed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         wakes = Wakes(lambda: self.wakes.append("relay"), lambda: self.wakes.append("scheduler"))
@@ -149,7 +150,9 @@ class World:
         )
         self.closer = self.new_closer()
 
-    def new_closer(self, *, chunk_max: int = 200, lease_s: float = 60) -> Closer:
+    def new_closer(
+        self, *, chunk_max: int = 200, batch_max: int = 25, lease_s: float = 60
+    ) -> Closer:
         """Another replica's closer."""
         settings = ClosingSettings(
             grace=GRACE,
@@ -157,11 +160,10 @@ class World:
             lease=timedelta(seconds=lease_s),
             pause=timedelta(0),
             chunk_max=chunk_max,
-            writers_max=4,
+            batch_max=batch_max,
         )
-        return Closer(
-            self.database, self.usage, settings, self.clock, lambda: self.commits.put_nowait(None)
-        )
+        writer = InvoiceWriter(self.database, self.clock, self.committed.set, writers_max=4)
+        return Closer(self.database, self.usage, writer, settings, self.clock)
 
     def at(self, time: datetime) -> None:
         """Move the clock; aggregator has everything that was accepted until then."""

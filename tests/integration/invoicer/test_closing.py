@@ -157,12 +157,14 @@ async def test_two_schedulers_at_once_write_one_invoice_a_period(world: World) -
     world.at(utc("2026-04-10T12:00"))
     for number in range(25):
         await world.subscribe(f"user_{number}", start=JANUARY)
-    replicas = [world.new_closer(chunk_max=4) for _ in range(2)]
+    replicas = [world.new_closer(chunk_max=4, batch_max=2) for _ in range(2)]
     schedulers = [asyncio.create_task(Scheduler(each, 0.01).run()) for each in replicas]
     try:
         async with asyncio.timeout(WAIT_S):
-            for _ in range(75):
-                await world.commits.get()
+            world.committed.clear()
+            while len(await world.all_invoices()) < 75:
+                await world.committed.wait()
+                world.committed.clear()
     finally:
         for task in schedulers:
             task.cancel()
@@ -415,7 +417,7 @@ async def test_a_new_subscription_whose_period_is_over_is_invoiced_without_waiti
         await world.subscribe(start=JANUARY)
         assert world.wakes == ["relay", "scheduler"]
         scheduler.wake()
-        await asyncio.wait_for(world.commits.get(), WAIT_S / 2)
+        await asyncio.wait_for(world.committed.wait(), WAIT_S / 2)
         assert len(await world.all_invoices()) == 1
     finally:
         running.cancel()

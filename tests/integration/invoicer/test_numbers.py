@@ -10,7 +10,7 @@ from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
 from services.invoicer.domain import Subscription
 from services.invoicer.repository import invoices
 from services.invoicer.repository.closing import open_periods
-from services.invoicer.repository.events import add_event
+from services.invoicer.repository.events import add_events
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.kit.ids import new_id
 from tests.integration.invoicer.stand_ins import GRACE, LATE, World, pro_plan, utc
@@ -40,12 +40,12 @@ async def finalize(world: World, subscription: Subscription, *, abort: bool) -> 
     async with world.database.transaction() as connection:
         (due,) = await open_periods(connection, [subscription], LATE)
         draft = due.draft(())
-        await invoices.insert_draft(connection, world.tenant, invoice_id, draft, world.clock())
-        number = await invoices.finalize(connection, world.tenant, invoice_id, world.clock())
+        await invoices.insert_drafts(connection, world.tenant, {invoice_id: draft}, world.clock())
+        (number,) = await invoices.finalize(connection, world.tenant, [invoice_id], world.clock())
         invoice = await invoices.get_invoice(connection, world.tenant, invoice_id)
         assert invoice is not None
         event = invoice_event(world.tenant, INVOICE_CREATED, invoice, world.clock())
-        await add_event(connection, event)
+        await add_events(connection, [event])
         if abort:
             raise AbortedError
     return number

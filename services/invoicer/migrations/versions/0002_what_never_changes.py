@@ -186,8 +186,8 @@ BEGIN
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
     END IF;
-    IF NEW.newest_sequence <> previous + 1 THEN
-        RAISE EXCEPTION 'invoice numbers count up by one'
+    IF NEW.newest_sequence <= previous THEN
+        RAISE EXCEPTION 'invoice numbers count up'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
@@ -195,15 +195,22 @@ END
 $$
 """
 
-# No gap: whoever takes a number uses it in the same transaction.
+# No gap: whoever takes numbers uses all of them in the same transaction.
 CHECK_COUNTER = """
 CREATE FUNCTION check_invoice_counter() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    previous bigint := 0;
+    used bigint;
 BEGIN
-    PERFORM FROM invoices
-    WHERE (organization_id, mode, series, sequence)
-        = (NEW.organization_id, NEW.mode, NEW.series, NEW.newest_sequence);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'invoice number % was taken and not used', NEW.newest_sequence
+    IF TG_OP = 'UPDATE' THEN
+        previous := OLD.newest_sequence;
+    END IF;
+    SELECT count(*) INTO used FROM invoices
+    WHERE (organization_id, mode, series) = (NEW.organization_id, NEW.mode, NEW.series)
+        AND sequence > previous AND sequence <= NEW.newest_sequence;
+    IF used <> NEW.newest_sequence - previous THEN
+        RAISE EXCEPTION 'invoice numbers % to % were taken and not all used',
+            previous + 1, NEW.newest_sequence
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NULL;
