@@ -10,7 +10,7 @@ from benchmarks.loads import Load, finish_load, load_of, start_load
 from benchmarks.messages import LoadResult
 from benchmarks.plan import Plan
 from benchmarks.processes import Running
-from benchmarks.processor import micros_by_part, seconds_by_part
+from benchmarks.processor import Meter
 from benchmarks.stack import Answer, MeasuredStack
 
 FULL_LOAD = "http_single_256"
@@ -56,12 +56,10 @@ class Bench:
 
         BenchmarkError unless every request was accepted and the usage is exactly that.
         """
-        begun = seconds_by_part(self.stack.connection.pids)
+        meter = Meter(self.stack.connection.pids)
         with self.start(load) as running:
             measured = self.finish(running, load)
-        ended = seconds_by_part(self.stack.connection.pids)
-        micros = micros_by_part(begun, ended, measured.result.accepted)
-        self.report("us an event: " + ", ".join(f"{part} {micros[part]:.1f}" for part in micros))
+        self.report(str(meter.used(measured.result.accepted)))
         return measured
 
     def finish(self, running: Running, load: Load) -> Measured:

@@ -3,25 +3,23 @@ import time
 
 import pytest
 
-from benchmarks.processor import micros_by_part, seconds_by_part
+from benchmarks.processor import Meter, Used, tree_seconds
 
 
 def test_costs_are_told_by_event_most_first() -> None:
-    before = {"gateway": 10.0, "ingest": 5.0, "notifier": 1.0}
-    after = {"gateway": 10.5, "ingest": 6.0, "notifier": 1.0}
-    micros = micros_by_part(before, after, events=10_000)
-    assert list(micros) == ["ingest", "gateway"]
-    assert micros == pytest.approx({"ingest": 100.0, "gateway": 50.0})
+    used = Used({"gateway": 50.0, "notifier": 0.2, "ingest": 100.04}, others_cores=0.5)
+    assert str(used) == "us an event: ingest 100.0, gateway 50.0; others used 0.50 cores"
 
 
-def test_what_a_process_computes_is_counted() -> None:
-    pids = {"this": os.getpid()}
-    before = seconds_by_part(pids)["this"]
+def test_what_a_process_computes_is_its_own_cost() -> None:
+    meter = Meter({"this": os.getpid()})
     began = time.process_time()
-    while time.process_time() - began < 0.1:
+    while time.process_time() - began < 0.2:
         pass
-    assert seconds_by_part(pids)["this"] - before >= 0.05
+    used = meter.used(events=1_000)
+    assert used.micros["this"] == pytest.approx(200, abs=50)
+    assert 0 <= used.others_cores <= (os.cpu_count() or 1)
 
 
 def test_a_process_that_is_gone_used_nothing() -> None:
-    assert seconds_by_part({"gone": 2**22 + 1}) == {"gone": 0.0}
+    assert tree_seconds(2**22 + 1) == 0.0
