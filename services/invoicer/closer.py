@@ -19,7 +19,7 @@ from services.invoicer.repository import closing
 from services.invoicer.usage import UsageSource
 from services.invoicer.writer import Billable, InvoiceWriter
 from services.kit.database import Database, TenantKey
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, UnavailableError
 
 log = structlog.get_logger()
 
@@ -108,8 +108,10 @@ class Closer:
         for tenant, group in _calls(due):
             try:
                 billable += await self._ask_one_call(tenant, group)
-            except DomainError as error:
+            except UnavailableError as error:
                 log.debug("usage_not_told", error=error.message)
+            except DomainError as error:
+                log.error("usage_refused", error=error.message, periods=len(group))  # noqa: TRY400
         return billable
 
     async def _ask_one_call(self, tenant: TenantKey, group: Sequence[OpenPeriod]) -> list[Billable]:
