@@ -9,6 +9,7 @@ from gateway.calls import Channels, IngestSink, Services
 from gateway.coalescer import Coalescer, Limits
 from gateway.entry import Entry, Handler
 from gateway.health import Readiness
+from gateway.quick import QuickTrack
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
 from gateway.track import Track
@@ -28,12 +29,7 @@ async def main() -> None:
         runtime.on_stop("channels", channels.close)
         keys = KeyCache(channels.accounts, settings.internal_token, messaging)
         await keys.start()
-        server = HttpServer(
-            build(settings, channels, keys),
-            settings.http_listen,
-            shutdown_s=settings.shutdown_s,
-            request_arrival_s_max=settings.request_arrival_s_max,
-        )
+        server = build(settings, channels, keys)
         # What was made up to here lives as long as the process: no collection needs to look at it.
         gc.freeze()
         await server.start()
@@ -41,12 +37,12 @@ async def main() -> None:
         await runtime.wait()
 
 
-def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Entry:
-    """The ASGI app; needs a running loop."""
+def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> HttpServer:
+    """The HTTP server, not started; needs a running loop."""
     sink = IngestSink(channels, settings.internal_token)
     coalescer = Coalescer(sink, _limits(settings))
     request_ids = RequestIds()
-    return Entry(
+    entry = Entry(
         track=Track(keys, coalescer, request_ids),
         batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
         api=cast("Handler", api.build(Services(channels))),
@@ -54,6 +50,13 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Entr
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
         request_ids=request_ids,
         requests_in_flight_max=settings.requests_in_flight_max,
+    )
+    return HttpServer(
+        entry,
+        QuickTrack(keys, coalescer, request_ids),
+        settings.http_listen,
+        shutdown_s=settings.shutdown_s,
+        request_arrival_s_max=settings.request_arrival_s_max,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client import Counter as Metric
 from usageflow.ingest.v1 import ingest_pb2
 
-from gateway import strict_json
+from gateway import query, strict_json
 from gateway.access import authenticate
 from gateway.coalescer import Coalescer
 from gateway.errors import unavailable, unsupported_media_type
@@ -107,7 +107,7 @@ class TrackBatch:
         try:
             if self._requests_in_flight > self._requests_in_flight_max:
                 raise unavailable("Too many batches are being stored; try again")
-            answer = await self._record(headers, receive)
+            answer = await self._record(scope, headers, receive)
             _ANSWERS.labels("200").inc()
             await send_json(send, 200, answer, request_id)
         except Disconnected:
@@ -119,8 +119,10 @@ class TrackBatch:
         finally:
             self._requests_in_flight -= 1
 
-    async def _record(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _record(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         principal = await authenticate(self._keys, headers, "track")
+        if scope["query_string"]:
+            query.read(scope["query_string"], query.Nothing)
         content_type = headers.get(b"content-type")
         lines = is_ndjson(content_type)
         if not lines and not is_json(content_type):

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -41,6 +41,8 @@ _CALL_EVENTS = Histogram(
 _CALL_SECONDS = Histogram("usageflow_gateway_ingest_call_seconds", "Time of a call to ingest")
 
 _Tenant: TypeAlias = tuple[str, int]
+# Called once, with the receipt, or with the error that record() would raise.
+OnReceipt: TypeAlias = Callable[[EventReceipt | DomainError], None]
 
 
 class EventSink(Protocol):
@@ -85,7 +87,16 @@ class _Share:
 
 
 class _Batch:
-    __slots__ = ("bytes", "deadline_s", "done", "error", "events", "receipts", "shares")
+    __slots__ = (
+        "bytes",
+        "deadline_s",
+        "done",
+        "error",
+        "events",
+        "receipts",
+        "shares",
+        "submitted",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
         self.shares: dict[_Tenant, _Share] = {}
@@ -95,6 +106,20 @@ class _Batch:
         self.done = _Done(loop=loop)
         self.receipts: Sequence[EventReceipt] = ()
         self.error: DomainError | None = None
+        self.submitted: list[tuple[OnReceipt, _Share, int]] = []
+
+    def finish(self) -> None:
+        """Tell everybody who waits."""
+        self.done.set_result(None)
+        for on_receipt, share, index in self.submitted:
+            try:
+                on_receipt(
+                    self.receipts[share.offset + index]
+                    if self.error is None
+                    else _unknown_outcome(self.error)
+                )
+            except Exception:
+                log.exception("answer_failed")
 
     def share(self, tenant: _Tenant) -> _Share:
         share = self.shares.get(tenant)
@@ -144,6 +169,18 @@ class Coalescer:
         if batch.error is not None:
             raise _unknown_outcome(batch.error)
         return batch.receipts[share.offset + index]
+
+    def submit(
+        self, principal: Principal, event: EventInput, size: int, on_receipt: OnReceipt
+    ) -> None:
+        """As record(), for a caller without a task: `on_receipt` is called instead.
+
+        OverloadedError is raised at once, and then it is never called.
+        """
+        self._take_room(1, size)
+        batch, share, index = self._join(principal, event, size)
+        batch.submitted.append((on_receipt, share, index))
+        self._wake()
 
     async def record_all(
         self, principal: Principal, events: Sequence[EventInput], size: int
@@ -219,7 +256,7 @@ class Coalescer:
                 try:
                     await self._send(batch)
                 finally:
-                    batch.done.set_result(None)
+                    batch.finish()
         finally:
             # Nothing is awaited since the queue was seen empty: no event slips in between.
             self._calls_in_flight -= 1

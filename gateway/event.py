@@ -55,13 +55,16 @@ def read_tracked(body: bytes, key: str | None, now_micros: int) -> EventInput:
 
     InvalidArgumentError names everything that is wrong.
     """
-    if key != "":
-        fields = _decode_plain(_decode_tracked, body)
-        if fields is not None:
-            event = _read_plain(fields, key or "", body.count(b'"'), now_micros)
-            if event is not None:
-                return event
-    return _read_exactly(body, _TRACK_FIELDS, key, now_micros)
+    event = None if key == "" else read_plain_tracked(body, key or "", now_micros)
+    return event or _read_exactly(body, _TRACK_FIELDS, key, now_micros)
+
+
+def read_plain_tracked(body: bytes, key: str, now_micros: int) -> EventInput | None:
+    """The same for a plain event; None when only the exact way can tell. `key` "": none."""
+    fields = _decode_plain(_decode_tracked, body)
+    if fields is None:
+        return None
+    return _read_plain(fields, key, body.count(b'"'), now_micros)
 
 
 def read_batched(body: bytes, now_micros: int) -> EventInput:

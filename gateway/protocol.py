@@ -1,62 +1,156 @@
-"""HTTP/1.1 connections: uvicorn's protocol, with bounds on what a request's head may be and on
-how long it may take to arrive.
+"""HTTP/1.1 connections: uvicorn's protocol with bounds on a request's head and on how long it may
+take to arrive, and with the hot path, which does without ASGI (quick.py says why).
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway import quick
 from gateway.errors import HttpError
+from gateway.track import Stored
+from gateway.wire import ANSWER_HEADERS, Header
 
-URL_BYTES_MAX: Final = 8 * 1024
 HEAD_BYTES_MAX: Final = 32 * 1024
-HEADERS_MAX: Final = 100
 _UNREADABLE: Final = HttpError(400, "bad_request", "This is no HTTP request that can be read here")
+_ALWAYS: Final = b"".join(b"%b: %b\r\n" % header for header in ANSWER_HEADERS)
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class QuickHandler(Protocol):
+    """See quick.QuickTrack."""
+
+    def take(self, header_list: list[Header], body: bytes, exchange: quick.Answering) -> bool:
+        """Whether `exchange` will be answered."""
+
+
+class GatewayProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, **wiring: Any) -> None:
+    def __init__(self, *, quick_track: QuickHandler, **wiring: Any) -> None:
         super().__init__(**wiring)
+        self._quick_track = quick_track
+        # The body of a request that may be quick, as far as it is here; None: it is not quick.
+        self._quick_body: bytes | None = None
+        self._in_head = self._head_is_new = False
         self._head_bytes = 0
         # Since when a request is expected or on its way; None: it is here whole.
         self.arriving_since_s: float | None = self.loop.time()
 
+    def data_received(self, data: bytes) -> None:
+        """A part of a request is here, or several requests."""
+        self._head_is_new = False
+        super().data_received(data)
+        # The part in which a head begins is not counted: it may end with it, too.
+        if self._in_head and not self._head_is_new:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self.send_400_response("")
+
     def on_message_begin(self) -> None:
         """The first byte of a request is here."""
         super().on_message_begin()
+        self._in_head = self._head_is_new = True
         self._head_bytes = 0
         self.arriving_since_s = self.loop.time()
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the URL is here; ValueError makes the parser give up."""
-        super().on_url(url)
-        if len(self.url) > URL_BYTES_MAX:
-            raise ValueError("URL too long")
+    def on_headers_complete(self) -> None:
+        """The head is here: go on without ASGI if it may be a usual POST /api/track."""
+        self._in_head = False
+        if (
+            self.url == quick.PATH
+            and not self.expect_100_continue
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and not self.parser.should_upgrade()
+        ):
+            self._quick_body = b""
+        else:
+            super().on_headers_complete()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is here; ValueError makes the parser give up."""
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_BYTES_MAX or len(self.headers) >= HEADERS_MAX:
-            raise ValueError("head too large")
-        super().on_header(name, value)
+    def on_body(self, body: bytes) -> None:
+        """A part of the body is here."""
+        if self._quick_body is None:
+            super().on_body(body)
+            return
+        self._quick_body += body
+        if len(self._quick_body) > quick.BODY_BYTES_MAX:
+            self._go_on_with_asgi(self._quick_body)
 
     def on_message_complete(self) -> None:
         """The request is here whole."""
-        super().on_message_complete()
         self.arriving_since_s = None
+        body = self._quick_body
+        if body is not None:
+            exchange = _Exchange(self)
+            if self._quick_track.take(self.headers, body, exchange):
+                self._quick_body = None
+                self.cycle = exchange  # type: ignore[assignment]
+                return
+            self._go_on_with_asgi(body)
+        super().on_message_complete()
+
+    def _go_on_with_asgi(self, body: bytes) -> None:
+        self._quick_body = None
+        super().on_headers_complete()
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP and close; uvicorn's own answer would be text."""
         body = _UNREADABLE.body("")
-        head = (
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            b"cache-control: no-store\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        )
-        self.transport.write(head % len(body) + body)
+        head = b"%b%bcontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (STATUS_LINE[400], _ALWAYS, len(body)) + body)
         self.transport.close()
+
+
+class _Exchange:
+    """One request that does without ASGI, in the place of uvicorn's RequestResponseCycle.
+
+    uvicorn asks it whether it is answered (before it goes on with what was pipelined), tells it
+    when the client is gone, and asks it at shutdown to close the connection.
+    """
+
+    __slots__ = ("_connection", "disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self, connection: GatewayProtocol) -> None:
+        self._connection = connection
+        self.response_complete = False
+        self.disconnected = False
+        parser = connection.parser
+        self.keep_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        self.message_event = _NOBODY_WAITS
+
+    def answer(self, outcome: Stored | HttpError, request_id: str) -> None:
+        """Write the answer, unless the client is gone."""
+        connection = self._connection
+        self.response_complete = True
+        if self.disconnected or connection.transport.is_closing():
+            return
+        body = outcome.body(request_id)
+        head = [STATUS_LINE[outcome.status]]
+        head += [b"%b: %b\r\n" % header for header in connection.server_state.default_headers]
+        head.append(_ALWAYS)
+        head += [f"{name}: {value}\r\n".encode() for name, value in outcome.headers.items()]
+        if not self.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(
+            b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(body), request_id.encode())
+        )
+        head.append(body)
+        connection.transport.write(b"".join(head))
+        if not self.keep_alive:
+            connection.transport.close()
+        connection.on_response_complete()
+
+
+class _NobodyWaits:
+    """In the place of the event that an ASGI handler's receive() waits for."""
+
+    def set(self) -> None:
+        """The connection was lost."""
+
+
+_NOBODY_WAITS: Final = _NobodyWaits()
 
 
 async def close_late(connections: set[Any], arrival_s_max: float) -> None:

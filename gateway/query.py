@@ -1,5 +1,6 @@
 """Query strings: the parameters of a route are the fields of a Struct, as a body's are."""
 
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
@@ -62,6 +63,7 @@ def read(query_string: bytes, shape: type[Shape]) -> Shape:
     return result
 
 
+@cache
 def fields_of(shape: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     """The fields of a Struct, with their types."""
     info = inspect.type_info(shape)

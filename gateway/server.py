@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
 
-from gateway.protocol import BoundedProtocol, close_late
+from gateway.protocol import GatewayProtocol, QuickHandler, close_late
 
 log = structlog.get_logger()
 
@@ -39,14 +40,21 @@ class HttpServer:
     """Serves one ASGI app on one port."""
 
     def __init__(
-        self, app: Any, listen: str, *, shutdown_s: float, request_arrival_s_max: float
+        self,
+        app: Any,
+        quick_track: QuickHandler,
+        listen: str,
+        *,
+        shutdown_s: float,
+        request_arrival_s_max: float,
     ) -> None:
         self._listen = listen
         self._request_arrival_s_max = request_arrival_s_max
+        protocol = functools.partial(GatewayProtocol, quick_track=quick_track)
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
+                http=cast("type[asyncio.Protocol]", protocol),
                 loop="none",
                 ws="none",
                 lifespan="off",

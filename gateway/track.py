@@ -1,25 +1,25 @@
 """POST /api/track: one event. The hot path: bare ASGI, no framework."""
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import Counter
 from usageflow.ingest.v1 import ingest_pb2
 
+from gateway import query
 from gateway.access import authenticate
 from gateway.coalescer import Coalescer
 from gateway.errors import HttpError, to_http, unavailable, unsupported_media_type
 from gateway.event import KEY_HEADER, read_tracked
 from gateway.wire import (
     Disconnected,
-    Header,
     Receive,
     RequestIds,
     Scope,
     Send,
     is_json,
     read_body,
-    send_error,
     send_json,
 )
 from services.kit import clock
@@ -36,9 +36,10 @@ BODY_BYTES_MAX: Final = 256 * 1024
 NOT_STORED: Final = (
     "The event could not be stored; try again, with the same Idempotency-Key nothing is doubled"
 )
-_REPLAYED: Final[tuple[Header, ...]] = ((b"idempotent-replayed", b"true"),)
-_ANSWERS = Counter("usageflow_gateway_track_answers", "Answers of POST /api/track", ["status"])
-_accepted, _replayed = _ANSWERS.labels("200"), _ANSWERS.labels("200_replayed")
+_NEW: Final[Mapping[str, str]] = {}
+_REPLAYED: Final[Mapping[str, str]] = {"idempotent-replayed": "true"}
+ANSWERS = Counter("usageflow_gateway_track_answers", "Answers of POST /api/track", ["status"])
+_accepted, _replayed = ANSWERS.labels("200"), ANSWERS.labels("200_replayed")
 _clock_offset_micros: Final = int(clock.offset().total_seconds()) * MICROS_PER_SECOND
 
 
@@ -60,34 +61,59 @@ class Track:
         headers = dict(scope["headers"])
         request_id = self._request_ids.take(headers.get(b"x-request-id"))
         try:
-            receipt = await self._record(scope, headers, receive)
-            if receipt.status == ingest_pb2.RECEIPT_STATUS_ACCEPTED:
-                _accepted.inc()
-                await send_json(send, 200, _success(receipt), request_id)
-            elif receipt.status == ingest_pb2.RECEIPT_STATUS_DUPLICATE:
-                _replayed.inc()
-                await send_json(send, 200, _success(receipt), request_id, _REPLAYED)
-            else:
-                raise _refusal(receipt)
+            outcome = answer_of(await self._record(scope, headers, receive))
         except Disconnected:
-            _ANSWERS.labels("disconnected").inc()
+            ANSWERS.labels("disconnected").inc()
+            return
         except Exception as error:
-            answer = event_error(error)
-            _ANSWERS.labels(str(answer.status)).inc()
-            await send_error(send, answer, request_id)
+            outcome = answer_of(error)
+        more = [(name.encode(), value.encode()) for name, value in outcome.headers.items()]
+        await send_json(send, outcome.status, outcome.body(request_id), request_id, more)
 
     async def _record(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
     ) -> ingest_pb2.EventReceipt:
         principal = await authenticate(self._keys, headers, "track")
+        if scope["query_string"]:
+            query.read(scope["query_string"], query.Nothing)
         if not is_json(headers.get(b"content-type")):
             raise unsupported_media_type("application/json")
         body = await read_body(headers, receive, BODY_BYTES_MAX)
         key = headers.get(b"idempotency-key")
         if key is not None:
             _require_one_key(scope)
-        event = read_tracked(body, None if key is None else _unquoted(key), now_micros())
+        event = read_tracked(body, None if key is None else unquoted(key), now_micros())
         return await self._coalescer.record(principal, event, len(body))
+
+
+class Stored:
+    """The answer 200; `headers` say whether the event was there before."""
+
+    status: Final = 200
+    __slots__ = ("_event_id", "headers")
+
+    def __init__(self, event_id: str, headers: Mapping[str, str]) -> None:
+        self._event_id = event_id
+        self.headers = headers
+
+    def body(self, _request_id: str) -> bytes:
+        """JSON. An event id is "evt_" and hexadecimal digits: nothing in it needs escaping."""
+        return b'{"success":true,"eventId":"%b"}' % self._event_id.encode()
+
+
+def answer_of(outcome: ingest_pb2.EventReceipt | Exception) -> Stored | HttpError:
+    """What a receipt, or an error in place of one, becomes; counts it."""
+    if isinstance(outcome, ingest_pb2.EventReceipt):
+        if outcome.status == ingest_pb2.RECEIPT_STATUS_ACCEPTED:
+            _accepted.inc()
+            return Stored(outcome.event_id, _NEW)
+        if outcome.status == ingest_pb2.RECEIPT_STATUS_DUPLICATE:
+            _replayed.inc()
+            return Stored(outcome.event_id, _REPLAYED)
+        outcome = _refusal(outcome)
+    error = event_error(outcome)
+    ANSWERS.labels(str(error.status)).inc()
+    return error
 
 
 def event_error(error: Exception) -> HttpError:
@@ -97,7 +123,7 @@ def event_error(error: Exception) -> HttpError:
     return to_http(error)
 
 
-def _unquoted(key: bytes) -> str:
+def unquoted(key: bytes) -> str:
     """The key, which may be sent bare or as a quoted string (RFC 9651, 3.3.3)."""
     text = key.decode("latin-1")
     return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text
@@ -109,11 +135,6 @@ def _require_one_key(scope: Scope) -> None:
         count += name == b"idempotency-key"
     if count > 1:
         raise InvalidArgumentError([FieldProblem(KEY_HEADER, "must be sent once")])
-
-
-def _success(receipt: ingest_pb2.EventReceipt) -> bytes:
-    # An event id is "evt_" and hexadecimal digits: nothing in it needs escaping.
-    return b'{"success":true,"eventId":"%b"}' % receipt.event_id.encode()
 
 
 def _refusal(receipt: ingest_pb2.EventReceipt) -> Exception:

@@ -22,7 +22,7 @@ SECURITY_HEADERS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
-_ANSWER_HEADERS: Final = (JSON_TYPE, *SECURITY_HEADERS)
+ANSWER_HEADERS: Final = (JSON_TYPE, *SECURITY_HEADERS)
 _is_request_id = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}").fullmatch
 
 
@@ -87,7 +87,7 @@ async def send_json(
 ) -> None:
     """Send an answer whose body is JSON."""
     headers = [
-        *_ANSWER_HEADERS,
+        *ANSWER_HEADERS,
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode()),
         *more,

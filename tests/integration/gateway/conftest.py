@@ -216,12 +216,7 @@ async def serving_gateway(settings: GatewaySettings) -> AsyncIterator[HttpServer
     channels = Channels(settings)
     keys = KeyCache(channels.accounts, TOKEN, messaging)
     await keys.start()
-    server = HttpServer(
-        build(settings, channels, keys),
-        settings.http_listen,
-        shutdown_s=settings.shutdown_s,
-        request_arrival_s_max=settings.request_arrival_s_max,
-    )
+    server = build(settings, channels, keys)
     await server.start()
     yield server
     await server.stop()

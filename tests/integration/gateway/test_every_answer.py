@@ -177,3 +177,94 @@ async def test_only_the_internal_token_opens_the_internal_services(services: Grp
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"", timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def send_in_parts(gateway: Gateway, parts: list[bytes]) -> bytes:
+    """The answers to bytes that arrive one part after the other, until the connection is closed."""
+    reader, writer = await connect(gateway)
+    writer.transport.get_extra_info("socket").setsockopt(6, 1, 1)  # TCP_NODELAY
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    answers = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answers
+
+
+@pytest.mark.parametrize("step", [1, 7, 100])
+async def test_a_request_that_comes_in_small_parts_is_read(
+    gateway: Gateway, world: World, step: int
+) -> None:
+    body = json.dumps(EVENT).encode()
+    request = EVENT_REQUEST % (world.new_key().encode(), len(body)) + body
+    request += request.replace(b"Host: a", b"Connection: close\r\nHost: a")
+    parts = [request[at : at + step] for at in range(0, len(request), step)]
+    answers = await send_in_parts(gateway, parts)
+    assert answers.count(b'{"success":true') == 2
+    assert answers.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("size", [1, 3, 16_384, 200_000])
+async def test_chunked_bodies_of_any_size_are_read(
+    gateway: Gateway, world: World, size: int
+) -> None:
+    body = json.dumps(EVENT).encode().ljust(size)
+    chunks = [body[at : at + 1_000] for at in range(0, len(body), 1_000)]
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    head = EVENT_REQUEST % (world.new_key().encode(), 0)
+    head = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked\r\nConnection: close")
+    answer = await send_in_parts(gateway, [head, chunked])
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_an_old_client_gets_its_answer_and_a_closed_connection(
+    gateway: Gateway, world: World
+) -> None:
+    body = json.dumps(EVENT).encode()
+    request = EVENT_REQUEST % (world.new_key().encode(), len(body)) + body
+    request = request.replace(b"HTTP/1.1", b"HTTP/1.0")
+    answer = await send_in_parts(gateway, [request])
+    assert b'{"success":true' in answer
+
+
+async def test_a_client_that_goes_away_while_its_event_is_stored_harms_nobody(
+    gateway: Gateway, http: httpx.AsyncClient, world: World
+) -> None:
+    body = json.dumps(EVENT).encode()
+    await http.post("/api/track", json=EVENT)  # the key is known now: the next ones are quick
+    world.recording.clear()
+    secret = http.headers["x-usageflow-api-key"].encode()
+    _, writer = await connect(gateway)
+    writer.write(EVENT_REQUEST % (secret, len(body)) + body)
+    await writer.drain()
+    waiting = asyncio.create_task(http.post("/api/track", json=EVENT))
+    await asyncio.wait([waiting], timeout=0.2)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    world.recording.set()
+    assert (await waiting).status_code == 200
+    assert len(world.events) == 3
+
+
+async def test_what_is_pipelined_behind_a_waiting_event_is_answered_after_it(
+    gateway: Gateway, http: httpx.AsyncClient, world: World
+) -> None:
+    await http.post("/api/track", json=EVENT)
+    world.recording.clear()
+    body = json.dumps(EVENT).encode()
+    event = EVENT_REQUEST % (http.headers["x-usageflow-api-key"].encode(), len(body)) + body
+    health = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    reading = asyncio.create_task(send_in_parts(gateway, [event + health + event + last]))
+    await asyncio.wait([reading], timeout=0.2)
+    assert not reading.done()
+    world.recording.set()
+    answers = await reading
+    bodies = [part.partition(b"HTTP/1.1")[0] for part in answers.split(b"\r\n\r\n")[1:]]
+    assert [body[:12] for body in bodies] == [
+        b'{"success":t',
+        b'{"status":"o',
+        b'{"success":t',
+        b'{"status":"o',
+    ]

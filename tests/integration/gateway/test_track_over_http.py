@@ -252,3 +252,42 @@ async def test_a_batch_that_could_not_be_stored_is_503(
     world.record_failure = UnavailableError("PostgreSQL is away")
     answer = await http.post("/api/track/batch", json={"events": [EVENT]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_unknown_query_parameters_are_refused(http: httpx.AsyncClient, world: World) -> None:
+    for path in ("/api/track?customerId=u", "/api/track/batch?dry=1"):
+        answer = await http.post(path, json=EVENT)
+        assert answer.status_code == 400
+        assert "unknown query parameter" in answer.json()["error"]
+    assert world.events == []
+
+
+def comparable(answer: httpx.Response) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """An answer without what differs from request to request."""
+    names = answer.headers.keys() - {"date", "x-request-id"}
+    body = answer.json() | {"requestId": None, "eventId": None}
+    return answer.status_code, {name: answer.headers[name] for name in names}, body
+
+
+async def test_a_request_is_answered_alike_with_and_without_asgi(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    """Another spelling of the content type is unusual: it takes the way through ASGI."""
+
+    async def both(amount: int) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
+        answers = []
+        for content_type in ("application/json", "application/json; charset=utf-8"):
+            headers = {"Content-Type": content_type, "Idempotency-Key": content_type}
+            content = json.dumps(EVENT | {"amount": amount})
+            answer = await http.post("/api/track", content=content, headers=headers)
+            answers.append(comparable(answer))
+        return answers
+
+    for amount, status in ((1, 200), (1, 200), (2, 409)):
+        quick, asgi = await both(amount)
+        assert quick == asgi
+        assert quick[0] == status
+    world.record_failure = UnavailableError("away", retry_after_s=2)
+    quick, asgi = await both(1)
+    assert quick == asgi
+    assert quick[1]["retry-after"] == "2"
