@@ -1,7 +1,5 @@
 """Customers come into being with their first usage: what aggregator tells, applied once."""
 
-import re
-
 import structlog
 from nats.aio.msg import Msg
 from usageflow.events.v1 import events_pb2
@@ -13,15 +11,13 @@ from services.kit import clock
 from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
 from services.kit.inbox import take_new
+from services.kit.messaging import message_id as id_of
 
 log = structlog.get_logger()
 
 DURABLE = "invoicer"
 INBOX_CONSUMER = "invoicer"
 BATCH_MAX = 100
-
-# A message that is sent again has the time of its sending behind its id (kit.outbox).
-_SENT_AGAIN = re.compile(r"\.\d{16,}$")
 
 
 class CustomersSeenHandler:
@@ -32,15 +28,11 @@ class CustomersSeenHandler:
 
     async def handle(self, messages: list[Msg]) -> None:
         """Let the customers come into being; returning means that all of it is committed."""
-        seen = {_message_id(message): message.data for message in messages}
+        seen = {id_of(message): message.data for message in messages}
         async with self._database.transaction() as connection:
             new = await take_new(connection, inbox, list(seen))
             keys = [key for message_id in new for key in _customers(seen[message_id])]
             await ensure_customers(connection, keys, clock.now())
-
-
-def _message_id(message: Msg) -> str:
-    return _SENT_AGAIN.sub("", (message.headers or {})["Nats-Msg-Id"])
 
 
 def _customers(payload: bytes) -> list[tuple[TenantKey, str]]:

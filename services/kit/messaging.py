@@ -59,6 +59,10 @@ class Stream:
         )
 
 
+_MESSAGE_ID = "Nats-Msg-Id"
+# What follows it in the header makes a message that is sent again another one for JetStream.
+SENT_AGAIN = "~"
+
 # Batches of usage events, from ingest to aggregator.
 EVENTS = Stream("USAGEFLOW_EVENTS", "usageflow.events.>")
 # What aggregator tells invoicer.
@@ -74,6 +78,11 @@ def stream_of(subject: str) -> Stream:
         if subject.startswith(stream.subjects[:-1]):
             return stream
     raise LookupError(subject)
+
+
+def message_id(message: Msg) -> str:
+    """The id that its sender gave a message, however often it was sent."""
+    return (message.headers or {})[_MESSAGE_ID].partition(SENT_AGAIN)[0]
 
 
 class Messaging:
@@ -199,7 +208,7 @@ class Messaging:
             raise ValueError(f"a message has at most {PAYLOAD_BYTES_MAX} bytes")
         stream = stream_of(subject)
         await self.ensure_stream(stream)
-        headers = {"Nats-Msg-Id": message_id, **context.outgoing_headers()}
+        headers = {_MESSAGE_ID: message_id, **context.outgoing_headers()}
         try:
             await self._jetstream().publish(
                 subject, payload, timeout=PUBLISH_TIMEOUT_S, headers=headers

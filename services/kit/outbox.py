@@ -31,7 +31,7 @@ from usageflow.events.v1 import events_pb2
 
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
-from services.kit.messaging import Messaging
+from services.kit.messaging import SENT_AGAIN, Messaging
 
 log = structlog.get_logger()
 
@@ -225,7 +225,7 @@ class OutboxRelay:
             for message in await self._source.load(chunk):
                 entry = self._published.get(message.message_id)
                 # A second sending must get past JetStream's own recognition of duplicates.
-                suffix = f".{time.time_ns()}" if entry else ""
+                suffix = f"{SENT_AGAIN}{time.time_ns()}" if entry else ""
                 await self._messaging.publish(
                     message.subject, message.payload, message.message_id + suffix
                 )

@@ -20,7 +20,7 @@ from services.invoicer.tables import inbox
 from services.kit.database import TenantKey
 from services.kit.ids import new_id
 from services.kit.inbox import serve_inbox
-from services.kit.messaging import USAGE, Messaging
+from services.kit.messaging import SENT_AGAIN, USAGE, Messaging
 from tests.integration.invoicer.stand_ins import World, new_tenant
 
 SUBJECT = "usageflow.usage.customers_seen"
@@ -93,7 +93,7 @@ async def test_a_message_that_is_sent_again_is_applied_once(world: World, nats_u
         await messaging.publish(SUBJECT, seen(world.tenant, "user_1"), message_id)
         await until_taken(messaging, message_id)
         await messaging.publish(
-            SUBJECT, seen(world.tenant, "user_1"), f"{message_id}.1700000000000000000"
+            SUBJECT, seen(world.tenant, "user_1"), f"{message_id}{SENT_AGAIN}1700000000000000000"
         )
         last = new_id("seen")
         await messaging.publish(SUBJECT, seen(world.tenant, "user_2"), last)
