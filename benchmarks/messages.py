@@ -112,7 +112,7 @@ class CopyFloor(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     connections: int
     rows_per_copy: int
-    copies_prepared: int
+    rows_prepared: int
     prebuilt: bool = False
     measure_s: float
 

@@ -24,10 +24,13 @@ from benchmarks.messages import (
 from benchmarks.processes import run, serving
 from benchmarks.stack import Answer
 
-# What a group commit makes of 4 calls of 500 events, over as many connections as ingest uses.
-COPY_ROWS = 2_000
-COPY_CONNECTIONS = 2
-COPIES_PREPARED = 10
+# The form of bare COPY that the wanted ratios were set against: 129,000 rows/s on two cores.
+COPY_ROWS = 1_000
+COPY_CONNECTIONS = 1
+# And the one that gets the most into PostgreSQL.
+CEILING_ROWS = 2_000
+CEILING_CONNECTIONS = 2
+ROWS_PREPARED = 20_000
 PROBE_CUSTOMERS = 8
 
 
@@ -103,7 +106,12 @@ def copy_ceiling(bench: Bench, name: str) -> list[Row]:
     """The most rows that a bare COPY of prebuilt bytes gets into PostgreSQL: for comparison."""
     load = bench.load("grpc_batch_500")
     bench.warm_up(load)
-    floor = replace(copy_floor(bench, load.metric), prebuilt=True)
+    floor = replace(
+        copy_floor(bench, load.metric),
+        connections=CEILING_CONNECTIONS,
+        rows_per_copy=CEILING_ROWS,
+        prebuilt=True,
+    )
     return [Row(name, run("benchmarks.floors.copy", floor, CopyResult).rows_per_s, "events/s")]
 
 
@@ -114,7 +122,7 @@ def copy_floor(bench: Bench, metric: str) -> CopyFloor:
         metric=metric,
         connections=COPY_CONNECTIONS,
         rows_per_copy=COPY_ROWS,
-        copies_prepared=COPIES_PREPARED,
+        rows_prepared=ROWS_PREPARED,
         measure_s=bench.plan.floor_s,
     )
 

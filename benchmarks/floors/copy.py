@@ -34,12 +34,11 @@ Copy = Callable[[Any], Awaitable[object]]
 
 async def prepare(connection: Any, floor: CopyFloor) -> list[Copy]:
     """COPYs of `rows_per_copy` rows each, into the table that is made for them."""
-    rows = floor.rows_per_copy * floor.copies_prepared
     await connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (LIKE {EVENTS})")
     await connection.execute(f"TRUNCATE {TABLE}")
     await connection.execute(
         f"CREATE TEMP TABLE stored AS SELECT * FROM {EVENTS} WHERE metric = '{floor.metric}'"
-        f" LIMIT {rows}"
+        f" LIMIT {floor.rows_prepared}"
     )
     found = await connection.fetchval("SELECT count(*) FROM stored")
     if found < floor.rows_per_copy:
