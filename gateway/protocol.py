@@ -13,6 +13,7 @@ from gateway.track import Stored
 from gateway.wire import ANSWER_HEADERS, Header
 
 HEAD_BYTES_MAX: Final = 32 * 1024
+LOOK_AGAIN_S_MAX: Final = 1.0
 _UNREADABLE: Final = HttpError(400, "bad_request", "This is no HTTP request that can be read here")
 _ALWAYS: Final = b"".join(b"%b: %b\r\n" % header for header in ANSWER_HEADERS)
 
@@ -157,7 +158,7 @@ async def close_late(connections: set[Any], arrival_s_max: float) -> None:
     """For ever: close connections whose request does not arrive in time."""
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(min(1.0, arrival_s_max / 2))
+        await asyncio.sleep(min(LOOK_AGAIN_S_MAX, arrival_s_max / 2))
         late_s = loop.time() - arrival_s_max
         for connection in list(connections):
             since_s = connection.arriving_since_s
