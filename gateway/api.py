@@ -75,7 +75,10 @@ def build(services: Services) -> Litestar:
         exception_handlers={HTTPException: _answer_error, Exception: _answer_error},
         plugins=[openapi.ExactTypes()],
         openapi_config=OpenAPIConfig(
-            title="UsageFlow", version=openapi.VERSION, use_handler_docstrings=True
+            title="UsageFlow",
+            version=openapi.VERSION,
+            use_handler_docstrings=True,
+            operation_id_creator=openapi.operation_id,
         ),
         logging_config=None,
         pdb_on_exception=False,

@@ -51,17 +51,52 @@ def document(app: Litestar) -> bytes:
     for path, item in schema["paths"].items():
         for method, operation in item.items():
             _complete(operation, _query_shape(app, path, method))
+    schemas = schema["components"]["schemas"]
     _, components = msgspec.json.schema_components((BatchAnswer, ErrorBody), ref_template=_SCHEMAS)
-    schema["components"]["schemas"] |= components | {
-        "Event": _event(),
-        "BatchedEvent": _batched_event(),
+    added = components | {
+        "NewEvent": _event(),
+        "NewBatchedEvent": _batched_event(),
         "TrackAnswer": _TRACK_ANSWER,
     }
+    if taken := schemas.keys() & added.keys():
+        raise ValueError(f"two schemas of one name: {taken}")
+    schemas |= added
+    for name in _request_schemas(schema):
+        schemas[name]["additionalProperties"] = False
     schema["components"]["responses"] = {"Error": _json("Anything that is no success", "ErrorBody")}
     schema["components"]["securitySchemes"] = _SECURITY_SCHEMES
     schema["security"] = [{name: []} for name in _SECURITY_SCHEMES]
     schema["paths"] = {**_hot_paths(), **schema["paths"]}
     return msgspec.json.encode(schema, enc_hook=str)
+
+
+def operation_id(handler: Any, _method: Any, _path: Any) -> str:
+    """For example "listMetrics"."""
+    first, *rest = str(handler.handler_name).split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _request_schemas(schema: Document) -> set[str]:
+    """The schemas that request bodies are made of: in them unknown fields are refused."""
+    found: set[str] = set()
+    bodies = [
+        operation["requestBody"]
+        for item in schema["paths"].values()
+        for operation in item.values()
+        if "requestBody" in operation
+    ]
+    while bodies:
+        for name in _referenced(bodies.pop()) - found:
+            found.add(name)
+            bodies.append(schema["components"]["schemas"][name])
+    return found
+
+
+def _referenced(part: Any) -> set[str]:
+    if isinstance(part, dict):
+        here = {part["$ref"].rpartition("/")[2]} if "$ref" in part else set()
+        return here.union(*map(_referenced, part.values()))
+    return set().union(*map(_referenced, part)) if isinstance(part, list) else set()
 
 
 def _query_shape(app: Litestar, path: str, method: str) -> type[msgspec.Struct] | None:
@@ -92,6 +127,13 @@ def _parameters(asked: type[msgspec.Struct]) -> list[Document]:
 
 
 def _parameter(field: inspect.Field, schema: Document) -> Document:
+    kind = kind_of(field)
+    # What may be null in the Struct may be left out of the query.
+    if "anyOf" in schema:
+        (only,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+        schema |= only
+    if schema.get("default") is None:
+        schema.pop("default", None)
     parameter = {
         "name": field.encode_name,
         "in": "query",
@@ -100,10 +142,12 @@ def _parameter(field: inspect.Field, schema: Document) -> Document:
     }
     if description := schema.pop("description", None):
         parameter["description"] = description
-    if isinstance(kind_of(field), inspect.DictType):
+    if isinstance(kind, inspect.DictType):
         parameter |= {"style": "deepObject", "explode": True}
-    elif isinstance(kind_of(field), inspect.ListType):
+    elif isinstance(kind, inspect.ListType):
         parameter |= {"style": "form", "explode": False}
+    elif isinstance(kind, inspect.UnionType) and isinstance(kind.types[0], inspect.DateTimeType):
+        schema["format"] = "date-time"
     return parameter
 
 
@@ -212,7 +256,7 @@ def _track_operation() -> Document:
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": _SCHEMAS.format(name="Event")}}},
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS.format(name="NewEvent")}}},
         },
         "responses": {
             "200": _json("Stored", "TrackAnswer", replayed),
@@ -222,7 +266,7 @@ def _track_operation() -> Document:
 
 
 def _batch_operation() -> Document:
-    batched = {"$ref": _SCHEMAS.format(name="BatchedEvent")}
+    batched = {"$ref": _SCHEMAS.format(name="NewBatchedEvent")}
     batch = {
         "type": "object",
         "additionalProperties": False,

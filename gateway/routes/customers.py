@@ -1,6 +1,7 @@
 """/api/customers"""
 
 from litestar import Response, get, patch, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
@@ -18,7 +19,7 @@ from gateway.shapes.customers import (
 )
 
 
-@post("/api/customers")
+@post("/api/customers", responses={200: ResponseSpec(Customer, generate_examples=False)})
 async def put_customer(calls: ApiCalls, data: JSONBody[NewCustomer]) -> Response[Customer]:
     """Make a customer, or set the one with this id in full: 201 when it came into being, else 200.
 
