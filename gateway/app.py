@@ -69,4 +69,5 @@ def _limits(settings: GatewaySettings) -> Limits:
         bytes_waiting_max=settings.ingest_bytes_waiting_max,
         call_s_max=settings.ingest_call_s_max,
         answer_s_max=settings.ingest_answer_s_max,
+        pause_s=settings.ingest_pause_s,
     )

@@ -1,7 +1,9 @@
 """Events of all requests on their way to ingest, many in one call.
 
-While a call is in flight the next batch forms out of whatever arrives: no timer, so nothing waits
-when it is quiet, and calls are full under load. All events of a batch wait for one future.
+While a call is in flight the next batch forms out of whatever arrives. When it is quiet an event
+goes at once; when events waited during a call, the next call is preceded by a pause of a
+millisecond, so that those who were just answered can join: fewer, fuller calls cost all parts
+less, which more than makes up for the pause (README.md has the figures).
 
 Every event has an idempotency key on this way: one without gets a random key here, so that a call
 may be repeated (kit's channels repeat it when ingest is away) without storing anything twice.
@@ -67,6 +69,7 @@ class Limits:
     bytes_waiting_max: int = 32 * 1024 * 1024
     call_s_max: float = 5.0
     answer_s_max: float = 10.0
+    pause_s: float = 0.001
 
 
 class _Done(asyncio.Future[None]):
@@ -248,8 +251,12 @@ class Coalescer:
             task.add_done_callback(self._senders.discard)
 
     async def _send_all(self) -> None:
+        idle = True
         try:
             while self._forming:
+                if not idle and len(self._forming) == 1:
+                    await asyncio.sleep(self._limits.pause_s)
+                idle = False
                 batch = self._forming.popleft()
                 self._events_waiting -= batch.events
                 self._bytes_waiting -= batch.bytes

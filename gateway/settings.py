@@ -30,3 +30,9 @@ class GatewaySettings(ProcessSettings):
     ingest_answer_s_max: float = Field(
         default=10.0, gt=0, description="seconds an event may wait for its receipt, queue included"
     )
+    ingest_pause_s: float = Field(
+        default=0.001,
+        ge=0,
+        le=0.1,
+        description="seconds between two calls to ingest when events are waiting",
+    )

@@ -107,6 +107,38 @@ async def test_what_arrives_during_a_call_goes_in_the_next_one() -> None:
     assert ingest.sizes() == [1, 50]
 
 
+async def test_when_it_is_quiet_nothing_waits() -> None:
+    coalescer = Coalescer(MemoryIngest(), Limits(pause_s=60))
+    async with asyncio.timeout(5):
+        for number in range(10):
+            await coalescer.record(principal(), event(f"k{number}"), 100)
+
+
+async def test_those_who_were_just_answered_join_the_next_call() -> None:
+    ingest = MemoryIngest()
+    coalescer = Coalescer(ingest, Limits(pause_s=0.05))
+    ingest.open.clear()
+    first = start(coalescer, principal(), ["first"])
+    await until_quiet()
+    second = start(coalescer, principal(), ["second"])
+    await until_quiet()
+    ingest.open.set()
+    await asyncio.gather(*first)
+    third = start(coalescer, principal(), ["third"])
+    await asyncio.gather(*second, *third)
+    assert ingest.sizes() == [1, 2]
+
+
+async def test_full_calls_do_not_wait_for_each_other() -> None:
+    ingest = MemoryIngest()
+    coalescer = Coalescer(ingest, Limits(events_per_call_max=2, pause_s=0.2))
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await asyncio.gather(*start(coalescer, principal(), [f"k{n}" for n in range(20)]))
+    assert ingest.sizes() == [2] * 10
+    assert loop.time() - began_s < 1
+
+
 async def test_every_request_gets_the_receipt_of_its_own_event() -> None:
     ingest = MemoryIngest()
     coalescer = Coalescer(ingest, Limits(events_per_call_max=7))
