@@ -1,0 +1,396 @@
+"""Cases of the routes that become RPCs of invoicer."""
+
+from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
+
+from tests.integration.gateway.route_cases import Case, at, page
+
+CUSTOMER = invoicer.Customer(
+    id="user/1", name="Ann", metadata_json='{"a":1.50}', time_zone="Asia/Tokyo", create_time=at(1)
+)
+CUSTOMER_JSON = {
+    "id": "user/1",
+    "name": "Ann",
+    "email": None,
+    "timezone": "Asia/Tokyo",
+    "currency": None,
+    "metadata": {"a": 1.5},
+    "createdAt": "2026-01-01T00:00:00Z",
+}
+PLAN = invoicer.Plan(
+    id="plan_1",
+    version=2,
+    name="Pro",
+    currency="USD",
+    base_price="100.00",
+    billing_period=invoicer.BILLING_PERIOD_MONTHLY,
+    metrics=[
+        invoicer.MetricPrice(
+            metric="API_CALL",
+            model=invoicer.PRICING_MODEL_PER_UNIT,
+            included_units="10000",
+            unit_price="0.01",
+        )
+    ],
+    create_time=at(1),
+)
+PLAN_JSON = {
+    "id": "plan_1",
+    "version": 2,
+    "name": "Pro",
+    "currency": "USD",
+    "basePrice": "100.00",
+    "billingPeriod": "MONTHLY",
+    "metrics": [
+        {
+            "metric": "API_CALL",
+            "model": "PER_UNIT",
+            "includedUnits": "10000",
+            "unitPrice": "0.01",
+        }
+    ],
+    "createdAt": "2026-01-01T00:00:00Z",
+}
+NEW_PLAN_JSON = {
+    "name": "Pro",
+    "currency": "USD",
+    "basePrice": 100.00,
+    "metrics": [
+        {"metric": "API_CALL", "model": "PER_UNIT", "includedUnits": 1e4, "unitPrice": "0.01"}
+    ],
+}
+NEW_PLAN = invoicer.Plan(
+    name="Pro",
+    currency="USD",
+    base_price="100.0",
+    billing_period=invoicer.BILLING_PERIOD_MONTHLY,
+    metrics=[
+        invoicer.MetricPrice(
+            metric="API_CALL",
+            model=invoicer.PRICING_MODEL_PER_UNIT,
+            included_units="10000.0",
+            unit_price="0.01",
+        )
+    ],
+)
+SUBSCRIPTION = invoicer.Subscription(
+    id="sub_1",
+    customer_id="user_1",
+    plan_id="plan_1",
+    plan_version=1,
+    status=invoicer.SUBSCRIPTION_STATUS_ACTIVE,
+    billing_anchor=invoicer.BILLING_ANCHOR_CALENDAR,
+    start_time=at(1),
+    current_period_start_time=at(1),
+    current_period_end_time=at(31),
+    create_time=at(2),
+)
+SUBSCRIPTION_JSON = {
+    "id": "sub_1",
+    "customerId": "user_1",
+    "planId": "plan_1",
+    "planVersion": 1,
+    "status": "ACTIVE",
+    "billingAnchor": "CALENDAR",
+    "startsAt": "2026-01-01T00:00:00Z",
+    "currentPeriodStart": "2026-01-01T00:00:00Z",
+    "currentPeriodEnd": "2026-01-31T00:00:00Z",
+    "endsAt": None,
+    "createdAt": "2026-01-02T00:00:00Z",
+}
+INVOICE = invoicer.Invoice(
+    id="inv_1",
+    number="INV-000001",
+    customer_id="user_1",
+    subscription_id="sub_1",
+    status=invoicer.INVOICE_STATUS_PENDING,
+    currency="USD",
+    amount="120.03",
+    period_start_time=at(1),
+    period_end_time=at(31),
+    create_time=at(31),
+    lines=[
+        invoicer.InvoiceLine(
+            description="API_CALL",
+            metric="API_CALL",
+            quantity="12000",
+            included_units="10000",
+            unit_price="0.01",
+            amount="20.00",
+            period_start_time=at(1),
+            period_end_time=at(31),
+        )
+    ],
+)
+INVOICE_JSON = {
+    "id": "inv_1",
+    "number": "INV-000001",
+    "customerId": "user_1",
+    "subscriptionId": "sub_1",
+    "status": "PENDING",
+    "currency": "USD",
+    "amount": "120.03",
+    "periodStart": "2026-01-01T00:00:00Z",
+    "periodEnd": "2026-01-31T00:00:00Z",
+    "createdAt": "2026-01-31T00:00:00Z",
+    "failedPayments": 0,
+    "lines": [
+        {
+            "description": "API_CALL",
+            "metric": "API_CALL",
+            "quantity": "12000",
+            "includedUnits": "10000",
+            "unitPrice": "0.01",
+            "amount": "20.00",
+            "periodStart": "2026-01-01T00:00:00Z",
+            "periodEnd": "2026-01-31T00:00:00Z",
+        }
+    ],
+}
+
+CASES = [
+    Case(
+        "POST",
+        "/api/customers",
+        "PutCustomer",
+        invoicer.PutCustomerRequest(
+            customer=invoicer.Customer(
+                id="user/1", time_zone="Asia/Tokyo", metadata_json='{"a":1.50}'
+            )
+        ),
+        invoicer.PutCustomerResponse(customer=CUSTOMER, created=True),
+        CUSTOMER_JSON,
+        '{"id": "user/1", "timezone": "Asia/Tokyo", "metadata": {"a": 1.50}}',
+        201,
+    ),
+    Case(
+        "POST",
+        "/api/customers",
+        "PutCustomer",
+        invoicer.PutCustomerRequest(customer=invoicer.Customer(id="user/1")),
+        invoicer.PutCustomerResponse(customer=CUSTOMER),
+        CUSTOMER_JSON,
+        {"id": "user/1", "email": None},
+        200,
+    ),
+    Case(
+        "GET",
+        "/api/customers",
+        "ListCustomers",
+        invoicer.ListCustomersRequest(page_size=20),
+        invoicer.ListCustomersResponse(customers=[CUSTOMER], next_page_token="next"),
+        page(CUSTOMER_JSON),
+    ),
+    Case(
+        "GET",
+        "/api/customers/user%2F1",
+        "GetCustomer",
+        invoicer.GetCustomerRequest(customer_id="user/1"),
+        invoicer.GetCustomerResponse(customer=CUSTOMER),
+        CUSTOMER_JSON,
+    ),
+    Case(
+        "PATCH",
+        "/api/customers/user%2F1",
+        "PutCustomer",
+        invoicer.PutCustomerRequest(
+            customer=invoicer.Customer(id="user/1", time_zone="Asia/Tokyo"),
+            update_fields=["email", "time_zone"],
+        ),
+        invoicer.PutCustomerResponse(customer=CUSTOMER),
+        CUSTOMER_JSON,
+        {"timezone": "Asia/Tokyo", "email": None},
+        others={"GetCustomer": invoicer.GetCustomerResponse(customer=CUSTOMER)},
+    ),
+    Case(
+        "POST",
+        "/api/plans",
+        "CreatePlan",
+        invoicer.CreatePlanRequest(plan=NEW_PLAN),
+        invoicer.CreatePlanResponse(plan=PLAN),
+        PLAN_JSON,
+        NEW_PLAN_JSON,
+        201,
+    ),
+    Case(
+        "POST",
+        "/api/plans/plan_1/versions",
+        "CreatePlanVersion",
+        invoicer.CreatePlanVersionRequest(
+            plan=invoicer.Plan(
+                id="plan_1",
+                name="P",
+                currency="USD",
+                base_price="0",
+                billing_period=invoicer.BILLING_PERIOD_MONTHLY,
+            )
+        ),
+        invoicer.CreatePlanVersionResponse(plan=PLAN),
+        PLAN_JSON,
+        {"name": "P", "currency": "USD"},
+        201,
+    ),
+    Case(
+        "GET",
+        "/api/plans",
+        "ListPlans",
+        invoicer.ListPlansRequest(page_size=20),
+        invoicer.ListPlansResponse(plans=[PLAN], next_page_token="next"),
+        page(PLAN_JSON),
+    ),
+    Case(
+        "GET",
+        "/api/plans/plan_1?version=2",
+        "GetPlan",
+        invoicer.GetPlanRequest(plan_id="plan_1", version=2),
+        invoicer.GetPlanResponse(plan=PLAN),
+        PLAN_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/plans/quote",
+        "QuotePlan",
+        invoicer.QuotePlanRequest(plan=NEW_PLAN, quantities={"API_CALL": "12000"}),
+        invoicer.QuotePlanResponse(
+            currency="USD",
+            amount="120.00",
+            lines=[
+                invoicer.QuoteLine(
+                    description="Base", quantity="1", amount="100.00", steps=["1 x 100.00"]
+                )
+            ],
+        ),
+        {
+            "currency": "USD",
+            "amount": "120.00",
+            "lines": [
+                {
+                    "description": "Base",
+                    "metric": None,
+                    "quantity": "1",
+                    "amount": "100.00",
+                    "steps": ["1 x 100.00"],
+                }
+            ],
+        },
+        {"plan": NEW_PLAN_JSON, "quantities": {"API_CALL": 12000}},
+    ),
+    Case(
+        "POST",
+        "/api/subscriptions",
+        "CreateSubscription",
+        invoicer.CreateSubscriptionRequest(
+            customer_id="user_1",
+            plan_id="plan_1",
+            start_time=at(1),
+            billing_anchor=invoicer.BILLING_ANCHOR_ANNIVERSARY,
+        ),
+        invoicer.CreateSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+        {
+            "customerId": "user_1",
+            "planId": "plan_1",
+            "startsAt": "2026-01-01T05:45:00+05:45",
+            "billingAnchor": "ANNIVERSARY",
+        },
+        201,
+    ),
+    Case(
+        "GET",
+        "/api/subscriptions?customerId=user_1",
+        "ListSubscriptions",
+        invoicer.ListSubscriptionsRequest(customer_id="user_1", page_size=20),
+        invoicer.ListSubscriptionsResponse(subscriptions=[SUBSCRIPTION], next_page_token="next"),
+        page(SUBSCRIPTION_JSON),
+    ),
+    Case(
+        "GET",
+        "/api/subscriptions/sub_1",
+        "GetSubscription",
+        invoicer.GetSubscriptionRequest(subscription_id="sub_1"),
+        invoicer.GetSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/subscriptions/sub_1/cancel",
+        "CancelSubscription",
+        invoicer.CancelSubscriptionRequest(subscription_id="sub_1"),
+        invoicer.CancelSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/subscriptions/sub_1/resume",
+        "ResumeSubscription",
+        invoicer.ResumeSubscriptionRequest(subscription_id="sub_1"),
+        invoicer.ResumeSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+        {},
+    ),
+    Case(
+        "GET",
+        "/api/invoices?customerId=user_1&subscriptionId=sub_1&status=PAID",
+        "ListInvoices",
+        invoicer.ListInvoicesRequest(
+            customer_id="user_1",
+            subscription_id="sub_1",
+            status=invoicer.INVOICE_STATUS_PAID,
+            page_size=20,
+        ),
+        invoicer.ListInvoicesResponse(invoices=[INVOICE], next_page_token="next"),
+        page(INVOICE_JSON),
+    ),
+    Case(
+        "GET",
+        "/api/invoices/inv_1",
+        "GetInvoice",
+        invoicer.GetInvoiceRequest(invoice_id="inv_1"),
+        invoicer.GetInvoiceResponse(invoice=INVOICE),
+        INVOICE_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/invoices/preview",
+        "PreviewInvoice",
+        invoicer.PreviewInvoiceRequest(subscription_id="sub_1"),
+        invoicer.PreviewInvoiceResponse(
+            invoice=invoicer.Invoice(
+                customer_id="user_1",
+                subscription_id="sub_1",
+                status=invoicer.INVOICE_STATUS_DRAFT,
+                currency="USD",
+                amount="1.00",
+                period_start_time=at(1),
+                period_end_time=at(31),
+            )
+        ),
+        INVOICE_JSON
+        | {"id": None, "number": None, "status": "DRAFT", "amount": "1.00", "lines": []}
+        | {"createdAt": None},
+        {"subscriptionId": "sub_1"},
+    ),
+    Case(
+        "POST",
+        "/api/invoices/inv_1/pay",
+        "PayInvoice",
+        invoicer.PayInvoiceRequest(invoice_id="inv_1"),
+        invoicer.PayInvoiceResponse(invoice=INVOICE),
+        INVOICE_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/invoices/inv_1/fail",
+        "FailInvoice",
+        invoicer.FailInvoiceRequest(invoice_id="inv_1"),
+        invoicer.FailInvoiceResponse(invoice=INVOICE),
+        INVOICE_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/invoices/inv_1/void",
+        "VoidInvoice",
+        invoicer.VoidInvoiceRequest(invoice_id="inv_1"),
+        invoicer.VoidInvoiceResponse(invoice=INVOICE),
+        INVOICE_JSON,
+    ),
+]

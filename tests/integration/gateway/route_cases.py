@@ -1,0 +1,35 @@
+"""What a case of test_routes_over_http.py is made of."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def at(day: int) -> Timestamp:
+    """Midnight UTC of a day in January 2026."""
+    time = Timestamp()
+    time.FromDatetime(datetime(2026, 1, day, tzinfo=UTC))
+    return time
+
+
+@dataclass
+class Case:
+    """A request, the RPC that it becomes, and what its answer becomes."""
+
+    method: str
+    path: str
+    rpc: str
+    request: Message
+    answer: Message
+    expected: Any
+    body: Any = None
+    status: int = 200
+    others: dict[str, Message] = field(default_factory=dict)
+
+
+def page(item: Any) -> dict[str, Any]:
+    """A list's answer with one element and a next page."""
+    return {"data": [item], "nextCursor": "next"}
