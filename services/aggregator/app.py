@@ -3,7 +3,7 @@
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
-from services.aggregator.folder import MESSAGES_MAX, Folder
+from services.aggregator.folder import GATHER_S, MESSAGES_MAX, Folder
 from services.aggregator.maintenance import Maintenance
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
@@ -42,7 +42,9 @@ async def main() -> None:
         folder = Folder(
             database, relay.wake, pause_after_commit_s=settings.test_pause_after_commit_s
         )
-        consumer = messaging.consume(EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX)
+        consumer = messaging.consume(
+            EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX, gather_s=GATHER_S
+        )
         runtime.spawn("fold", consumer.run)
 
         # No retries: a usage question does not wait for ingest, and invoicer asks again.

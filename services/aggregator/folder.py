@@ -30,6 +30,9 @@ log = structlog.get_logger()
 # Messages taken at a time, and events folded in a transaction: bounds of memory and of the time
 # that rows stay locked.
 MESSAGES_MAX = 64
+# Transactions under load are so far apart: a tenth of what usage may lag behind, and 64 connections
+# that send single events cost aggregator 30 us an event instead of 75, PostgreSQL 30 instead of 48.
+GATHER_S = 0.03
 EVENTS_MAX = 20_000
 ATTEMPTS_MAX = 4
 # deadlock_detected, serialization_failure: the same again will do.

@@ -1,8 +1,8 @@
 """A durable pull consumer: messages that have arrived are handled together, without waiting.
 
 One request lingers at the server and whatever has come since the last round is one batch: no
-latency when idle, full batches under load. nats-py's own `fetch(n)` asks anew each time, and some
-versions wait for all n (docs/adr/0005).
+latency when idle, full batches under load (`_gather`). nats-py's own `fetch(n)` asks anew each
+time, and some versions wait for all n (docs/adr/0005).
 """
 
 import asyncio
@@ -45,12 +45,16 @@ class Consumer:
         handler: Handler,
         *,
         batch_max: int,
+        gather_s: float = 0.0,
     ) -> None:
+        """`gather_s`: under load, at least so long from one batch to the next; see _gather."""
         self._messaging = messaging
         self._stream = stream
         self._durable = durable
         self._handler = handler
         self._batch_max = batch_max
+        self._gather_s = gather_s
+        self._last_batch_s = 0.0
 
     async def run(self) -> None:
         """Consume until cancelled; NATS may come and go, and lose its store."""
@@ -88,6 +92,7 @@ class Consumer:
         while outstanding > 0:
             # No message and no heartbeat: the server is away or forgot the request.
             messages = [await subscription.next_msg(timeout=3 * PULL_HEARTBEAT_S)]
+            await self._gather()
             while subscription.pending_msgs and len(messages) < self._batch_max:
                 messages.append(await subscription.next_msg(timeout=PULL_HEARTBEAT_S))
             batch, ended = _split(messages)
@@ -96,6 +101,18 @@ class Consumer:
                 await self._handle(batch)
             if ended:
                 return
+
+    async def _gather(self) -> None:
+        """Let more messages come when the last batch was only just handled.
+
+        A message after a quiet time is handled at once; a steady flow is handled in fewer, larger
+        batches, each of which costs a transaction.
+        """
+        now_s = asyncio.get_running_loop().time()
+        early_s = self._last_batch_s + self._gather_s - now_s
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+        self._last_batch_s = max(now_s, self._last_batch_s + self._gather_s)
 
     async def _handle(self, batch: list[Msg]) -> None:
         context.from_headers(batch[0].headers or {})

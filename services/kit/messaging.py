@@ -269,11 +269,18 @@ class Messaging:
             await self._client.subscribe(subject, queue=queue, cb=callback)
 
     def consume(
-        self, stream: Stream, durable: str, handler: Handler, *, batch_max: int
+        self,
+        stream: Stream,
+        durable: str,
+        handler: Handler,
+        *,
+        batch_max: int,
+        gather_s: float = 0.0,
     ) -> Consumer:
         """A consumer whose `run` gives `handler` up to `batch_max` messages at a time.
 
         When the handler returns all of them are acknowledged; when it raises, each is tried
-        alone, and the ones that still fail come again later.
+        alone, and the ones that still fail come again later. Under load batches are at least
+        `gather_s` apart, and larger.
         """
-        return Consumer(self, stream, durable, handler, batch_max=batch_max)
+        return Consumer(self, stream, durable, handler, batch_max=batch_max, gather_s=gather_s)

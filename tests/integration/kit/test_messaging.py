@@ -93,6 +93,22 @@ async def test_messages_that_have_arrived_are_handled_together(nats_url: str) ->
     assert max(handler.batches) <= 16
 
 
+async def test_steady_flow_is_handled_in_fewer_batches_when_the_consumer_gathers(
+    nats_url: str,
+) -> None:
+    handler = Collected()
+    async with connected(nats_url) as messaging:
+        consumer = messaging.consume(BILLING, "tester", handler, batch_max=50, gather_s=0.2)
+        task = asyncio.create_task(consumer.run())
+        for number in range(50):
+            await messaging.publish(SUBJECT, f"{number:03}".encode(), str(number))
+        assert await handler.until(50) == [f"{number:03}".encode() for number in range(50)]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    # One for each message without gathering; here one for each 200 ms that the sending took.
+    assert len(handler.batches) <= 25
+
+
 async def test_one_bad_message_does_not_hold_up_its_neighbours(nats_url: str) -> None:
     handler = Collected()
     handler.fail_once_with = {b"005"}
