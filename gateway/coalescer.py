@@ -69,7 +69,7 @@ class Limits:
     bytes_waiting_max: int = 32 * 1024 * 1024
     call_s_max: float = 5.0
     answer_s_max: float = 10.0
-    pause_s: float = 0.002
+    pause_s: float = 0.001
 
 
 class _Done(asyncio.Future[None]):

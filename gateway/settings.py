@@ -31,7 +31,7 @@ class GatewaySettings(ProcessSettings):
         default=10.0, gt=0, description="seconds an event may wait for its receipt, queue included"
     )
     ingest_pause_s: float = Field(
-        default=0.002,
+        default=0.001,
         ge=0,
         le=0.1,
         description="seconds between two calls to ingest when events are waiting",
