@@ -1,10 +1,7 @@
 """python -m benchmarks"""
 
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,32 +13,21 @@ from benchmarks import machine, profiles, results
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Row
+from benchmarks.fresh import fresh_bench
 from benchmarks.loads import LOADS
-from benchmarks.plan import FULL, PROFILE, QUICK, Plan
-from benchmarks.rows import ROWS
-from benchmarks.stack import MeasuredStack
+from benchmarks.plan import FULL, PROFILE, QUICK
+from benchmarks.rows import LONG, ROWS
 from cli.errors import StackError
-from cli.stack import running_stack
+
+WIDTH_MIN = 130  # of the tables, also where the terminal is narrower or none
 
 console = Console(highlight=False, soft_wrap=True)
+console.width = max(console.width, WIDTH_MIN)
 
 
-@contextmanager
-def fresh_bench(plan: Plan) -> Iterator[Bench]:
-    """A stack of its own in a temporary home, which stays when something goes wrong."""
-    home = Path(tempfile.mkdtemp(prefix="usageflow-benchmark-"))
-    console.print("starting a stack")
-    try:
-        with running_stack(home) as connection:
-            stack = MeasuredStack(connection)
-            try:
-                yield Bench(stack, plan, lambda line: console.print(f"  {escape(line)}"))
-            finally:
-                stack.close()
-    except BaseException:
-        console.print(f"its logs stay in {home}/logs")
-        raise
-    shutil.rmtree(home)
+def report(line: str) -> None:
+    """Tell what goes on."""
+    console.print(f"  {escape(line)}")
 
 
 def run_rows(bench: Bench, names: list[str]) -> tuple[list[Row], list[str]]:
@@ -61,7 +47,7 @@ def run_rows(bench: Bench, names: list[str]) -> tuple[list[Row], list[str]]:
 def profile(name: str) -> None:
     """Run one load under py-spy; show what costs most, and where the stacks are."""
     directory = Path(tempfile.mkdtemp(prefix="usageflow-profile-"))
-    with fresh_bench(PROFILE) as bench:
+    with fresh_bench(PROFILE, report) as bench:
         load = bench.load(name)
         bench.warm_up(load)
         with bench.start(load) as running:
@@ -84,10 +70,11 @@ def bench_all(quick: bool, names: list[str]) -> list[str]:
         f"{description['cpu']}, {description['cores']} cores,"
         f" {description['busy_before_percent']} % busy before we begin"
     )
-    with fresh_bench(QUICK if quick else FULL) as bench:
+    with fresh_bench(QUICK if quick else FULL, report) as bench:
         rows, problems = run_rows(bench, names)
     written = results.write(description, rows)
     console.print(results.table(rows))
+    console.print(results.processor_table(rows))
     console.print(f"{written} ({time.monotonic() - begun_s:.0f} s)")
     return problems
 
@@ -103,7 +90,7 @@ def main(
     ] = None,
 ) -> None:
     """How fast, how soon, how large; see benchmarks/README.md."""
-    names = only or list(ROWS)
+    names = only or [name for name in ROWS if not (quick and name in LONG)]
     unknown = [name for name in names if name not in ROWS]
     if unknown or (profile_of is not None and profile_of not in LOADS):
         raise typer.BadParameter(f"unknown: {unknown or profile_of}")

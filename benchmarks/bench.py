@@ -1,12 +1,13 @@
 """What all rows share: the stack, the plan, and how one measurement is taken."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.loads import Load, finish_load, load_of, start_load
+from benchmarks.loads import Load, finish_load, load_of, start_load, together
 from benchmarks.messages import LoadResult
 from benchmarks.plan import Plan
 from benchmarks.processes import Running
@@ -26,6 +27,8 @@ class Measured:
 
     result: LoadResult
     catch_up_s: float
+    # Processor time an event by part, microseconds.
+    micros: Mapping[str, float] = field(default_factory=dict)
 
 
 class Bench:
@@ -49,35 +52,51 @@ class Bench:
     def warm_up(self, load: Load) -> None:
         """Run a load without keeping its figures."""
         with self.start(replace(load, measure_s=self.plan.warm_up_s)) as running:
-            self._finish(running, load)
+            self._finish([(running, load)])
 
-    def measure(self, load: Load) -> Measured:
-        """Run a load, then wait until all of it is in the usage.
+    def measure(self, *loads: Load) -> Measured:
+        """Run loads of one metric at once, then wait until all of them are in the usage.
 
-        BenchmarkError unless every request was accepted and the usage is exactly that.
+        BenchmarkError unless every request was answered as it has to be and the usage is exactly
+        what was accepted.
         """
         meter = Meter(self.stack.connection.pids)
-        with self.start(load) as running:
-            measured = self.finish(running, load)
-        self.report(str(meter.used(measured.result.accepted)))
-        return measured
+        with ExitStack() as stack:
+            running = [(stack.enter_context(self.start(load)), load) for load in loads]
+            measured = self._finish(running)
+        self._tell(measured)
+        result = measured.result
+        used = meter.used(result.accepted + result.duplicates)
+        self.report(str(used))
+        if list(loads) == [self.load(FULL_LOAD)]:
+            self._full_load_per_s = result.requests_per_s
+        return Measured(result, measured.catch_up_s, used.micros)
 
     def finish(self, running: Running, load: Load) -> Measured:
         """The rest of measure() for a load that was started."""
-        measured = self._finish(running, load)
+        measured = self._finish([(running, load)])
+        self._tell(measured)
+        return measured
+
+    def _tell(self, measured: Measured) -> None:
         result = measured.result
         self.report(
             f"{result.events_per_s:,.0f} events/s, p50 {result.p50_ms:.1f} ms,"
             f" p99 {result.p99_ms:.1f} ms; all counted {measured.catch_up_s:.2f} s later;"
             f" generator {result.generator_cpu:.2f} cores"
         )
-        if load.metric == FULL_LOAD.upper() and load == self.load(FULL_LOAD):
-            self._full_load_per_s = result.requests_per_s
-        return measured
+        if refused := sum(result.refused.values()):
+            self.report(
+                f"{refused:,} requests were refused, p99 after {result.refused_p99_ms:.1f} ms;"
+                f" {result.unsent:,} were due while nothing was free to send them"
+            )
 
-    def _finish(self, running: Running, load: Load) -> Measured:
-        result = finish_load(running)
-        return Measured(result, self.stack.settle(load.metric, result.accepted))
+    def _finish(self, running: Sequence[tuple[Running, Load]]) -> Measured:
+        result = together([finish_load(each, load) for each, load in running])
+        load = running[0][1]
+        # Who was told that an event could not be stored in time may find it stored all the same.
+        uncertain = sum(result.refused.values()) * load.events_per_request
+        return Measured(result, self.stack.settle(load.metric, result.accepted, uncertain))
 
     def floor(self, per_s: float) -> float:
         """Report a floor, and return it."""

@@ -1,15 +1,24 @@
 """The loads of the rows, by the row's name."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.messages import GrpcLoad, HttpLoad, LoadResult, Shape
+from benchmarks.messages import (
+    OVERLOADED_GRPC,
+    OVERLOADED_HTTP,
+    GrpcLoad,
+    HttpLoad,
+    LoadResult,
+    Shape,
+)
 from benchmarks.plan import Plan
 from benchmarks.processes import Running
 from benchmarks.stack import MeasuredStack
 
 Load = HttpLoad | GrpcLoad
+OVERLOADED = (OVERLOADED_HTTP, OVERLOADED_GRPC)
 TRACK = "/api/track"
 BATCH = "/api/track/batch"
 
@@ -73,15 +82,45 @@ def start_load(load: Load) -> Running:
     return Running(f"benchmarks.generators.{kind}", load)
 
 
-def finish_load(running: Running) -> LoadResult:
-    """Wait for its end; BenchmarkError unless every single request was accepted."""
+def finish_load(running: Running, load: Load) -> LoadResult:
+    """Wait for its end; BenchmarkError unless every single request was answered as it has to be:
+    taken, as new or as known; in an overload, or refused as such.
+    """
     result = running.result(LoadResult)
-    if result.refused:
+    others = {answer for answer in result.refused if not load.overload or answer not in OVERLOADED}
+    if others:
         raise BenchmarkError(f"requests were refused: {result.refused}")
+    unexpected = result.duplicates if load.known_requests is None else result.accepted
+    if unexpected:
+        kind = "known" if load.known_requests is None else "new"
+        raise BenchmarkError(f"{unexpected} events were taken as {kind}")
     return result
 
 
 def run_load(load: Load) -> LoadResult:
     """start_load() and finish_load()."""
     with start_load(load) as running:
-        return finish_load(running)
+        return finish_load(running, load)
+
+
+def together(results: Sequence[LoadResult]) -> LoadResult:
+    """Loads that ran at once, as one: rates and counts in sum, latencies of the slowest."""
+    if len(results) == 1:
+        return results[0]
+    refused: Counter[str] = Counter()
+    for result in results:
+        refused.update(result.refused)
+    return LoadResult(
+        requests_per_s=sum(result.requests_per_s for result in results),
+        events_per_s=sum(result.events_per_s for result in results),
+        p50_ms=max(result.p50_ms for result in results),
+        p99_ms=max(result.p99_ms for result in results),
+        requests=sum(result.requests for result in results),
+        accepted=sum(result.accepted for result in results),
+        duplicates=sum(result.duplicates for result in results),
+        refused=dict(refused),
+        refused_p99_ms=max(result.refused_p99_ms for result in results),
+        unsent=sum(result.unsent for result in results),
+        timeline=[],
+        generator_cpu=sum(result.generator_cpu for result in results),
+    )

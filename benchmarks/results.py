@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.figures import Row
+from benchmarks.processor import SHOWN_MICROS_MIN
 
 LATEST = Path(__file__).resolve().parent / "results" / "latest.json"
 DIGITS = 3  # after the point, in the document
@@ -26,6 +27,7 @@ def document(machine: dict[str, object], rows: Sequence[Row]) -> dict[str, Any]:
                 "ratio": rounded(row.ratio),
                 "p50_ms": rounded(row.p50_ms),
                 "p99_ms": rounded(row.p99_ms),
+                "us_per_event": {part: rounded(micros) for part, micros in row.micros.items()},
             }
             for row in rows
         ],
@@ -59,6 +61,23 @@ def table(rows: Sequence[Row]) -> Table:
             figure(row.p50_ms),
             figure(row.p99_ms),
         )
+    return shown
+
+
+def processor_table(rows: Sequence[Row]) -> Table:
+    """Processor time an event of each row, by part, for the terminal."""
+    measured = [row for row in rows if row.micros]
+    parts = [
+        part
+        for part in dict.fromkeys(part for row in measured for part in row.micros)
+        if any(row.micros.get(part, 0.0) >= SHOWN_MICROS_MIN for row in measured)
+    ]
+    shown = Table("us an event")
+    for part in (*parts, "all"):
+        shown.add_column(part, justify="right")
+    for row in measured:
+        each = [figure(row.micros.get(part)) for part in parts]
+        shown.add_row(row.name, *each, figure(sum(row.micros.values())))
     return shown
 
 

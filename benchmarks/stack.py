@@ -1,7 +1,9 @@
 """The stack that is measured, and what its usage has to be."""
 
+import asyncio
 import http.client
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,10 +14,14 @@ from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.generators.visible import usage_since_yesterday
+from benchmarks.segments import bare_segments, closed_segments
 from cli.connection import Connection
 
-SETTLE_S_MAX = 300.0
+# How long the usage may stand still before all is in it.
+SETTLE_STILL_S_MAX = 60.0
 SETTLE_POLL_S = 0.02
+EQUIP_S_MAX = 1_800.0
+EQUIP_POLL_S = 1.0
 CALL_S_MAX = 30.0
 KEY_HEADER = "x-usageflow-api-key"
 
@@ -32,8 +38,10 @@ class Answer:
 class MeasuredStack:
     """A running stack; counts what it acknowledged and compares it with its usage."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, ports: Mapping[str, int]) -> None:
+        """`ports` are those of every process by its name ("ingest", "ingest-2", ..)."""
         self.connection = connection
+        self._ports = ports
         url = urlsplit(connection.http)
         self.host = url.hostname or ""
         self.port = url.port or 0
@@ -53,7 +61,10 @@ class MeasuredStack:
 
     def usage(self, metric: str) -> int:
         """What aggregator says that was used of `metric`, which is defined."""
-        request = usage_since_yesterday(metric, by_customer=False)
+        return self.usage_of(usage_since_yesterday(metric, by_customer=False))
+
+    def usage_of(self, request: aggregator_pb2.QueryUsageRequest) -> int:
+        """The sum of all rows of an answer."""
         response = self._call(self._aggregator.QueryUsage, request)
         return sum(int(row.value) for row in response.rows)
 
@@ -63,23 +74,51 @@ class MeasuredStack:
         except grpc.RpcError as error:
             raise BenchmarkError(f"aggregator refuses: {error}") from error
 
-    def settle(self, metric: str, accepted: int) -> float:
+    def gateways(self) -> list[tuple[str, int]]:
+        """Host and port of every gateway."""
+        urls = [urlsplit(url) for url in (self.connection.http, *self.connection.http_replicas)]
+        return [(url.hostname or "", url.port or 0) for url in urls]
+
+    def ingest_address(self) -> str:
+        """The address of all ingests together, for gRPC."""
+        names = [name for name in self.connection.pids if name.partition("-")[0] == "ingest"]
+        return "ipv4:" + ",".join(f"127.0.0.1:{self._ports[name]}" for name in sorted(names))
+
+    def closed_segments(self) -> int | None:
+        """How many segments of events are closed and fully equipped; None: there are none."""
+        return asyncio.run(closed_segments(self.connection.databases["ingest"]))
+
+    def await_segments(self) -> None:
+        """Wait until every closed segment is equipped."""
+        deadline_s = time.monotonic() + EQUIP_S_MAX
+        while asyncio.run(bare_segments(self.connection.databases["ingest"])):
+            if time.monotonic() > deadline_s:
+                raise BenchmarkError("closed segments do not get their key filters and indexes")
+            time.sleep(EQUIP_POLL_S)
+
+    def settle(self, metric: str, accepted: int, uncertain: int = 0) -> float:
         """Wait until all that was ever accepted of `metric` is in its usage; the seconds it took.
 
-        `accepted` events, of amount 1, came on top of what was settled before. BenchmarkError when
-        the usage is larger, or still smaller after SETTLE_S_MAX seconds.
+        `accepted` events, of amount 1, came on top of what was settled before, and of `uncertain`
+        others nobody knows. BenchmarkError when the usage is larger, or when it is smaller and
+        stands still for SETTLE_STILL_S_MAX seconds.
         """
         expected = self._accepted.get(metric, 0) + accepted
         self._accepted[metric] = expected
-        begun_s = time.perf_counter()
+        begun_s = moved_s = time.perf_counter()
+        before = -1
         while (usage := self.usage(metric)) < expected:
-            if time.perf_counter() - begun_s > SETTLE_S_MAX:
+            now_s = time.perf_counter()
+            if usage != before:
+                before, moved_s = usage, now_s
+            if now_s - moved_s > SETTLE_STILL_S_MAX:
                 raise BenchmarkError(
                     f"{metric}: {expected} events were accepted, but the usage stays at {usage}"
                 )
             time.sleep(SETTLE_POLL_S)
-        if usage > expected:
+        if usage > expected + uncertain:
             raise BenchmarkError(f"{metric}: {expected} events were accepted, but {usage} used")
+        self._accepted[metric] = usage
         return time.perf_counter() - begun_s
 
     def post(self, path: str, content_type: str, body: str) -> Answer:

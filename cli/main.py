@@ -9,8 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cli.auditing.command import app as audits
 from cli.errors import NotReadyError, StackError
+from cli.importing.command import import_events
 from cli.plan import PARTS, module
+from cli.webhooks.command import app as webhooks
 
 Result = TypeVar("Result")
 
@@ -20,6 +23,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(audits, name="audit")
+app.add_typer(webhooks, name="webhooks")
 
 HomeOption = Annotated[
     Path, typer.Option(envvar="USAGEFLOW_HOME", help="Where data, secrets and logs are kept.")
@@ -76,11 +82,15 @@ def service(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(PARTS)
 
 
 @app.command()
-def health() -> None:
-    """Ask the service of this environment whether it is ready; exit code 1 when it is not."""
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Not ready while its database is away, too.")
+    ] = False,
+) -> None:
+    """Ask the service of this environment whether it lives; exit code 1 when it does not."""
     from cli.operations import check_health
 
-    run(check_health())
+    run(check_health(ready=ready))
 
 
 @app.command("create-databases")
@@ -103,6 +113,9 @@ def create_organization(
     organization_id, api_key = run(operations.create_organization(name, mode))
     typer.echo(f"{organization_id} {name}; its API key:", err=True)
     typer.echo(api_key)
+
+
+app.command("import")(import_events)
 
 
 def run(operation: Coroutine[Any, Any, Result]) -> Result:

@@ -15,7 +15,7 @@ from cli.databases import ensure_databases
 from cli.errors import StackError
 from cli.home import SERVICES
 from cli.plan import LOCALHOST
-from cli.probes import grpc_serving, http_ready
+from cli.probes import LIVE, grpc_serving, http_ok
 
 
 class Mode(StrEnum):
@@ -28,12 +28,17 @@ class Mode(StrEnum):
 MODE_NUMBERS = {Mode.LIVE: common_pb2.MODE_LIVE, Mode.TEST: common_pb2.MODE_TEST}
 
 
-async def check_health(environ: Mapping[str, str] = os.environ) -> None:
-    """Ask the process that listens by this environment's settings; NotReadyError otherwise."""
+async def check_health(*, ready: bool, environ: Mapping[str, str] = os.environ) -> None:
+    """Ask the process that listens by this environment's settings; NotReadyError otherwise.
+
+    Whether it lives, or, when `ready`, whether it can do its work now. What restarts a process must
+    ask the first: a restart does not bring back a database that is away.
+    """
     if listen := environ.get("USAGEFLOW_HTTP_LISTEN"):
-        await http_ready(local(listen))
+        await http_ok(local(listen), "/readyz" if ready else "/healthz")
     else:
-        await grpc_serving(local(required(environ, "USAGEFLOW_GRPC_LISTEN")))
+        address = local(required(environ, "USAGEFLOW_GRPC_LISTEN"))
+        await grpc_serving(address, "" if ready else LIVE)
 
 
 async def create_databases(environ: Mapping[str, str] = os.environ) -> None:

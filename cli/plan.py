@@ -33,6 +33,7 @@ OWN_SETTINGS = frozenset(
         "USAGEFLOW_POSTGRES_URL",
         "USAGEFLOW_REPLICAS",
         "USAGEFLOW_SHUTDOWN_S",
+        "USAGEFLOW_WEBHOOK_SECRETS_KEY",
     }
 )
 # Of the rest of the environment only what programs need to run and to reach the network.
@@ -66,6 +67,7 @@ class Surroundings:
     database_urls: Mapping[str, str]
     internal_token: str
     key_pepper: str
+    webhook_secrets_key: str
     parent_pipe_fd: int
 
 
@@ -121,6 +123,8 @@ def command(
         own["USAGEFLOW_DATABASE_URL"] = surroundings.database_urls[process.part]
     if process.part == "accounts":
         own["USAGEFLOW_KEY_PEPPER"] = surroundings.key_pepper
+    if process.part == "notifier":
+        own["USAGEFLOW_WEBHOOK_SECRETS_KEY"] = surroundings.webhook_secrets_key
     return Command(
         argv=(sys.executable, "-m", module(process.part)),
         env={**passed_on(environ), **own},

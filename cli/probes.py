@@ -11,15 +11,19 @@ from cli.errors import NotReadyError
 
 PROBE_TIMEOUT_S = 2.0
 RECONNECT_MS = 50
+# The name under which a service's health is that of its process (services/kit/grpc_server.py).
+LIVE = "live"
 
 
-async def grpc_serving(address: str) -> None:
-    """grpc.health.v1.Health says SERVING for the server as a whole."""
+async def grpc_serving(address: str, service: str = "") -> None:
+    """grpc.health.v1.Health says SERVING for `service`; by default the server as a whole."""
     options = [("grpc.min_reconnect_backoff_ms", RECONNECT_MS), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_TIMEOUT_S)
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=PROBE_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError as error:
             raise NotReadyError(f"{error.code().name}: {error.details()}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -28,9 +32,14 @@ async def grpc_serving(address: str) -> None:
 
 async def http_ready(address: str) -> None:
     """GET /readyz answers 200."""
-    status = await asyncio.to_thread(http_status, address, "/readyz")
+    await http_ok(address, "/readyz")
+
+
+async def http_ok(address: str, path: str) -> None:
+    """GET answers 200."""
+    status = await asyncio.to_thread(http_status, address, path)
     if status != http.HTTPStatus.OK:
-        raise NotReadyError(f"/readyz answers {status}")
+        raise NotReadyError(f"{path} answers {status}")
 
 
 def http_status(address: str, path: str) -> int:

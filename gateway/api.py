@@ -20,31 +20,45 @@ from gateway.errors import (
     to_http,
     unsupported_media_type,
 )
+from gateway.inflate import unsupported_encoding
 from gateway.routes import (
     accounts,
+    audit,
+    charges,
+    credit_notes,
     customers,
+    discounts,
     events,
     invoices,
     metrics,
     plans,
+    quotas,
     subscriptions,
+    taxes,
     usage,
     webhooks,
 )
 from gateway.strict_json import JsonError
 from gateway.track import BODY_BYTES_MAX
+from gateway.usage_live import LiveStreams
 from gateway.wire import is_json
 from services.kit import context
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
 _RESOURCES = (
     accounts,
+    audit,
+    charges,
+    credit_notes,
     customers,
+    discounts,
     events,
     invoices,
     metrics,
     plans,
+    quotas,
     subscriptions,
+    taxes,
     usage,
     webhooks,
 )
@@ -60,18 +74,24 @@ class ApiRequest(Request[Any, Any, Any]):
         return fields.read(_decoded(await self.body()), data.annotation)
 
 
-def build(services: Services) -> Litestar:
-    """The app, which calls `services` in the name of the request's API key."""
+def build(services: Services, live: LiveStreams) -> Litestar:
+    """The app, which calls `services` in the name of the request's API key.
+
+    `live` holds the streams that it opens, for whoever has to end them.
+    """
 
     async def provide_calls(request: Request[Any, Any, Any]) -> Calls:
         return Calls(services, request.scope["api_key"])  # type: ignore[typeddict-item]
+
+    async def provide_live() -> LiveStreams:
+        return live
 
     app = Litestar(
         [get_openapi, *(handler for resource in _RESOURCES for handler in resource.HANDLERS)],
         request_class=ApiRequest,
         request_max_body_size=BODY_BYTES_MAX,
         before_request=_check_request,
-        dependencies={"calls": Provide(provide_calls)},
+        dependencies={"calls": Provide(provide_calls), "live": Provide(provide_live)},
         exception_handlers={HTTPException: _answer_error, Exception: _answer_error},
         plugins=[openapi.ExactTypes()],
         openapi_config=OpenAPIConfig(
@@ -117,14 +137,17 @@ async def _check_request(request: Request[Any, Any, Any]) -> None:
         query_string.read(request.scope["query_string"], query_string.Nothing)
     if request.method == "GET":
         return
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise unsupported_encoding("Only track requests may be compressed", "identity")
     body = await request.body()
-    if (body or "data" in known) and not is_json(
+    required = "data" in known and not known["data"].has_default
+    if (body or required) and not is_json(
         request.headers.get("content-type", "").encode("latin-1")
     ):
         raise unsupported_media_type("application/json")
     if "data" not in known and body:
         fields.read(_decoded(body), query_string.Nothing)
-    elif not body and "data" in known:
+    elif not body and required:
         raise InvalidArgumentError([FieldProblem("body", "must be a JSON object")])
 
 

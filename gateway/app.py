@@ -13,6 +13,7 @@ from gateway.quick import QuickTrack
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
 from gateway.track import Track
+from gateway.usage_live import LiveStreams
 from gateway.wire import RequestIds
 from services.kit.auth import KeyCache
 from services.kit.messaging import Messaging
@@ -41,11 +42,12 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
     """The HTTP server, not started; needs a running loop."""
     sink = IngestSink(channels, settings.internal_token)
     coalescer = Coalescer(sink, _limits(settings))
+    live = LiveStreams()
     request_ids = RequestIds()
     entry = Entry(
         track=Track(keys, coalescer, request_ids),
         batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
-        api=cast("Handler", api.build(Services(channels))),
+        api=cast("Handler", api.build(Services(channels), live)),
         keys=keys,
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
         request_ids=request_ids,
@@ -55,8 +57,10 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
         entry,
         QuickTrack(keys, coalescer, request_ids),
         settings.http_listen,
+        connections_max=settings.connections_max,
         shutdown_s=settings.shutdown_s,
         request_arrival_s_max=settings.request_arrival_s_max,
+        before_stop=live.close,
     )
 
 
@@ -67,6 +71,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         bytes_per_call_max=settings.ingest_bytes_per_call_max,
         events_waiting_max=settings.ingest_events_waiting_max,
         bytes_waiting_max=settings.ingest_bytes_waiting_max,
+        wait_s_max=settings.ingest_wait_s_max,
         call_s_max=settings.ingest_call_s_max,
         answer_s_max=settings.ingest_answer_s_max,
         pause_s=settings.ingest_pause_s,

@@ -1,6 +1,5 @@
 """Calls to the services: deadlines, metadata, and errors as domain errors."""
 
-from collections.abc import Sequence
 from typing import Final, TypeAlias, TypeVar
 
 import grpc
@@ -8,9 +7,20 @@ from google.protobuf.message import Message
 from litestar.di import NamedDependency
 from pydantic import SecretStr
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
-from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from usageflow.aggregator.v1 import (
+    aggregator_pb2,
+    aggregator_pb2_grpc,
+    live_pb2_grpc,
+    quotas_pb2,
+    quotas_pb2_grpc,
+)
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-from usageflow.invoicer.v1 import invoicer_pb2, invoicer_pb2_grpc
+from usageflow.invoicer.v1 import (
+    billing_terms_pb2,
+    billing_terms_pb2_grpc,
+    invoicer_pb2,
+    invoicer_pb2_grpc,
+)
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
 from gateway.settings import GatewaySettings
@@ -23,7 +33,7 @@ from services.kit.grpc_client import (
     open_channel,
 )
 
-Request = TypeVar("Request", bound=Message)
+Request = TypeVar("Request", bound=Message | bytes)
 Response = TypeVar("Response", bound=Message)
 CLOSE_S: Final = 1.0
 
@@ -39,10 +49,18 @@ class Channels:
             settings.ingest_address, list(ingest_pb2.DESCRIPTOR.services_by_name.values())
         )
         self.aggregator = open_channel(
-            settings.aggregator_address, list(aggregator_pb2.DESCRIPTOR.services_by_name.values())
+            settings.aggregator_address,
+            [
+                *aggregator_pb2.DESCRIPTOR.services_by_name.values(),
+                *quotas_pb2.DESCRIPTOR.services_by_name.values(),
+            ],
         )
         self.invoicer = open_channel(
-            settings.invoicer_address, list(invoicer_pb2.DESCRIPTOR.services_by_name.values())
+            settings.invoicer_address,
+            [
+                *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
+                *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
+            ],
         )
         self.notifier = open_channel(
             settings.notifier_address, list(notifier_pb2.DESCRIPTOR.services_by_name.values())
@@ -67,7 +85,10 @@ class Services:
         self.accounts = accounts_pb2_grpc.AccountsServiceStub(channels.accounts)
         self.ingest = ingest_pb2_grpc.IngestServiceStub(channels.ingest)
         self.aggregator = aggregator_pb2_grpc.AggregatorServiceStub(channels.aggregator)
+        self.live = live_pb2_grpc.LiveUsageServiceStub(channels.aggregator)
+        self.quotas = quotas_pb2_grpc.QuotaServiceStub(channels.aggregator)
         self.invoicer = invoicer_pb2_grpc.InvoicerServiceStub(channels.invoicer)
+        self.terms = billing_terms_pb2_grpc.BillingTermsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
 
@@ -78,7 +99,10 @@ class Calls:
         self.accounts = services.accounts
         self.ingest = services.ingest
         self.aggregator = services.aggregator
+        self.live = services.live
+        self.quotas = services.quotas
         self.invoicer = services.invoicer
+        self.terms = services.terms
         self.notifier = services.notifier
         self._secret = secret
 
@@ -87,6 +111,15 @@ class Calls:
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
         return await _answer(method, request, DEADLINE_S, api_key_metadata(self._secret))
+
+    def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float,
+    ) -> grpc.aio.UnaryStreamCall[Request, Response]:
+        """The service's answers, to be read; grpc.aio.AioRpcError when it refuses or ends."""
+        return method(request, timeout=timeout_s, metadata=api_key_metadata(self._secret))
 
 
 # What the framework gives to a route.
@@ -97,17 +130,24 @@ class IngestSink:
     """Ingest as the coalescer sees it."""
 
     def __init__(self, channels: Channels, internal_token: SecretStr) -> None:
-        self._ingest = ingest_pb2_grpc.IngestInternalServiceStub(channels.ingest)
+        service = ingest_pb2.DESCRIPTOR.services_by_name["IngestInternalService"]
+        # As the stub has it, but for the request, which is there as bytes.
+        self._record: grpc.aio.UnaryUnaryMultiCallable[
+            bytes, ingest_pb2.RecordTenantEventsResponse
+        ] = channels.ingest.unary_unary(
+            f"/{service.full_name}/RecordTenantEvents",
+            request_serializer=None,
+            response_deserializer=ingest_pb2.RecordTenantEventsResponse.FromString,
+        )
         self._token = internal_token
 
     async def record(
-        self, request: ingest_pb2.RecordTenantEventsRequest, timeout_s: float
-    ) -> Sequence[ingest_pb2.EventReceipt]:
-        """A receipt for each event, in order; DomainError: what became of them is unknown."""
-        response = await _answer(
-            self._ingest.RecordTenantEvents, request, timeout_s, internal_metadata(self._token)
-        )
-        return response.receipts
+        self, request: bytes, timeout_s: float
+    ) -> ingest_pb2.RecordTenantEventsResponse:
+        """The answer to an encoded RecordTenantEventsRequest; DomainError: what became of its
+        events is unknown.
+        """
+        return await _answer(self._record, request, timeout_s, internal_metadata(self._token))
 
 
 async def _answer(

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.ingest.v1.ingest_pb2 import EventInput
 
 from gateway import strict_json
@@ -18,14 +17,14 @@ from gateway.rfc3339 import EXPECTED as EXPECTED_TIME
 from gateway.rfc3339 import parse_micros
 from gateway.strict_json import Json, JsonError, Number
 from services.kit.errors import FieldProblem, InvalidArgumentError
-from services.kit.events import MICROS_PER_SECOND, check_event
+from services.kit.events import MICROS_PER_SECOND, PAST_MICROS_DEFAULT, check_event
 
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_FIELD: Final = "idempotencyKey"
 _TRACK_FIELDS: Final = frozenset(("metric", "amount", "customerId", "timestamp", "metadata"))
 _BATCH_FIELDS: Final = _TRACK_FIELDS | {KEY_FIELD}
 _AMOUNT_CHARS_MAX: Final = 64
-_NO_RAW: Final = msgspec.Raw(b"")
+NO_METADATA: Final = msgspec.Raw(b"")
 
 
 class _Tracked(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
@@ -33,10 +32,12 @@ class _Tracked(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="cam
     amount: msgspec.Raw
     customer_id: str | msgspec.UnsetType = msgspec.UNSET
     timestamp: str | msgspec.UnsetType = msgspec.UNSET
-    metadata: msgspec.Raw = _NO_RAW
+    metadata: msgspec.Raw = NO_METADATA
 
 
-class _Batched(_Tracked, forbid_unknown_fields=True, gc=False, rename="camel"):
+class Batched(_Tracked, forbid_unknown_fields=True, gc=False, rename="camel"):
+    """The fields of an event of a batch, decoded but not checked."""
+
     idempotency_key: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -46,28 +47,34 @@ class _Metadata(msgspec.Struct, gc=False):
 
 _Fields = TypeVar("_Fields", bound=_Tracked)
 _decode_tracked = msgspec.json.Decoder(_Tracked).decode
-_decode_batched = msgspec.json.Decoder(_Batched).decode
+_decode_batched = msgspec.json.Decoder(Batched).decode
 _decode_metadata = msgspec.json.Decoder(_Metadata).decode
 
 
-def read_tracked(body: bytes, key: str | None, now_micros: int) -> EventInput:
+def read_tracked(
+    body: bytes, key: str | None, now_micros: int, past_micros_max: int = PAST_MICROS_DEFAULT
+) -> EventInput:
     """The event of POST /api/track; `key` is the Idempotency-Key header, None when there is none.
 
     InvalidArgumentError names everything that is wrong.
     """
-    event = None if key == "" else read_plain_tracked(body, key or "", now_micros)
-    return event or _read_exactly(body, _TRACK_FIELDS, key, now_micros)
+    event = None if key == "" else read_plain_tracked(body, key or "", now_micros, past_micros_max)
+    return event or _read_exactly(body, _TRACK_FIELDS, key, now_micros, past_micros_max)
 
 
-def read_plain_tracked(body: bytes, key: str, now_micros: int) -> EventInput | None:
+def read_plain_tracked(
+    body: bytes, key: str, now_micros: int, past_micros_max: int = PAST_MICROS_DEFAULT
+) -> EventInput | None:
     """The same for a plain event; None when only the exact way can tell. `key` "": none."""
     fields = _decode_plain(_decode_tracked, body)
     if fields is None:
         return None
-    return _read_plain(fields, key, body.count(b'"'), now_micros)
+    return _read_plain(fields, key, body.count(b'"'), now_micros, past_micros_max)
 
 
-def read_batched(body: bytes, now_micros: int) -> EventInput:
+def read_batched(
+    body: bytes, now_micros: int, past_micros_max: int = PAST_MICROS_DEFAULT
+) -> EventInput:
     """An event of POST /api/track/batch, which carries its key itself.
 
     InvalidArgumentError names everything that is wrong.
@@ -76,12 +83,12 @@ def read_batched(body: bytes, now_micros: int) -> EventInput:
     if fields is not None and fields.idempotency_key != "":
         key, quotes = fields.idempotency_key, body.count(b'"')
         if key is msgspec.UNSET:
-            event = _read_plain(fields, "", quotes, now_micros)
+            event = _read_plain(fields, "", quotes, now_micros, past_micros_max)
         else:
-            event = _read_plain(fields, key, quotes - 4, now_micros)
+            event = _read_plain(fields, key, quotes - 4, now_micros, past_micros_max)
         if event is not None:
             return event
-    return _read_exactly(body, _BATCH_FIELDS, None, now_micros)
+    return _read_exactly(body, _BATCH_FIELDS, None, now_micros, past_micros_max)
 
 
 def _decode_plain(decode: Callable[[bytes], _Fields], body: bytes) -> _Fields | None:
@@ -94,7 +101,9 @@ def _decode_plain(decode: Callable[[bytes], _Fields], body: bytes) -> _Fields | 
         return None
 
 
-def _read_plain(fields: _Tracked, key: str, quotes: int, now_micros: int) -> EventInput | None:
+def _read_plain(
+    fields: _Tracked, key: str, quotes: int, now_micros: int, past_micros_max: int
+) -> EventInput | None:
     """The event, or None when only the exact way can tell.
 
     Without a backslash no string holds a quote, so `quotes` in the text tell how many names and
@@ -124,7 +133,9 @@ def _read_plain(fields: _Tracked, key: str, quotes: int, now_micros: int) -> Eve
         quotes -= 2 + metadata.count('"')
     if quotes:
         return None
-    if check_event(fields.metric, amount, customer_id, micros, metadata, key, now_micros):
+    if check_event(
+        fields.metric, amount, customer_id, micros, metadata, key, now_micros, past_micros_max
+    ):
         return None
     return _message(fields.metric, amount, customer_id, micros, metadata, key)
 
@@ -140,13 +151,22 @@ def _message(
         idempotency_key=key,
     )
     if micros is not None:
-        seconds, rest = divmod(micros, MICROS_PER_SECOND)
-        event.time.CopyFrom(Timestamp(seconds=seconds, nanos=rest * 1_000))
+        set_time(event, micros)
     return event
 
 
+def set_time(event: EventInput, micros: int) -> None:
+    """Set when it happened, in microseconds since 1970."""
+    event.time.seconds, rest = divmod(micros, MICROS_PER_SECOND)
+    event.time.nanos = rest * 1_000
+
+
 def _read_exactly(
-    body: bytes, known: frozenset[str], header_key: str | None, now_micros: int
+    body: bytes,
+    known: frozenset[str],
+    header_key: str | None,
+    now_micros: int,
+    past_micros_max: int,
 ) -> EventInput:
     """Read one field after the other; InvalidArgumentError names everything that is wrong."""
     checks = _Checks(_decode_exactly(body))
@@ -157,7 +177,9 @@ def _read_exactly(
     micros = checks.time()
     metadata = checks.metadata(body)
     key = checks.text(KEY_FIELD) if KEY_FIELD in known else checks.header_key(header_key)
-    for problem in check_event(metric, amount, customer_id, micros, metadata, key, now_micros):
+    for problem in check_event(
+        metric, amount, customer_id, micros, metadata, key, now_micros, past_micros_max
+    ):
         header = problem.field == KEY_FIELD and KEY_FIELD not in known
         checks.refuse(KEY_HEADER if header else problem.field, problem.message)
     if checks.problems:

@@ -1,4 +1,9 @@
-"""/healthz: the process lives. /readyz: what taking events needs is there."""
+"""/healthz: the process lives. /readyz: what taking events needs is there.
+
+That is ingest, which stores them, and accounts, which knows whose key it is: without either, events
+are answered 503. Both say NOT_SERVING while their database is away. The other services are not
+asked: without them events are taken all the same.
+"""
 
 import asyncio
 from collections.abc import Mapping

@@ -13,11 +13,12 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 from msgspec import inspect
 
-from gateway.batch import EVENTS_MAX, BatchAnswer
+from gateway.batch_answer import BatchAnswer
+from gateway.batch_body import EVENTS_MAX
 from gateway.errors import ErrorBody
 from gateway.fields import JsonObject, Quantity
 from gateway.query import fields_of, kind_of
-from services.kit import events
+from services.kit import events, usage_token
 
 VERSION: Final = "0.1.0"
 Document: TypeAlias = dict[str, Any]
@@ -200,7 +201,8 @@ def _event() -> Document:
                 "type": "string",
                 "format": "date-time",
                 "description": (
-                    f"When it happened: from {events.PAST_DAYS_MAX} days ago to "
+                    f"When it happened: from {events.PAST_DAYS_DEFAULT} days ago "
+                    f"(up to {events.PAST_DAYS_MAX} by the organization's eventPastDays) to "
                     f"{events.FUTURE_MINUTES_MAX} minutes ahead; left out: now"
                 ),
             },
@@ -231,6 +233,21 @@ def _hot_paths() -> Document:
     }
 
 
+_USAGE_TOKEN: Final[Document] = {
+    "usage-token": {
+        "schema": {"type": "string", "maxLength": usage_token.CHARS_MAX},
+        "description": "Opaque; GET /api/usage with it counts what this answer acknowledges",
+    }
+}
+_GZIP: Final[Document] = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "required": False,
+    "schema": {"const": "gzip"},
+    "description": "The body may be compressed; its limits are those of the inflated body",
+}
+
+
 def _track_operation() -> Document:
     replayed = {
         "Idempotent-Replayed": {
@@ -252,14 +269,15 @@ def _track_operation() -> Document:
                 "required": False,
                 "schema": _key_schema(),
                 "description": "Printable ASCII, bare or quoted; recommended",
-            }
+            },
+            _GZIP,
         ],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": _SCHEMAS.format(name="NewEvent")}}},
         },
         "responses": {
-            "200": _json("Stored", "TrackAnswer", replayed),
+            "200": _json("Stored", "TrackAnswer", replayed | _USAGE_TOKEN),
             "default": _ERROR,
         },
     }
@@ -279,6 +297,7 @@ def _batch_operation() -> Document:
         "operationId": "trackBatch",
         "summary": "Record many usage events",
         "description": "Every event has its own result; a bad one never sinks the others.",
+        "parameters": [_GZIP],
         "requestBody": {
             "required": True,
             "content": {
@@ -286,5 +305,8 @@ def _batch_operation() -> Document:
                 "application/x-ndjson": {"schema": batched},
             },
         },
-        "responses": {"200": _json("A result for each event", "BatchAnswer"), "default": _ERROR},
+        "responses": {
+            "200": _json("A result for each event", "BatchAnswer", _USAGE_TOKEN),
+            "default": _ERROR,
+        },
     }

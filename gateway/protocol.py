@@ -5,12 +5,14 @@ take to arrive, and with the hot path, which does without ASGI (quick.py says wh
 import asyncio
 from typing import Any, Final, Protocol
 
+from usageflow.ingest.v1.ingest_pb2 import EventReceipt
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway import quick
-from gateway.errors import HttpError
-from gateway.track import Stored
+from gateway.errors import HttpError, unavailable
+from gateway.track import Stored, answer_of
 from gateway.wire import ANSWER_HEADERS, Header
+from services.kit.errors import DomainError
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 LOOK_AGAIN_S_MAX: Final = 1.0
@@ -18,25 +20,55 @@ _UNREADABLE: Final = HttpError(400, "bad_request", "This is no HTTP request that
 _ALWAYS: Final = b"".join(b"%b: %b\r\n" % header for header in ANSWER_HEADERS)
 
 
+class _Heads:
+    """The first lines of answers, which change once a second: uvicorn then makes a new list of
+    its default headers, which hold the date.
+    """
+
+    def __init__(self) -> None:
+        self._made_of: list[Header] = []
+        self._lines = b""
+
+    def of(self, status: int, default_headers: list[Header]) -> bytes:
+        """Status line and the headers that every answer has."""
+        if self._made_of is not default_headers:
+            lines = b"".join([b"%b: %b\r\n" % header for header in default_headers])
+            self._made_of, self._lines = default_headers, lines + _ALWAYS
+        return STATUS_LINE[status] + self._lines
+
+
+_heads: Final = _Heads()
+
+
 class QuickHandler(Protocol):
     """See quick.QuickTrack."""
 
-    def take(self, header_list: list[Header], body: bytes, exchange: quick.Answering) -> bool:
+    def take(self, header_list: list[Header], body: bytes, exchange: quick.Exchange) -> bool:
         """Whether `exchange` will be answered."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *, quick_track: QuickHandler, **wiring: Any) -> None:
+    def __init__(self, *, quick_track: QuickHandler, connections_max: int, **wiring: Any) -> None:
         super().__init__(**wiring)
+        self._connections_max = connections_max
         self._quick_track = quick_track
         # The body of a request that may be quick, as far as it is here; None: it is not quick.
         self._quick_body: bytes | None = None
         self._in_head = self._head_is_new = False
         self._head_bytes = 0
+        self.url = b""
+        # Since when no request is on its way or being answered; None: one is.
+        self.idle_since_s: float | None = None
         # Since when a request is expected or on its way; None: it is here whole.
         self.arriving_since_s: float | None = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected; one too many is told so."""
+        super().connection_made(transport)
+        if len(self.connections) > self._connections_max:
+            self._answer_and_close(unavailable("Too many connections are open"))
 
     def data_received(self, data: bytes) -> None:
         """A part of a request is here, or several requests."""
@@ -49,11 +81,32 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """The first byte of a request is here."""
-        super().on_message_begin()
+        """The first byte of a request is here. What only ASGI needs is made in _begin_asgi()."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._in_head = self._head_is_new = True
         self._head_bytes = 0
+        self.idle_since_s = None
         self.arriving_since_s = self.loop.time()
+
+    def _begin_asgi(self) -> None:
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.headers += headers
+        self.url, self.expect_100_continue = url, expect_100_continue
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer a request: close_late() closes idle connections."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.arriving_since_s is None:
+            self.idle_since_s = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """The head is here: go on without ASGI if it may be a usual POST /api/track."""
@@ -67,7 +120,7 @@ class GatewayProtocol(HttpToolsProtocol):
         ):
             self._quick_body = b""
         else:
-            super().on_headers_complete()
+            self._begin_asgi()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is here."""
@@ -85,7 +138,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if body is not None:
             exchange = _Exchange(self)
             if self._quick_track.take(self.headers, body, exchange):
-                self._quick_body = None
+                # Thousands may wait: what has been read is not kept.
+                self._quick_body, self.headers = None, []
                 self.cycle = exchange  # type: ignore[assignment]
                 return
             self._go_on_with_asgi(body)
@@ -93,14 +147,19 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _go_on_with_asgi(self, body: bytes) -> None:
         self._quick_body = None
-        super().on_headers_complete()
+        self._begin_asgi()
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP and close; uvicorn's own answer would be text."""
-        body = _UNREADABLE.body("")
-        head = b"%b%bcontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (STATUS_LINE[400], _ALWAYS, len(body)) + body)
+        self._answer_and_close(_UNREADABLE)
+
+    def _answer_and_close(self, error: HttpError) -> None:
+        body = error.body("")
+        lines = [f"{name}: {value}\r\n".encode() for name, value in error.headers.items()]
+        head = [STATUS_LINE[error.status], _ALWAYS, *lines]
+        head.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+        self.transport.write(b"".join([*head, body]))
         self.transport.close()
 
 
@@ -111,7 +170,14 @@ class _Exchange:
     when the client is gone, and asks it at shutdown to close the connection.
     """
 
-    __slots__ = ("_connection", "disconnected", "keep_alive", "message_event", "response_complete")
+    __slots__ = (
+        "_connection",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "request_id",
+        "response_complete",
+    )
 
     def __init__(self, connection: GatewayProtocol) -> None:
         self._connection = connection
@@ -120,17 +186,29 @@ class _Exchange:
         parser = connection.parser
         self.keep_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
         self.message_event = _NOBODY_WAITS
+        self.request_id = ""
 
-    def answer(self, outcome: Stored | HttpError, request_id: str) -> None:
+    @property
+    def gone(self) -> bool:
+        """Whether nobody would hear the answer."""
+        return self.disconnected or self._connection.transport.is_closing()
+
+    def answered(self, outcome: EventReceipt | DomainError, usage_token: str) -> None:
         """Write the answer, unless the client is gone."""
+        self._write(answer_of(outcome, usage_token))
+
+    def refused(self, error: HttpError) -> None:
+        """Write a refusal."""
+        self._write(error)
+
+    def _write(self, outcome: Stored | HttpError) -> None:
         connection = self._connection
         self.response_complete = True
-        if self.disconnected or connection.transport.is_closing():
+        if self.gone:
             return
+        request_id = self.request_id
         body = outcome.body(request_id)
-        head = [STATUS_LINE[outcome.status]]
-        head += [b"%b: %b\r\n" % header for header in connection.server_state.default_headers]
-        head.append(_ALWAYS)
+        head = [_heads.of(outcome.status, connection.server_state.default_headers)]
         head += [f"{name}: {value}\r\n".encode() for name, value in outcome.headers.items()]
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
@@ -154,13 +232,14 @@ class _NobodyWaits:
 _NOBODY_WAITS: Final = _NobodyWaits()
 
 
-async def close_late(connections: set[Any], arrival_s_max: float) -> None:
-    """For ever: close connections whose request does not arrive in time."""
+async def close_late(connections: set[Any], arrival_s_max: float, idle_s_max: float) -> None:
+    """For ever: close connections whose request does not arrive in time, and idle ones."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(min(LOOK_AGAIN_S_MAX, arrival_s_max / 2))
-        late_s = loop.time() - arrival_s_max
+        now_s = loop.time()
         for connection in list(connections):
-            since_s = connection.arriving_since_s
-            if since_s is not None and since_s < late_s:
+            arriving_s, idle_s = connection.arriving_since_s, connection.idle_since_s
+            late = arriving_s is not None and arriving_s < now_s - arrival_s_max
+            if late or (idle_s is not None and idle_s < now_s - idle_s_max):
                 connection.transport.close()

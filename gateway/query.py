@@ -37,7 +37,8 @@ def query(shape: type[msgspec.Struct]) -> dict[str, Provide]:
 def read(query_string: bytes, shape: type[Shape]) -> Shape:
     """The parameters; InvalidArgumentError names everything that is wrong.
 
-    A list is sent as "a,b", a mapping as "name[key]=value".
+    A list is sent as "a,b", a mapping as "name[key]=value", once for each value when it is one of
+    lists.
     """
     kinds = {field.encode_name: kind_of(field) for field in fields_of(shape)}
     values: dict[str, Json] = {}
@@ -47,9 +48,8 @@ def read(query_string: bytes, shape: type[Shape]) -> Shape:
         if bracket and key.endswith("]") and isinstance(kinds.get(base), inspect.DictType):
             mapping = values.setdefault(base, {})
             assert isinstance(mapping, dict)
-            if key[:-1] in mapping:
+            if not _add(mapping, key[:-1], text, kinds[base]):
                 problems.append(FieldProblem(name, "must be given once"))
-            mapping[key[:-1]] = text
         elif name in values:
             problems.append(FieldProblem(name, "must be given once"))
         else:
@@ -61,6 +61,19 @@ def read(query_string: bytes, shape: type[Shape]) -> Shape:
     if problems:
         raise InvalidArgumentError(problems)
     return result
+
+
+def _add(mapping: dict[str, Json], key: str, text: str, kind: inspect.Type) -> bool:
+    """Whether there is room for it: one value, unless it is a mapping to lists."""
+    assert isinstance(kind, inspect.DictType)
+    if isinstance(kind.value_type, inspect.ListType):
+        values = mapping.setdefault(key, [])
+        assert isinstance(values, list)
+        values.append(text)
+        return True
+    once = key not in mapping
+    mapping[key] = text
+    return once
 
 
 @cache

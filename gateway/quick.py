@@ -8,26 +8,26 @@ refusal of a request is made there, and only there.
 
 from typing import Final, Protocol
 
-from usageflow.ingest.v1.ingest_pb2 import EventReceipt
-
 from gateway.access import KEY_HEADER
 from gateway.coalescer import Coalescer
 from gateway.errors import HttpError
 from gateway.event import read_plain_tracked
-from gateway.track import Stored, answer_of, now_micros, unquoted
+from gateway.forming import Asker
+from gateway.track import now_micros, refused, unquoted
 from gateway.wire import Header, RequestIds
 from services.kit.auth import KeyCache
-from services.kit.errors import DomainError, OverloadedError
 
 PATH: Final = b"/api/track"
 BODY_BYTES_MAX: Final = 16 * 1024
 
 
-class Answering(Protocol):
-    """Takes the answer to one request."""
+class Exchange(Asker, Protocol):
+    """One request, which answers itself once the receipt is there."""
 
-    def answer(self, outcome: Stored | HttpError, request_id: str) -> None:
-        """Send it, unless the client is gone."""
+    request_id: str
+
+    def refused(self, error: HttpError) -> None:
+        """Answer it without having asked ingest."""
 
 
 class QuickTrack:
@@ -38,32 +38,34 @@ class QuickTrack:
         self._coalescer = coalescer
         self._request_ids = request_ids
 
-    def take(self, header_list: list[Header], body: bytes, exchange: Answering) -> bool:
+    def take(self, header_list: list[Header], body: bytes, exchange: Exchange) -> bool:
         """Whether the event is on its way to ingest, and `exchange` will be answered.
 
         False: nothing was done, and only track.py can tell what is to be done.
         """
+        refusal = self._coalescer.refusal(1, len(body))
+        if refusal is not None:
+            # Whatever else may be wrong with the request: refusing has to cost least of all.
+            exchange.request_id = self._request_ids.take(None)
+            exchange.refused(refused(refusal.retry_after_s))
+            return True
         headers = dict(header_list)
         key = headers.get(b"idempotency-key", b"")
         if (
             len(headers) != len(header_list)
             or headers.get(b"content-type") != b"application/json"
             or (not key and b"idempotency-key" in headers)
+            or b"content-encoding" in headers
         ):
             return False
         principal = self._keys.cached(headers.get(KEY_HEADER, b"").decode("latin-1"))
         if principal is None or "track" not in principal.scopes:
             return False
-        event = read_plain_tracked(body, unquoted(key) if key else "", now_micros())
+        event = read_plain_tracked(
+            body, unquoted(key) if key else "", now_micros(), principal.event_past_micros
+        )
         if event is None:
             return False
-        request_id = self._request_ids.take(headers.get(b"x-request-id"))
-
-        def on_receipt(outcome: EventReceipt | DomainError) -> None:
-            exchange.answer(answer_of(outcome), request_id)
-
-        try:
-            self._coalescer.submit(principal, event, len(body), on_receipt)
-        except OverloadedError:
-            return False
+        exchange.request_id = self._request_ids.take(headers.get(b"x-request-id"))
+        self._coalescer.submit(principal, event, len(body), exchange)
         return True

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, cast
 
 import structlog
@@ -45,12 +45,18 @@ class HttpServer:
         quick_track: QuickHandler,
         listen: str,
         *,
+        connections_max: int,
         shutdown_s: float,
         request_arrival_s_max: float,
+        before_stop: Callable[[], Awaitable[None]],
     ) -> None:
+        """`before_stop` ends what would not end by itself, when no new connections are taken."""
         self._listen = listen
+        self._before_stop = before_stop
         self._request_arrival_s_max = request_arrival_s_max
-        protocol = functools.partial(GatewayProtocol, quick_track=quick_track)
+        protocol = functools.partial(
+            GatewayProtocol, quick_track=quick_track, connections_max=connections_max
+        )
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
@@ -81,13 +87,14 @@ class HttpServer:
         await self._server.serving.wait()
         connections = self._server.server_state.connections
         self._closing_late = asyncio.create_task(
-            close_late(connections, self._request_arrival_s_max)
+            close_late(connections, self._request_arrival_s_max, KEEP_ALIVE_S)
         )
         log.info("http_serving", listen=self._listen, port=self.port)
 
     async def stop(self) -> None:
         """Take no new connections, finish the running requests, close."""
         self._server.should_exit = True
+        await self._before_stop()
         if self._serving is not None:
             await self._serving
         if self._closing_late is not None:

@@ -14,6 +14,8 @@ class GatewaySettings(ProcessSettings):
     invoicer_address: str = Field(description="host:port of invoicer")
     notifier_address: str = Field(description="host:port of notifier")
 
+    # Each takes about 8 KiB, with an event that waits about 10 KiB.
+    connections_max: int = Field(default=10_000, ge=1)
     requests_in_flight_max: int = Field(default=4_096, ge=1)
     # A batch request holds its body (up to 4 MiB) while it is worked on.
     batch_requests_in_flight_max: int = Field(default=8, ge=1)
@@ -21,17 +23,22 @@ class GatewaySettings(ProcessSettings):
         default=20.0, gt=0, description="seconds in which a request must have arrived whole"
     )
 
-    ingest_calls_in_flight_max: int = Field(default=1, ge=1, le=16)
+    ingest_calls_in_flight_max: int = Field(default=2, ge=1, le=16)
     ingest_events_per_call_max: int = Field(default=2_000, ge=1, le=10_000)
     ingest_bytes_per_call_max: int = Field(default=4 * 1024 * 1024, ge=1, le=12 * 1024 * 1024)
     ingest_events_waiting_max: int = Field(default=20_000, ge=1)
     ingest_bytes_waiting_max: int = Field(default=32 * 1024 * 1024, ge=1)
+    ingest_wait_s_max: float = Field(
+        default=2.0,
+        gt=0,
+        description="seconds an event may wait for its call; while one does, others are refused",
+    )
     ingest_call_s_max: float = Field(default=5.0, gt=0)
     ingest_answer_s_max: float = Field(
         default=10.0, gt=0, description="seconds an event may wait for its receipt, queue included"
     )
     ingest_pause_s: float = Field(
-        default=0.001,
+        default=0.002,
         ge=0,
         le=0.1,
         description="seconds between two calls to ingest when events are waiting",

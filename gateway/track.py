@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import Counter
@@ -36,10 +37,10 @@ BODY_BYTES_MAX: Final = 256 * 1024
 NOT_STORED: Final = (
     "The event could not be stored; try again, with the same Idempotency-Key nothing is doubled"
 )
-_NEW: Final[Mapping[str, str]] = {}
-_REPLAYED: Final[Mapping[str, str]] = {"idempotent-replayed": "true"}
+_REPLAYED: Final = {"idempotent-replayed": "true"}
 ANSWERS = Counter("usageflow_gateway_track_answers", "Answers of POST /api/track", ["status"])
 _accepted, _replayed = ANSWERS.labels("200"), ANSWERS.labels("200_replayed")
+_refused = ANSWERS.labels("503")
 _clock_offset_micros: Final = int(clock.offset().total_seconds()) * MICROS_PER_SECOND
 
 
@@ -61,7 +62,7 @@ class Track:
         headers = dict(scope["headers"])
         request_id = self._request_ids.take(headers.get(b"x-request-id"))
         try:
-            outcome = answer_of(await self._record(scope, headers, receive))
+            outcome = answer_of(*await self._record(scope, headers, receive))
         except Disconnected:
             ANSWERS.labels("disconnected").inc()
             return
@@ -72,7 +73,7 @@ class Track:
 
     async def _record(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
-    ) -> ingest_pb2.EventReceipt:
+    ) -> tuple[ingest_pb2.EventReceipt, str]:
         principal = await authenticate(self._keys, headers, "track")
         if scope["query_string"]:
             query.read(scope["query_string"], query.Nothing)
@@ -82,34 +83,45 @@ class Track:
         key = headers.get(b"idempotency-key")
         if key is not None:
             _require_one_key(scope)
-        event = read_tracked(body, None if key is None else unquoted(key), now_micros())
+        event = read_tracked(
+            body, None if key is None else unquoted(key), now_micros(), principal.event_past_micros
+        )
         return await self._coalescer.record(principal, event, len(body))
 
 
 class Stored:
-    """The answer 200; `headers` say whether the event was there before."""
+    """The answer 200; `headers` say whether the event was there before, and carry the token."""
 
     status: Final = 200
-    __slots__ = ("_event_id", "headers")
+    __slots__ = ("_event_id", "_replayed", "_usage_token")
 
-    def __init__(self, event_id: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, event_id: str, usage_token: str, *, replayed: bool) -> None:
         self._event_id = event_id
-        self.headers = headers
+        self._usage_token = usage_token
+        self._replayed = replayed
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers besides those that every answer has."""
+        token = {"usage-token": self._usage_token} if self._usage_token else {}
+        return _REPLAYED | token if self._replayed else token
 
     def body(self, _request_id: str) -> bytes:
         """JSON. An event id is "evt_" and hexadecimal digits: nothing in it needs escaping."""
         return b'{"success":true,"eventId":"%b"}' % self._event_id.encode()
 
 
-def answer_of(outcome: ingest_pb2.EventReceipt | Exception) -> Stored | HttpError:
+def answer_of(
+    outcome: ingest_pb2.EventReceipt | Exception, usage_token: str = ""
+) -> Stored | HttpError:
     """What a receipt, or an error in place of one, becomes; counts it."""
     if isinstance(outcome, ingest_pb2.EventReceipt):
         if outcome.status == ingest_pb2.RECEIPT_STATUS_ACCEPTED:
             _accepted.inc()
-            return Stored(outcome.event_id, _NEW)
+            return Stored(outcome.event_id, usage_token, replayed=False)
         if outcome.status == ingest_pb2.RECEIPT_STATUS_DUPLICATE:
             _replayed.inc()
-            return Stored(outcome.event_id, _REPLAYED)
+            return Stored(outcome.event_id, usage_token, replayed=True)
         outcome = _refusal(outcome)
     error = event_error(outcome)
     ANSWERS.labels(str(error.status)).inc()
@@ -121,6 +133,17 @@ def event_error(error: Exception) -> HttpError:
     if isinstance(error, OverloadedError | UnavailableError):
         return unavailable(NOT_STORED, error.retry_after_s)
     return to_http(error)
+
+
+def refused(retry_after_s: float | None) -> HttpError:
+    """The answer to an event that could not even be queued; counts it."""
+    _refused.inc()
+    return _refusal_after(retry_after_s)
+
+
+@lru_cache(maxsize=64)
+def _refusal_after(retry_after_s: float | None) -> HttpError:
+    return unavailable(NOT_STORED, retry_after_s)
 
 
 def unquoted(key: bytes) -> str:

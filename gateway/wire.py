@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from gateway.errors import HttpError, body_too_large
+from gateway.inflate import Inflater, is_gzip
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -46,40 +47,43 @@ class RequestIds:
 
 
 async def read_body(headers: dict[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:
-    """The request's body; HttpError 413 as soon as it is known to be too large.
+    """The request's body, inflated when it is gzip. HttpError 413 as soon as it is known to be too
+    large, compressed or inflated; 415 for another encoding; InvalidArgumentError for broken gzip.
 
     What comes after that is thrown away by the server, not kept.
     """
+    compressed = is_gzip(headers.get(b"content-encoding"))
     length = headers.get(b"content-length")
     # The server has parsed the header: it is a number.
     if length is not None and int(length) > bytes_max:
         raise body_too_large(bytes_max)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Disconnected
-    body: bytes = message["body"]
-    if not message["more_body"]:
-        if len(body) > bytes_max:
-            raise body_too_large(bytes_max)
-        return body
-    return await _read_on(body, receive, bytes_max)
+    if compressed:
+        inflater = Inflater(bytes_max)
+        await _receive_all(receive, bytes_max, inflater.feed)
+        return inflater.finish()
+    pieces: list[bytes] = []
+    await _receive_all(receive, bytes_max, pieces.append)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _read_on(first: bytes, receive: Receive, bytes_max: int) -> bytes:
-    chunks, size, more = [first], len(first), True
+async def _receive_all(receive: Receive, bytes_max: int, take: Callable[[bytes], None]) -> None:
+    """Pass on the body as it comes, up to `bytes_max` in all."""
+    size, more = 0, True
     while more:
-        if size > bytes_max:
-            raise body_too_large(bytes_max)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        chunk = message.get("body", b"")
-        chunks.append(chunk)
-        size += len(chunk)
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > bytes_max:
+            raise body_too_large(bytes_max)
+        take(piece)
         more = message.get("more_body", False)
-    if size > bytes_max:
-        raise body_too_large(bytes_max)
-    return b"".join(chunks)
+
+
+def usage_token_header(token: str) -> list[Header]:
+    """The header of an answer that stands for stored events; none when ingest gave no token."""
+    return [(b"usage-token", token.encode())] if token else []
 
 
 async def send_json(

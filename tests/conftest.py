@@ -4,15 +4,34 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nats
 import pytest
+from hypothesis import settings
 
 from cli.databases import connected, make_database, make_role
 from cli.embedded import EmbeddedNats, EmbeddedPostgres
 from cli.home import new_secret
 from cli.ports import free_port
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
+
+# A test's property of this name is shown when all is over, also when it ran in a process of xdist.
+TOLD_AT_THE_END = "told_at_the_end"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have to tell besides that they passed, such as a seed."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, told in getattr(report, "user_properties", ()):
+                if name == TOLD_AT_THE_END and report.when == "call":
+                    terminalreporter.write_line(str(told))
+
 
 # A test kills processes, not the machine: what was written survives that without fsync.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "1GB"}
@@ -36,6 +55,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 @pytest.fixture
 async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """The URL of an empty database that belongs to a role of its own; dropped afterwards."""
+    async with empty_database(postgres) as url:
+        yield url
+
+
+@asynccontextmanager
+async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """What `database_url` is, for those that need several."""
     name = f"test_{secrets.token_hex(8)}"
     password = new_secret()
     async with connected(postgres.url()) as admin:

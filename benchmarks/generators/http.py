@@ -5,7 +5,6 @@
 
 import asyncio
 import gc
-import secrets
 import sys
 import time
 from collections import deque
@@ -18,18 +17,28 @@ from benchmarks.generators.http_client import Connection, response_body
 from benchmarks.generators.pace import Pace
 from benchmarks.generators.requests import Requests, http_templates
 from benchmarks.generators.window import Window
-from benchmarks.messages import HttpLoad, LoadResult
+from benchmarks.messages import OVERLOADED_HTTP, HttpLoad, LoadResult
 
 LAST_ANSWERS_S_MAX = 60.0
 TICK_S = 0.002
 REQUESTS_LATE_MAX = 200_000
+REPLAYED = b"dempotent-replayed: true"
 
 
 class _BatchAnswer(msgspec.Struct):
     accepted: int
+    duplicates: int
 
 
 _decode_batch_answer = msgspec.json.Decoder(_BatchAnswer).decode
+
+
+def refusal(response: bytes) -> str:
+    """What a request was answered, in words: OVERLOADED_HTTP when it may be repeated soon."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 503") and b"\r\nretry-after: " in head.lower():
+        return OVERLOADED_HTTP
+    return f"{head[9:12].decode()} {body[:200].decode(errors='replace')}"
 
 
 class Generator:
@@ -37,7 +46,7 @@ class Generator:
 
     def __init__(self, load: HttpLoad) -> None:
         self._load = load
-        self._requests = Requests(http_templates(load), secrets.token_hex(8))
+        self._requests = Requests(http_templates(load), load.run, load.known_requests)
         self._single = load.shape == "single"
         self._idle: list[Connection] = []
         self._late: deque[float] = deque()
@@ -67,24 +76,29 @@ class Generator:
             await self._done
         for connection in connections:
             connection.close()
-        return self._window.result()
+        return self._window.result(self._requests.count)
 
     def _connect(self) -> Connection:
         return Connection(self._on_response, self._on_lost)
 
     def _send(self, connection: Connection, begun_s: float) -> None:
+        if self._requests.count == self._load.requests_max:
+            self._window.end_now()
+            self._end()
+            return
         self._outstanding += 1
         connection.send(self._requests.take(), begun_s)
 
     def _on_response(self, connection: Connection, begun_s: float, response: bytes) -> None:
         self._outstanding -= 1
-        if response.startswith(b"HTTP/1.1 200"):
-            accepted = 1
-            if not self._single:
-                accepted = _decode_batch_answer(response_body(response)).accepted
-            self._window.answered(begun_s, accepted)
+        if not response.startswith(b"HTTP/1.1 200"):
+            self._window.refused(begun_s, refusal(response))
+        elif self._single:
+            duplicates = int(REPLAYED in response)
+            self._window.answered(begun_s, 1 - duplicates, duplicates)
         else:
-            self._window.refused(response_body(response)[:200].decode(errors="replace"))
+            answer = _decode_batch_answer(response_body(response))
+            self._window.answered(begun_s, answer.accepted, answer.duplicates)
         if not self._sending:
             self._finish_when_answered()
         elif self._load.rate_per_s is None:
@@ -98,14 +112,19 @@ class Generator:
         if not self._sending:
             return
         self._late.extend(pace.take(time.perf_counter()))
-        if len(self._late) > REQUESTS_LATE_MAX:
-            self._on_lost(BenchmarkError(f"{len(self._late)} requests behind the schedule"))
-            return
         while self._late and self._idle:
             self._send(self._idle.pop(), self._late.popleft())
+        if self._load.overload:
+            self._window.unsent += len(self._late)
+            self._late.clear()
+        elif len(self._late) > REQUESTS_LATE_MAX:
+            self._on_lost(BenchmarkError(f"{len(self._late)} requests behind the schedule"))
+            return
         asyncio.get_running_loop().call_later(TICK_S, self._tick, pace)
 
     def _end(self) -> None:
+        if not self._sending:
+            return
         self._window.note_cpu_at_end()
         self._sending = False
         self._finish_when_answered()

@@ -5,6 +5,7 @@ of 500 events costs the generator one replacement instead of 500.
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 
 from usageflow.ingest.v1.ingest_pb2 import EventInput, RecordEventsRequest
@@ -22,22 +23,34 @@ _CONTENT_TYPES = {
 
 
 class Requests:
-    """An endless supply of requests, of which no two have an idempotency key in common."""
+    """An endless supply of requests, of which no two have an idempotency key in common.
 
-    def __init__(self, templates: Sequence[bytes], run: str) -> None:
-        """`templates` are taken in turn; `run` is 16 characters that no other run has."""
+    Or the first `known` ones, over and over: supplies with the same `run` are the same.
+    """
+
+    def __init__(self, templates: Sequence[bytes], run: str = "", known: int | None = None) -> None:
+        """`templates` are taken in turn; `run` is 16 characters, random ones unless given."""
+        run = run or secrets.token_hex(8)
         assert len(run) * 2 == len(MARK)
         self._templates = templates
         self._mark = MARK.encode()
         self._run = run.encode()
-        self._count = 0
+        self._known = known
+        self.count = 0
 
     def take(self) -> bytes:
         """The next request."""
-        number = self._count
-        self._count = number + 1
+        number = self.count
+        self.count = number + 1
+        if self._known is not None:
+            number %= self._known
         template = self._templates[number % len(self._templates)]
         return template.replace(self._mark, b"%b%016x" % (self._run, number))
+
+
+def idempotency_key(run: str, request: int, index: int) -> str:
+    """The key of an event: which of the run's requests, and its place in it."""
+    return f"{run}{request:016x}-{index:04d}"
 
 
 def http_templates(load: HttpLoad) -> list[bytes]:

@@ -1,6 +1,6 @@
 """/api/organization and /api/keys"""
 
-from litestar import delete, get, post
+from litestar import delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 from usageflow.accounts.v1 import accounts_pb2 as pb
 
@@ -12,6 +12,8 @@ from gateway.shapes.accounts import (
     ApiKeyWithSecret,
     NewApiKey,
     Organization,
+    OrganizationChange,
+    change_to_proto,
     from_proto,
     organization_from_proto,
     to_proto,
@@ -24,6 +26,16 @@ from gateway.shapes.common import PageQuery
 async def get_organization(calls: ApiCalls) -> Organization:
     """The organization that the calling key belongs to."""
     answer = await calls.call(calls.accounts.GetOrganization, pb.GetOrganizationRequest())
+    return organization_from_proto(answer.organization)
+
+
+@patch("/api/organization")
+async def change_organization(calls: ApiCalls, data: JSONBody[OrganizationChange]) -> Organization:
+    """Change the organization; what is left out stays. Scope: admin.
+
+    Events are taken by a new eventPastDays at once, or within 30 s while NATS is away.
+    """
+    answer = await calls.call(calls.accounts.UpdateOrganization, change_to_proto(data))
     return organization_from_proto(answer.organization)
 
 
@@ -57,4 +69,11 @@ async def delete_key(calls: ApiCalls, key_id: FromPath[str]) -> None:
     await calls.call(calls.accounts.RevokeApiKey, pb.RevokeApiKeyRequest(key_id=key_id))
 
 
-HANDLERS = [get_organization, create_key, list_keys, revoke_key, delete_key]
+HANDLERS = [
+    get_organization,
+    change_organization,
+    create_key,
+    list_keys,
+    revoke_key,
+    delete_key,
+]

@@ -9,9 +9,11 @@ from gateway.query import Asked, query
 from gateway.shapes.invoices import (
     Invoice,
     InvoicePage,
+    InvoicePreview,
     InvoicesQuery,
     PreviewRequest,
     from_proto,
+    preview_from_proto,
     status_number,
 )
 
@@ -41,10 +43,13 @@ async def get_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
 
 
 @post("/api/invoices/preview", status_code=200)
-async def preview_invoice(calls: ApiCalls, data: JSONBody[PreviewRequest]) -> Invoice:
-    """What the running period of a subscription would cost if it ended now."""
+async def preview_invoice(calls: ApiCalls, data: JSONBody[PreviewRequest]) -> InvoicePreview:
+    """What a subscription's invoice would be now, and what it will be at its period's end.
+
+    Of the period that is not invoiced yet; nothing is written.
+    """
     request = pb.PreviewInvoiceRequest(subscription_id=data.subscription_id)
-    return from_proto((await calls.call(calls.invoicer.PreviewInvoice, request)).invoice)
+    return preview_from_proto(await calls.call(calls.invoicer.PreviewInvoice, request))
 
 
 @post("/api/invoices/{invoice_id:str}/pay", status_code=200)

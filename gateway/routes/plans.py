@@ -16,6 +16,7 @@ from gateway.shapes.plans import (
     QuoteRequest,
     from_proto,
     quote_from_proto,
+    quote_to_proto,
     to_proto,
 )
 
@@ -57,8 +58,8 @@ async def create_plan_version(
 @post("/api/plans/quote", status_code=200)
 async def quote_plan(calls: ApiCalls, data: JSONBody[QuoteRequest]) -> Quote:
     """What a plan would cost for given quantities; a calculator, nothing is stored."""
-    request = pb.QuotePlanRequest(plan=to_proto(data.plan), quantities=data.quantities)
-    return quote_from_proto(await calls.call(calls.invoicer.QuotePlan, request))
+    answer = await calls.call(calls.invoicer.QuotePlan, quote_to_proto(data))
+    return quote_from_proto(answer)
 
 
 HANDLERS = [create_plan, list_plans, get_plan, create_plan_version, quote_plan]

@@ -1,10 +1,11 @@
 """/api/subscriptions"""
 
-from litestar import get, post
+from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.idempotency import IdempotencyKey, key_of, replayed_headers
 from gateway.query import Asked, query
 from gateway.shapes.subscriptions import (
     NewSubscription,
@@ -17,10 +18,20 @@ from gateway.shapes.subscriptions import (
 
 
 @post("/api/subscriptions")
-async def create_subscription(calls: ApiCalls, data: JSONBody[NewSubscription]) -> Subscription:
-    """Put a customer on a plan; periods that are already over are invoiced at once."""
-    answer = await calls.call(calls.invoicer.CreateSubscription, to_proto(data))
-    return from_proto(answer.subscription)
+async def create_subscription(
+    calls: ApiCalls,
+    data: JSONBody[NewSubscription],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[Subscription]:
+    """Put a customer on a plan; periods that are already over are invoiced at once.
+
+    The same Idempotency-Key with the same content answers with the subscription that is there,
+    and `Idempotent-Replayed: true`; with other content: 409.
+    """
+    request = to_proto(data)
+    request.idempotency_key = key_of(idempotency_key)
+    answer = await calls.call(calls.invoicer.CreateSubscription, request)
+    return Response(from_proto(answer.subscription), headers=replayed_headers(answer.replayed))
 
 
 @get("/api/subscriptions", dependencies=query(SubscriptionsQuery))

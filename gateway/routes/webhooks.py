@@ -1,35 +1,50 @@
 """/api/webhooks"""
 
-from litestar import delete, get, post
+from litestar import delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 from usageflow.notifier.v1 import notifier_pb2 as pb
 
 from gateway.calls import ApiCalls
 from gateway.query import Asked, query
-from gateway.shapes.common import PageQuery
+from gateway.shapes.common import PageQuery, timestamp
 from gateway.shapes.webhooks import (
     DeliveriesQuery,
     Delivery,
     DeliveryPage,
+    DeliveryWithPayload,
     NewWebhook,
+    Replay,
+    Replayed,
+    SecretRotation,
+    StatsQuery,
     Webhook,
+    WebhookChange,
+    WebhookDeliveriesQuery,
     WebhookPage,
     WebhookSecret,
+    WebhookStats,
     WebhookWithSecret,
+    change_to_proto,
     delivery_from_proto,
     from_proto,
-    status_number,
+    list_request,
+    page_from_proto,
+    replay_to_proto,
+    rotation_to_proto,
+    stats_from_proto,
+    to_proto,
+    with_payload,
     with_secret,
 )
+
+SAME_KIND = SecretRotation()
+FAILED = Replay()
 
 
 @post("/api/webhooks")
 async def create_webhook(calls: ApiCalls, data: JSONBody[NewWebhook]) -> WebhookWithSecret:
     """Register an endpoint; its secret is shown only in this answer."""
-    request = pb.CreateEndpointRequest(
-        url=data.url, event_types=data.events, description=data.description
-    )
-    return with_secret(await calls.call(calls.notifier.CreateEndpoint, request))
+    return with_secret(await calls.call(calls.notifier.CreateEndpoint, to_proto(data)))
 
 
 @get("/api/webhooks", dependencies=query(PageQuery))
@@ -50,6 +65,15 @@ async def get_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Webhook:
     return from_proto((await calls.call(calls.notifier.GetEndpoint, request)).endpoint)
 
 
+@patch("/api/webhooks/{webhook_id:str}")
+async def change_webhook(
+    calls: ApiCalls, webhook_id: FromPath[str], data: JSONBody[WebhookChange]
+) -> Webhook:
+    """Change some of an endpoint; what is left out stays. Enabling gives it a new start."""
+    request = change_to_proto(webhook_id, data)
+    return from_proto((await calls.call(calls.notifier.UpdateEndpoint, request)).endpoint)
+
+
 @delete("/api/webhooks/{webhook_id:str}")
 async def delete_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> None:
     """End an endpoint; what is pending for it is dropped."""
@@ -58,11 +82,15 @@ async def delete_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> None:
 
 
 @post("/api/webhooks/{webhook_id:str}/rotate-secret", status_code=200)
-async def rotate_webhook_secret(calls: ApiCalls, webhook_id: FromPath[str]) -> WebhookSecret:
+async def rotate_webhook_secret(
+    calls: ApiCalls, webhook_id: FromPath[str], data: JSONBody[SecretRotation] = SAME_KIND
+) -> WebhookSecret:
     """Make a new secret; for 24 h webhooks carry signatures of both."""
-    request = pb.RotateEndpointSecretRequest(endpoint_id=webhook_id)
+    request = rotation_to_proto(webhook_id, data)
     answer = await calls.call(calls.notifier.RotateEndpointSecret, request)
-    return WebhookSecret(id=webhook_id, secret=answer.secret)
+    return WebhookSecret(
+        id=webhook_id, secret=answer.secret or None, public_key=answer.public_key or None
+    )
 
 
 @post("/api/webhooks/{webhook_id:str}/test", status_code=200)
@@ -72,24 +100,50 @@ async def test_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Delivery:
     return delivery_from_proto((await calls.call(calls.notifier.TestEndpoint, request)).delivery)
 
 
-@get("/api/webhooks/{webhook_id:str}/deliveries", dependencies=query(DeliveriesQuery))
-async def list_deliveries(
+@get("/api/webhooks/{webhook_id:str}/stats", dependencies=query(StatsQuery))
+async def get_webhook_stats(
+    calls: ApiCalls, webhook_id: FromPath[str], asked: Asked[StatsQuery]
+) -> WebhookStats:
+    """How an endpoint is doing: what became of the deliveries of a time range."""
+    request = pb.GetEndpointStatsRequest(
+        endpoint_id=webhook_id, from_time=timestamp(asked.from_), to_time=timestamp(asked.to)
+    )
+    return stats_from_proto(await calls.call(calls.notifier.GetEndpointStats, request))
+
+
+@get("/api/webhooks/{webhook_id:str}/deliveries", dependencies=query(WebhookDeliveriesQuery))
+async def list_webhook_deliveries(
     calls: ApiCalls,
     webhook_id: FromPath[str],
-    asked: Asked[DeliveriesQuery],
+    asked: Asked[WebhookDeliveriesQuery],
 ) -> DeliveryPage:
     """List an endpoint's deliveries with their attempts, newest first."""
-    request = pb.ListDeliveriesRequest(
-        endpoint_id=webhook_id,
-        status=status_number(asked.status),
-        page_size=asked.limit,
-        page_token=asked.cursor,
-    )
-    answer = await calls.call(calls.notifier.ListDeliveries, request)
-    return DeliveryPage(
-        data=[delivery_from_proto(delivery) for delivery in answer.deliveries],
-        next_cursor=answer.next_page_token or None,
-    )
+    request = list_request(asked, webhook_id)
+    return page_from_proto(await calls.call(calls.notifier.ListDeliveries, request))
+
+
+@post("/api/webhooks/{webhook_id:str}/replay", status_code=200)
+async def replay_webhook(
+    calls: ApiCalls, webhook_id: FromPath[str], data: JSONBody[Replay] = FAILED
+) -> Replayed:
+    """Send an endpoint's deliveries again: all failed ones, or those of a time range."""
+    request = replay_to_proto(webhook_id, data)
+    answer = await calls.call(calls.notifier.ReplayDeliveries, request)
+    return Replayed(replayed=answer.replayed, next_cursor=answer.next_page_token or None)
+
+
+@get("/api/webhooks/deliveries", dependencies=query(DeliveriesQuery))
+async def list_deliveries(calls: ApiCalls, asked: Asked[DeliveriesQuery]) -> DeliveryPage:
+    """List the deliveries of all endpoints with their attempts, newest first."""
+    request = list_request(asked, asked.endpoint_id)
+    return page_from_proto(await calls.call(calls.notifier.ListDeliveries, request))
+
+
+@get("/api/webhooks/deliveries/{delivery_id:str}")
+async def get_delivery(calls: ApiCalls, delivery_id: FromPath[str]) -> DeliveryWithPayload:
+    """One delivery with what is sent and all that its attempts got."""
+    request = pb.GetDeliveryRequest(delivery_id=delivery_id)
+    return with_payload((await calls.call(calls.notifier.GetDelivery, request)).delivery)
 
 
 @post("/api/webhooks/deliveries/{delivery_id:str}/replay", status_code=200)
@@ -103,9 +157,14 @@ HANDLERS = [
     create_webhook,
     list_webhooks,
     get_webhook,
+    change_webhook,
     delete_webhook,
     rotate_webhook_secret,
     test_webhook,
+    get_webhook_stats,
+    list_webhook_deliveries,
+    replay_webhook,
     list_deliveries,
+    get_delivery,
     replay_delivery,
 ]

@@ -4,14 +4,46 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from usageflow.accounts.v1 import accounts_pb2 as pb
 
 from gateway.shapes.common import name_of, number_of, time_of, time_or_none, timestamp
 from services.kit.auth import MODE_NAMES
+from services.kit.events import (
+    PAST_DAYS_DEFAULT,
+    PAST_DAYS_MAX,
+    RETENTION_DAYS_MAX,
+    RETENTION_DAYS_MIN,
+)
 
 ScopeName = Literal["track", "read", "admin"]
 _SCOPE = "SCOPE_"
+
+
+EventPastDays = Annotated[
+    int,
+    Meta(
+        ge=PAST_DAYS_DEFAULT,
+        le=PAST_DAYS_MAX,
+        description="How many days ago an event may have happened when it is sent; for imports",
+    ),
+]
+EventRetentionDays = Annotated[
+    int,
+    Meta(
+        ge=RETENTION_DAYS_MIN,
+        le=RETENTION_DAYS_MAX,
+        description="How many days raw events and their idempotency keys are kept; at least "
+        "eventPastDays",
+    ),
+]
+
+
+class OrganizationSettings(msgspec.Struct, rename="camel", kw_only=True):
+    """What an organization decides for itself."""
+
+    event_past_days: EventPastDays
+    event_retention_days: EventRetentionDays
 
 
 class Organization(msgspec.Struct, rename="camel", kw_only=True):
@@ -19,7 +51,22 @@ class Organization(msgspec.Struct, rename="camel", kw_only=True):
 
     id: str
     name: str
+    settings: OrganizationSettings
     created_at: datetime
+
+
+class OrganizationSettingsChange(msgspec.Struct, rename="camel", kw_only=True):
+    """Settings to change; what is left out stays."""
+
+    event_past_days: EventPastDays | UnsetType = UNSET
+    event_retention_days: EventRetentionDays | UnsetType = UNSET
+
+
+class OrganizationChange(msgspec.Struct, rename="camel", kw_only=True):
+    """What to change of the organization; what is left out stays."""
+
+    name: str | UnsetType = UNSET
+    settings: OrganizationSettingsChange | UnsetType = UNSET
 
 
 class NewApiKey(msgspec.Struct, rename="camel", kw_only=True):
@@ -58,7 +105,27 @@ class ApiKeyPage(msgspec.Struct, rename="camel", kw_only=True):
 
 def organization_from_proto(message: pb.Organization) -> Organization:
     """The JSON of an organization."""
-    return Organization(id=message.id, name=message.name, created_at=time_of(message.create_time))
+    return Organization(
+        id=message.id,
+        name=message.name,
+        settings=OrganizationSettings(
+            event_past_days=message.settings.event_past_days,
+            event_retention_days=message.settings.event_retention_days,
+        ),
+        created_at=time_of(message.create_time),
+    )
+
+
+def change_to_proto(change: OrganizationChange) -> pb.UpdateOrganizationRequest:
+    """The request that changes what was sent."""
+    request = pb.UpdateOrganizationRequest()
+    if change.name is not UNSET:
+        request.name = change.name
+    if change.settings is not UNSET:
+        for name in change.settings.__struct_fields__:
+            if (value := getattr(change.settings, name)) is not UNSET:
+                setattr(request, name, value)
+    return request
 
 
 def to_proto(key: NewApiKey) -> pb.CreateApiKeyRequest:

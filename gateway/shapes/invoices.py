@@ -1,13 +1,14 @@
 """Invoices and their lines."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.shapes.common import Amount, PageQuery, name_of, number_of, time_or_none
+from gateway.shapes.common import Amount, PageQuery, name_of, number_of, time_of, time_or_none
+from gateway.shapes.taxes import InvoiceTax, tax_from_proto
 
 StatusName = Literal["DRAFT", "PENDING", "PAID", "FAILED", "VOID"]
 _STATUS = "INVOICE_STATUS_"
@@ -24,15 +25,18 @@ class InvoiceLine(msgspec.Struct, rename="camel", kw_only=True):
     amount: Amount
     period_start: datetime | None
     period_end: datetime | None
+    steps: Annotated[
+        list[str], Meta(description="How it came about, to follow with a pocket calculator")
+    ]
 
 
 class Invoice(msgspec.Struct, rename="camel", kw_only=True):
-    """A bill; a preview has neither id nor number."""
+    """A bill; a preview has neither id nor number, a one-off charge's no subscription."""
 
     id: str | None
     number: str | None
     customer_id: str
-    subscription_id: str
+    subscription_id: str | None
     status: str
     currency: str
     amount: Amount
@@ -41,6 +45,20 @@ class Invoice(msgspec.Struct, rename="camel", kw_only=True):
     created_at: datetime | None
     failed_payments: int
     lines: list[InvoiceLine]
+    taxes: Annotated[list[InvoiceTax], Meta(description="One for each rate")]
+
+
+class InvoicePreview(Invoice, rename="camel", kw_only=True):
+    """An invoice as it would be now, and as it will be."""
+
+    as_of: Annotated[datetime, Meta(description="Everything accepted before it is in")]
+    projected: Annotated[
+        Invoice,
+        Meta(
+            description="The invoice at its period's end when usage goes on as it did so far: "
+            "quantities that add up over time grow linearly with it, others stay as they are"
+        ),
+    ]
 
 
 class InvoicePage(msgspec.Struct, rename="camel", kw_only=True):
@@ -72,20 +90,34 @@ def status_number(name: StatusName | None) -> pb.InvoiceStatus.ValueType:
 
 def from_proto(message: pb.Invoice) -> Invoice:
     """The JSON of an invoice."""
-    return Invoice(
-        id=message.id or None,
-        number=message.number or None,
-        customer_id=message.customer_id,
-        subscription_id=message.subscription_id,
-        status=name_of(pb.InvoiceStatus, message.status, _STATUS),
-        currency=message.currency,
-        amount=message.amount,
-        period_start=time_or_none(message, "period_start_time"),
-        period_end=time_or_none(message, "period_end_time"),
-        created_at=time_or_none(message, "create_time"),
-        failed_payments=message.failed_payments,
-        lines=[_line(line) for line in message.lines],
+    return Invoice(**_fields(message))
+
+
+def preview_from_proto(message: pb.PreviewInvoiceResponse) -> InvoicePreview:
+    """The JSON of a preview."""
+    return InvoicePreview(
+        **_fields(message.invoice),
+        as_of=time_of(message.as_of),
+        projected=from_proto(message.projected),
     )
+
+
+def _fields(message: pb.Invoice) -> dict[str, Any]:
+    return {
+        "id": message.id or None,
+        "number": message.number or None,
+        "customer_id": message.customer_id,
+        "subscription_id": message.subscription_id or None,
+        "status": name_of(pb.InvoiceStatus, message.status, _STATUS),
+        "currency": message.currency,
+        "amount": message.amount,
+        "period_start": time_or_none(message, "period_start_time"),
+        "period_end": time_or_none(message, "period_end_time"),
+        "created_at": time_or_none(message, "create_time"),
+        "failed_payments": message.failed_payments,
+        "lines": [_line(line) for line in message.lines],
+        "taxes": [tax_from_proto(tax) for tax in message.taxes],
+    }
 
 
 def _line(line: pb.InvoiceLine) -> InvoiceLine:
@@ -98,4 +130,5 @@ def _line(line: pb.InvoiceLine) -> InvoiceLine:
         amount=line.amount,
         period_start=time_or_none(line, "period_start_time"),
         period_end=time_or_none(line, "period_end_time"),
+        steps=list(line.steps),
     )

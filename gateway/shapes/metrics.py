@@ -23,7 +23,12 @@ class NewMetric(msgspec.Struct, rename="camel", kw_only=True):
     dimensions: Annotated[
         list[str], Meta(description="Metadata properties to group and price by")
     ] = []
-    unique_by: Annotated[str, Meta(description="The property that UNIQUE_COUNT counts")] = ""
+    unique_by: Annotated[
+        str, Meta(description="The metadata property whose different values UNIQUE_COUNT counts")
+    ] = ""
+    percentiles: Annotated[
+        bool, Meta(description="Whether GET /api/usage can tell P50, P95 and P99 of the amounts")
+    ] = False
 
 
 class Metric(msgspec.Struct, rename="camel", kw_only=True):
@@ -35,6 +40,7 @@ class Metric(msgspec.Struct, rename="camel", kw_only=True):
     aggregation: str
     dimensions: list[str]
     unique_by: str | None
+    percentiles: bool
     created_at: datetime
 
 
@@ -54,6 +60,7 @@ def to_proto(metric: NewMetric) -> pb.Metric:
         aggregation=number_of(pb.Aggregation, metric.aggregation, _PREFIX),
         dimensions=metric.dimensions,
         unique_by=metric.unique_by,
+        percentiles=metric.percentiles,
     )
 
 
@@ -66,5 +73,6 @@ def from_proto(message: pb.Metric) -> Metric:
         aggregation=name_of(pb.Aggregation, message.aggregation, _PREFIX),
         dimensions=list(message.dimensions),
         unique_by=message.unique_by or None,
+        percentiles=message.percentiles,
         created_at=time_of(message.create_time),
     )

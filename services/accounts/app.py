@@ -2,14 +2,19 @@
 
 from usageflow.accounts.v1 import accounts_pb2_grpc
 
-from services.accounts.keys import KeyBroadcast, OwnKeys
+from services.accounts import audit_repository
+from services.accounts.audit import BATCH_MAX, AuditConsumer, AuditLog
+from services.accounts.keys import ChangeBroadcast, OwnKeys
 from services.accounts.service import Accounts
 from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
 from services.accounts.settings import AccountsSettings
+from services.kit.audit import CONSUMER
 from services.kit.database import Database
 from services.kit.grpc_server import GrpcServer
-from services.kit.messaging import Messaging
+from services.kit.inbox import serve_inbox
+from services.kit.messaging import AUDIT, Messaging
 from services.kit.migrations import migrate
+from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
 
 
@@ -27,11 +32,18 @@ async def main(settings: AccountsSettings | None = None) -> None:
         runtime.on_stop("messaging", messaging.close)
 
         pepper = settings.key_pepper.get_secret_value().encode()
-        accounts = Accounts(database, pepper, KeyBroadcast(messaging))
-        server = GrpcServer(settings, OwnKeys(accounts))
+        accounts = Accounts(database, pepper, ChangeBroadcast(messaging))
+        audit_log = AuditLog(database)
+        consumer = messaging.consume(
+            AUDIT, CONSUMER, AuditConsumer(audit_log).handle, batch_max=BATCH_MAX
+        )
+        await serve_inbox(database, audit_repository.inbox, messaging, CONSUMER)
+        runtime.spawn("consumer", consumer.run)
+
+        server = GrpcServer(settings, OwnKeys(accounts), DatabaseCheck(url))
         server.add(
             accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
-            AccountsServicer(accounts),
+            AccountsServicer(accounts, audit_log),
             "usageflow.accounts.v1.AccountsService",
         )
         server.add(

@@ -4,15 +4,34 @@ import hashlib
 import hmac
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.kit.errors import FieldChecks
+from services.kit.events import (
+    PAST_DAYS_DEFAULT,
+    PAST_DAYS_MAX,
+    RETENTION_DAYS_DEFAULT,
+    RETENTION_DAYS_MAX,
+    RETENTION_DAYS_MIN,
+)
 from services.kit.keys import KEY_MODES
 
 NAME_CHARACTERS_MAX = 200
 # In the order in which they are stored and shown.
 SCOPES = ("track", "read", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an organization decides for itself, in days.
+
+    `event_past_days`: how long ago an event may have happened when it is sent.
+    `event_retention_days`: how long raw events and their idempotency keys are kept.
+    """
+
+    event_past_days: int = PAST_DAYS_DEFAULT
+    event_retention_days: int = RETENTION_DAYS_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,30 @@ class Organization:
     id: str
     name: str
     create_time: datetime
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationChange:
+    """What is to change; None stays as it is."""
+
+    name: str | None = None
+    event_past_days: int | None = None
+    event_retention_days: int | None = None
+
+    def of(self, organization: Organization) -> Organization:
+        """The organization with the change made. InvalidArgumentError names all that is wrong."""
+        settings = organization.settings
+        changed = replace(
+            organization,
+            name=organization.name if self.name is None else self.name,
+            settings=Settings(
+                _first(self.event_past_days, settings.event_past_days),
+                _first(self.event_retention_days, settings.event_retention_days),
+            ),
+        )
+        check_organization(changed)
+        return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +97,14 @@ class ApiKey:
         return self.expire_time is None or time < self.expire_time
 
 
+@dataclass(frozen=True, slots=True)
+class ResolvedKey:
+    """A key that works, and what its organization decided."""
+
+    key: ApiKey
+    settings: Settings
+
+
 def hash_key(pepper: bytes, secret: str) -> bytes:
     """HMAC-SHA256 of the whole key under the server's pepper: 32 bytes.
 
@@ -67,12 +118,34 @@ def ordered_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 
-def check_organization_name(name: str) -> None:
-    """Raise InvalidArgumentError unless `name` can be an organization's."""
+def check_organization(organization: Organization) -> None:
+    """Raise InvalidArgumentError naming all that is wrong with an organization."""
     checks = FieldChecks()
-    checks.require(bool(name.strip()), "name", "is required")
-    _check_name(checks, name)
+    checks.require(bool(organization.name.strip()), "name", "is required")
+    _check_name(checks, organization.name)
+    past = organization.settings.event_past_days
+    retention = organization.settings.event_retention_days
+    sound = _check_days(checks, "eventPastDays", past, PAST_DAYS_DEFAULT, PAST_DAYS_MAX)
+    sound &= _check_days(
+        checks, "eventRetentionDays", retention, RETENTION_DAYS_MIN, RETENTION_DAYS_MAX
+    )
+    # As long as an event may still be sent again, its key has to be known.
+    checks.require(
+        retention >= past or not sound,
+        "settings.eventRetentionDays",
+        f"must be at least eventPastDays, which is {past}",
+    )
     checks.done()
+
+
+def _check_days(checks: FieldChecks, name: str, days: int, least: int, most: int) -> bool:
+    return checks.require(
+        least <= days <= most, f"settings.{name}", f"must be from {least} to {most} days"
+    )
+
+
+def _first(changed: int | None, present: int) -> int:
+    return present if changed is None else changed
 
 
 def check_new_key(new: NewKey, mode: str, now: datetime) -> None:

@@ -3,7 +3,12 @@
 from usageflow.accounts.v1 import messages_pb2
 
 from services.accounts.service import Accounts
-from services.kit.auth import KEY_CHANGED_SUBJECT, MODE_NUMBERS, Principal
+from services.kit.auth import (
+    KEY_CHANGED_SUBJECT,
+    MODE_NUMBERS,
+    ORGANIZATION_CHANGED_SUBJECT,
+    Principal,
+)
 from services.kit.messaging import Messaging
 
 
@@ -19,7 +24,8 @@ class OwnKeys:
 
     async def resolve(self, secret: str) -> Principal:
         """Who the key stands for. UnauthenticatedError("Invalid API key"), UnavailableError."""
-        key = await self._accounts.resolve_api_key(secret)
+        resolved = await self._accounts.resolve_api_key(secret)
+        key = resolved.key
         return Principal(
             key_id=key.id,
             organization_id=key.organization_id,
@@ -27,11 +33,12 @@ class OwnKeys:
             mode_name=key.mode,
             scopes=frozenset(key.scopes),
             expire_time=key.expire_time,
+            event_past_days=resolved.settings.event_past_days,
         )
 
 
-class KeyBroadcast:
-    """A KeyChanges over core NATS: whoever is away learns of it within 30 s by asking again."""
+class ChangeBroadcast:
+    """A Changes over core NATS: whoever is away learns of it within 30 s by asking again."""
 
     def __init__(self, messaging: Messaging) -> None:
         self._messaging = messaging
@@ -40,3 +47,8 @@ class KeyBroadcast:
         """Tell every process that listens now. UnavailableError."""
         message = messages_pb2.ApiKeyChanged(key_id=key_id)
         await self._messaging.broadcast(KEY_CHANGED_SUBJECT, message.SerializeToString())
+
+    async def organization_changed(self, organization_id: str) -> None:
+        """Tell every process that listens now. UnavailableError."""
+        message = messages_pb2.OrganizationChanged(organization_id=organization_id)
+        await self._messaging.broadcast(ORGANIZATION_CHANGED_SUBJECT, message.SerializeToString())

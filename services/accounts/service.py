@@ -1,49 +1,58 @@
 """What accounts does: organizations, API keys, and who a key stands for."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.accounts import repository
+from services.accounts import audit_repository, repository
 from services.accounts.domain import (
     ApiKey,
     NewKey,
     Organization,
+    OrganizationChange,
+    ResolvedKey,
     check_new_key,
-    check_organization_name,
+    check_organization,
     hash_key,
     ordered_scopes,
 )
 from services.kit import clock, pages
+from services.kit.audit import audit_event, changes
 from services.kit.auth import invalid_key
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
 from services.kit.ids import is_id, new_id
-from services.kit.keys import PREFIX_CHARACTERS, looks_like_key, make_key
+from services.kit.keys import KEY_MODES, PREFIX_CHARACTERS, looks_like_key, make_key
 
 log = structlog.get_logger()
 
+ORGANIZATIONS_PER_PAGE = 100
+ORGANIZATIONS_PER_PAGE_MAX = 1_000
 
-class KeyChanges(Protocol):
-    """Tells every process that a key changed."""
+
+class Changes(Protocol):
+    """Tells every process what changed; raises when they can't be told now."""
 
     async def key_changed(self, key_id: str) -> None:
-        """Tell them; raises when they can't be told now."""
+        """A key was revoked."""
+
+    async def organization_changed(self, organization_id: str) -> None:
+        """An organization's settings changed."""
 
 
 class Accounts:
     """The use cases. Each is one transaction, committed before it returns."""
 
-    def __init__(self, database: Database, pepper: bytes, changes: KeyChanges) -> None:
+    def __init__(self, database: Database, pepper: bytes, changes: Changes) -> None:
         self._database = database
         self._pepper = pepper
         self._changes = changes
 
     async def create_organization(self, name: str) -> Organization:
         """Make an organization. InvalidArgumentError unless the name has 1-200 characters."""
-        check_organization_name(name)
         organization = Organization(new_id("org"), name, clock.now())
+        check_organization(organization)
         async with self._database.transaction() as connection:
             await repository.insert_organization(connection, organization)
         log.info("organization_created", organization_id=organization.id)
@@ -54,7 +63,47 @@ class Accounts:
         async with self._database.transaction() as connection:
             return await _require_organization(connection, organization_id)
 
-    async def create_api_key(self, tenant: TenantKey, new: NewKey) -> tuple[ApiKey, str]:
+    async def update_organization(
+        self, organization_id: str, change: OrganizationChange, *, by_key: str = ""
+    ) -> Organization:
+        """Change what is given and keep the rest; the organization as it is now.
+
+        InvalidArgumentError names all wrong fields; NotFoundError. Every process is told after the
+        commit; whoever can't be told asks again within 30 s.
+        """
+        async with self._database.transaction() as connection:
+            before = await _require_organization(connection, organization_id, for_update=True)
+            organization = change.of(before)
+            await repository.update_organization(connection, organization)
+            await _note_change(connection, before, organization, by_key)
+        log.info("organization_updated", organization_id=organization.id)
+        try:
+            await self._changes.organization_changed(organization.id)
+        except Exception as error:
+            log.warning(
+                "organization_change_not_told",
+                organization_id=organization.id,
+                error=type(error).__name__,
+            )
+        return organization
+
+    async def list_organizations(
+        self, page_size: int, page_token: str
+    ) -> tuple[list[Organization], str]:
+        """A page of all organizations, oldest first, and the next page's token."""
+        limit = pages.page_limit(
+            page_size, default=ORGANIZATIONS_PER_PAGE, size_max=ORGANIZATIONS_PER_PAGE_MAX
+        )
+        after_id = _position(page_token, "org")
+        async with self._database.transaction() as connection:
+            organizations = await repository.list_organizations(
+                connection, after_id=after_id, limit=limit + 1
+            )
+        return _page(organizations, limit)
+
+    async def create_api_key(
+        self, tenant: TenantKey, new: NewKey, *, by_key: str = ""
+    ) -> tuple[ApiKey, str]:
         """Make a key: its description and the key itself, which is not kept.
 
         InvalidArgumentError names all wrong fields; NotFoundError: no such organization.
@@ -76,6 +125,19 @@ class Accounts:
         async with self._database.transaction() as connection:
             await _require_organization(connection, tenant.organization_id)
             await repository.insert_api_key(connection, key, hash_key(self._pepper, secret))
+            made = audit_event(
+                tenant,
+                "api_key.created",
+                target_id=key.id,
+                key_id=by_key,
+                details={
+                    "name": key.name,
+                    "prefix": key.prefix,
+                    "scopes": key.scopes,
+                    "expiresAt": key.expire_time,
+                },
+            )
+            await audit_repository.insert_events(connection, [made])
         log.info("api_key_created", key_id=key.id, organization_id=key.organization_id)
         return key, secret
 
@@ -84,18 +146,14 @@ class Accounts:
     ) -> tuple[list[ApiKey], str]:
         """A page of keys, newest first, and the next page's token ("" after the last)."""
         limit = pages.page_limit(page_size)
-        before_id = pages.decode_token(page_token, 1)[0] if page_token else None
-        if before_id is not None and not is_id(before_id, "key"):
-            raise pages.invalid_token()
+        before_id = _position(page_token, "key")
         async with self._database.transaction() as connection:
             keys = await repository.list_api_keys(
                 connection, tenant, before_id=before_id, limit=limit + 1
             )
-        if len(keys) <= limit:
-            return keys, ""
-        return keys[:limit], pages.encode_token(keys[limit - 1].id)
+        return _page(keys, limit)
 
-    async def revoke_api_key(self, tenant: TenantKey, key_id: str) -> ApiKey:
+    async def revoke_api_key(self, tenant: TenantKey, key_id: str, *, by_key: str = "") -> ApiKey:
         """End a key for good; repeating it changes nothing. NotFoundError: not one of theirs.
 
         Every process is told after the commit. When that fails the key is revoked all the same:
@@ -104,7 +162,17 @@ class Accounts:
         if not is_id(key_id, "key"):
             raise NotFoundError("No such API key")
         async with self._database.transaction() as connection:
+            before = await repository.lock_api_key(connection, tenant, key_id)
             key = await repository.revoke_api_key(connection, tenant, key_id, clock.now())
+            if before is not None and before.revoke_time is None:
+                ended = audit_event(
+                    tenant,
+                    "api_key.revoked",
+                    target_id=key_id,
+                    key_id=by_key,
+                    details={"name": before.name, "prefix": before.prefix},
+                )
+                await audit_repository.insert_events(connection, [ended])
         if key is None:
             raise NotFoundError("No such API key")
         log.info("api_key_revoked", key_id=key.id, organization_id=key.organization_id)
@@ -114,21 +182,74 @@ class Accounts:
             log.warning("api_key_change_not_told", key_id=key.id, error=type(error).__name__)
         return key
 
-    async def resolve_api_key(self, secret: str) -> ApiKey:
+    async def resolve_api_key(self, secret: str) -> ResolvedKey:
         """The key that `secret` is; UnauthenticatedError alike for wrong, revoked and expired."""
         if not looks_like_key(secret):
             raise invalid_key()
         async with self._database.transaction() as connection:
-            key = await repository.find_api_key(connection, hash_key(self._pepper, secret))
-        if key is None or not key.works_at(clock.now()):
+            resolved = await repository.find_api_key(connection, hash_key(self._pepper, secret))
+        if resolved is None or not resolved.key.works_at(clock.now()):
             raise invalid_key()
-        return key
+        return resolved
 
 
-async def _require_organization(connection: AsyncConnection, organization_id: str) -> Organization:
+_Row = TypeVar("_Row", ApiKey, Organization)
+
+
+def _page(rows: list[_Row], limit: int) -> tuple[list[_Row], str]:
+    """Of up to `limit` + 1 rows those of one page, and the next page's token ("": the last)."""
+    if len(rows) <= limit:
+        return rows, ""
+    return rows[:limit], pages.encode_token(rows[limit - 1].id)
+
+
+def _position(page_token: str, prefix: str) -> str | None:
+    """The id after which a page begins; None for the first page."""
+    if not page_token:
+        return None
+    (position,) = pages.decode_token(page_token, 1)
+    if not is_id(position, prefix):
+        raise pages.invalid_token()
+    return position
+
+
+async def _require_organization(
+    connection: AsyncConnection, organization_id: str, *, for_update: bool = False
+) -> Organization:
     organization = None
     if is_id(organization_id, "org"):
-        organization = await repository.get_organization(connection, organization_id)
+        organization = await repository.get_organization(
+            connection, organization_id, for_update=for_update
+        )
     if organization is None:
         raise NotFoundError("No such organization")
     return organization
+
+
+async def _note_change(
+    connection: AsyncConnection, before: Organization, after: Organization, by_key: str
+) -> None:
+    """Both modes have the organization, so the audit logs of both tell of it."""
+    details = changes(_shown(before), _shown(after))
+    if not details:
+        return
+    events = [
+        audit_event(
+            TenantKey(after.id, mode),
+            "organization.updated",
+            target_id=after.id,
+            key_id=by_key,
+            details=details,
+        )
+        for mode in KEY_MODES
+    ]
+    await audit_repository.insert_events(connection, events)
+
+
+def _shown(organization: Organization) -> dict[str, object]:
+    settings = organization.settings
+    return {
+        "name": organization.name,
+        "eventPastDays": settings.event_past_days,
+        "eventRetentionDays": settings.event_retention_days,
+    }

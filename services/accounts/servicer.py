@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Literal
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1.accounts_pb2_grpc import (
@@ -10,8 +12,11 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
     AccountsServiceServicer,
 )
 
-from services.accounts.domain import ApiKey, NewKey, Organization
+from services.accounts.audit import AuditLog
+from services.accounts.audit_repository import AuditFilter
+from services.accounts.domain import ApiKey, NewKey, Organization, OrganizationChange
 from services.accounts.service import Accounts
+from services.kit.audit import AuditEvent
 from services.kit.auth import (
     MODE_NAMES,
     MODE_NUMBERS,
@@ -22,14 +27,20 @@ from services.kit.auth import (
 from services.kit.database import TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
+_CHANGES: tuple[Literal["name", "event_past_days", "event_retention_days"], ...] = (
+    "name",
+    "event_past_days",
+    "event_retention_days",
+)
 _SCOPE_NUMBERS = {name: number for number, name in SCOPE_NAMES.items()}
 
 
 class AccountsServicer(AccountsServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, audit_log: AuditLog) -> None:
         self._accounts = accounts
+        self._audit_log = audit_log
 
     async def GetOrganization(
         self, request: pb.GetOrganizationRequest, context: object
@@ -39,12 +50,25 @@ class AccountsServicer(AccountsServiceServicer):
         organization = await self._accounts.get_organization(tenant.organization_id)
         return pb.GetOrganizationResponse(organization=_organization(organization))
 
+    async def UpdateOrganization(
+        self, request: pb.UpdateOrganizationRequest, context: object
+    ) -> pb.UpdateOrganizationResponse:
+        """Change the caller's organization; scope admin."""
+        principal = require_scope("admin")
+        given = {name: getattr(request, name) for name in _CHANGES if request.HasField(name)}
+        organization = await self._accounts.update_organization(
+            principal.organization_id, OrganizationChange(**given), by_key=principal.key_id
+        )
+        return pb.UpdateOrganizationResponse(organization=_organization(organization))
+
     async def CreateApiKey(
         self, request: pb.CreateApiKeyRequest, context: object
     ) -> pb.CreateApiKeyResponse:
         """A new key, shown once; scope admin."""
-        tenant = require_scope("admin").tenant
-        key, secret = await self._accounts.create_api_key(tenant, _new_key(request))
+        principal = require_scope("admin")
+        key, secret = await self._accounts.create_api_key(
+            principal.tenant, _new_key(request), by_key=principal.key_id
+        )
         return pb.CreateApiKeyResponse(api_key=_api_key(key), secret=secret)
 
     async def ListApiKeys(
@@ -63,9 +87,30 @@ class AccountsServicer(AccountsServiceServicer):
         self, request: pb.RevokeApiKeyRequest, context: object
     ) -> pb.RevokeApiKeyResponse:
         """End a key for good; scope admin."""
-        tenant = require_scope("admin").tenant
-        key = await self._accounts.revoke_api_key(tenant, request.key_id)
+        principal = require_scope("admin")
+        key = await self._accounts.revoke_api_key(
+            principal.tenant, request.key_id, by_key=principal.key_id
+        )
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
+
+    async def ListAuditEvents(
+        self, request: pb.ListAuditEventsRequest, context: object
+    ) -> pb.ListAuditEventsResponse:
+        """A page of what was done; scope admin."""
+        tenant = require_scope("admin").tenant
+        wanted = AuditFilter(
+            action=request.action,
+            target_id=request.target_id,
+            key_id=request.key_id,
+            from_time=_time(request, "from_time", "from"),
+            to_time=_time(request, "to_time", "to"),
+        )
+        events, next_page_token = await self._audit_log.list(
+            tenant, wanted, request.page_size, request.page_token
+        )
+        return pb.ListAuditEventsResponse(
+            events=[_audit_event(event) for event in events], next_page_token=next_page_token
+        )
 
 
 class AccountsInternalServicer(AccountsInternalServiceServicer):
@@ -78,13 +123,15 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
         self, request: pb.ResolveApiKeyRequest, context: object
     ) -> pb.ResolveApiKeyResponse:
         """Who a key stands for."""
-        key = await self._accounts.resolve_api_key(request.secret)
+        resolved = await self._accounts.resolve_api_key(request.secret)
+        key = resolved.key
         principal = pb.Principal(
             key_id=key.id,
             organization_id=key.organization_id,
             mode=MODE_NUMBERS[key.mode],
             scopes=_scope_numbers(key),
             expire_time=_timestamp(key.expire_time),
+            event_past_days=resolved.settings.event_past_days,
         )
         return pb.ResolveApiKeyResponse(principal=principal)
 
@@ -103,12 +150,24 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
         key, secret = await self._accounts.create_api_key(tenant, _new_key(request))
         return pb.IssueApiKeyResponse(api_key=_api_key(key), secret=secret)
 
+    async def ListOrganizations(
+        self, request: pb.ListOrganizationsRequest, context: object
+    ) -> pb.ListOrganizationsResponse:
+        """A page of all organizations."""
+        organizations, next_page_token = await self._accounts.list_organizations(
+            request.page_size, request.page_token
+        )
+        return pb.ListOrganizationsResponse(
+            organizations=[_organization(organization) for organization in organizations],
+            next_page_token=next_page_token,
+        )
+
 
 def _new_key(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> NewKey:
     return NewKey(
         name=request.name,
         scopes=_scope_names(request.scopes),
-        expire_time=_expire_time(request) if request.HasField("expire_time") else None,
+        expire_time=_time(request, "expire_time", "expiresAt"),
     )
 
 
@@ -117,12 +176,28 @@ def _scope_names(numbers: Iterable[pb.Scope.ValueType]) -> list[str]:
     return [SCOPE_NAMES.get(number, str(number)) for number in numbers]
 
 
-def _expire_time(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> datetime:
+def _time(request: Message, name: str, shown_name: str) -> datetime | None:
+    """The time in a field; None when it was not sent."""
+    if not request.HasField(name):
+        return None
     try:
-        return request.expire_time.ToDatetime(tzinfo=UTC)
+        time: datetime = getattr(request, name).ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        problem = FieldProblem("expiresAt", "must be a time of the years 1 to 9999")
+        problem = FieldProblem(shown_name, "must be a time of the years 1 to 9999")
         raise InvalidArgumentError([problem]) from None
+    return time
+
+
+def _audit_event(event: AuditEvent) -> pb.AuditEvent:
+    return pb.AuditEvent(
+        id=event.id,
+        action=event.action,
+        target_id=event.target_id,
+        key_id=event.key_id,
+        request_id=event.request_id,
+        time=_timestamp(event.time),
+        details_json=event.details_json,
+    )
 
 
 def _organization(organization: Organization) -> pb.Organization:
@@ -130,6 +205,10 @@ def _organization(organization: Organization) -> pb.Organization:
         id=organization.id,
         name=organization.name,
         create_time=_timestamp(organization.create_time),
+        settings=pb.OrganizationSettings(
+            event_past_days=organization.settings.event_past_days,
+            event_retention_days=organization.settings.event_retention_days,
+        ),
     )
 
 

@@ -2,15 +2,18 @@
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
+    func,
 )
 
 from services.kit.database import metadata_naming
@@ -23,8 +26,14 @@ organizations = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("event_past_days", Integer, nullable=False, server_default="35"),
+    Column("event_retention_days", Integer, nullable=False, server_default="400"),
     CheckConstraint("id ~ '^org_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
+    CheckConstraint("event_past_days BETWEEN 35 AND 400", name="event_past_days"),
+    CheckConstraint("event_retention_days BETWEEN 90 AND 3650", name="event_retention_days"),
+    # As long as an event may still be sent again, its key has to be known.
+    CheckConstraint("event_retention_days >= event_past_days", name="event_kept_days"),
 )
 
 # A trigger keeps what identifies a key, and keeps revoked keys revoked; rows are never deleted.
@@ -51,4 +60,31 @@ api_keys = Table(
     ),
     # Ids sort by time: newest first of one organization and mode.
     Index(None, "organization_id", "mode", "id"),
+)
+
+# Rows are added, and nothing else: a trigger refuses UPDATE, DELETE and TRUNCATE. `time` is when it
+# was done, `record_time` when accounts learned of it. An empty key_id: UsageFlow itself.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("record_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("details", JSON, nullable=False),
+    CheckConstraint("id ~ '^aud_[0-9a-f]{32}$'", name="id"),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint("action ~ '^[a-z_]{1,40}[.][a-z_]{1,40}$'", name="action"),
+    CheckConstraint(
+        "greatest(char_length(target_id), char_length(key_id), char_length(request_id)) <= 255",
+        name="ids",
+    ),
+    CheckConstraint("json_typeof(details) = 'object'", name="details"),
+    Index("ix_audit_log_of_tenant", "organization_id", "mode", "time", "id"),
+    Index("ix_audit_log_of_target", "organization_id", "mode", "target_id", "time", "id"),
 )

@@ -1,14 +1,34 @@
 """Wires aggregator together; nothing else."""
 
 from usageflow.accounts.v1 import accounts_pb2
-from usageflow.aggregator.v1 import aggregator_pb2_grpc
+from usageflow.aggregator.v1 import (
+    aggregator_pb2_grpc,
+    audit_pb2_grpc,
+    live_pb2_grpc,
+    quotas_pb2_grpc,
+)
 
+from services.aggregator.audit.servicer import AuditServicer
 from services.aggregator.folder import GATHER_S, MESSAGES_MAX, Folder
+from services.aggregator.live.changes import UsageChanges
+from services.aggregator.live.servicer import LiveUsageServicer
+from services.aggregator.live.watching import LiveUsage
 from services.aggregator.maintenance import Maintenance
+from services.aggregator.quotas import thresholds
+from services.aggregator.quotas.checking import QuotaChecks
+from services.aggregator.quotas.service import Quotas, Reservations
+from services.aggregator.quotas.servicer import QuotaServicer
+from services.aggregator.reconciliation.reconciler import Reconciler
+from services.aggregator.reconciliation.repair import Repair
+from services.aggregator.reconciliation.source import ACCEPTED_TIMEOUT_S, IngestAccepted
+from services.aggregator.recounter import RECOUNT_TIMEOUT_S, Recounter
+from services.aggregator.replay import IngestReplay
+from services.aggregator.roller import Roller
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
-from services.aggregator.tables import inbox, outbox
+from services.aggregator.tables import billing_outbox, inbox, outbox
+from services.aggregator.token_wait import TokenWait
 from services.aggregator.watermark import IngestWatermark
 from services.kit.auth import KeyCache
 from services.kit.database import Database
@@ -18,6 +38,7 @@ from services.kit.inbox import serve_inbox
 from services.kit.messaging import EVENTS, Messaging
 from services.kit.migrations import migrate
 from services.kit.outbox import OutboxRelay, TableOutbox
+from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
 
 NAME = "aggregator"
@@ -39,19 +60,52 @@ async def main() -> None:
 
         relay = OutboxRelay(TableOutbox(database, outbox), messaging, "invoicer")
         runtime.spawn("outbox", relay.run)
-        folder = Folder(
-            database, relay.wake, pause_after_commit_s=settings.test_pause_after_commit_s
+        billing_relay = OutboxRelay(
+            TableOutbox(database, billing_outbox), messaging, thresholds.CONSUMER
         )
-        consumer = messaging.consume(
-            EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX, gather_s=GATHER_S
-        )
-        runtime.spawn("fold", consumer.run)
-
+        runtime.spawn("billing_outbox", billing_relay.run)
+        reached = thresholds.Thresholds(database, billing_relay.wake)
+        runtime.spawn("thresholds", reached.run)
         # No retries: a usage question does not wait for ingest, and invoicer asks again.
         ingest = open_channel(settings.ingest_address)
         runtime.on_stop("ingest", lambda: ingest.close(None))
         watermark = IngestWatermark(ingest, settings.internal_token)
         runtime.spawn("maintenance", Maintenance(database, watermark).run)
+
+        waits = TokenWait(database, watermark, settings.usage_token_wait_s)
+        replay = IngestReplay(ingest, settings.internal_token, timeout_s=RECOUNT_TIMEOUT_S)
+        answers = UsageAnswers(database, watermark, waits, replay)
+        live = LiveUsage(answers)
+        changes = UsageChanges(messaging, live.changed)
+        await changes.start()
+        runtime.spawn("usage_changes", changes.run)
+        recounter = Recounter(database, replay)
+        runtime.spawn("recounts", recounter.run)
+        runtime.spawn("rollups", Roller(database).run)
+        folder = Folder(
+            database,
+            relay.wake,
+            batches_counted=waits.counted,
+            buckets_marked=recounter.wake,
+            quotas_touched=reached.wake,
+            usage_changed=changes.counted,
+            pause_after_commit_s=settings.test_pause_after_commit_s,
+        )
+        consumer = messaging.consume(
+            EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX, gather_s=GATHER_S
+        )
+        runtime.spawn("fold", consumer.run)
+        if settings.reconcile:
+
+            def usage_changed() -> None:
+                relay.wake()
+                reached.wake()
+                changes.counted(())
+
+            accepted = IngestAccepted(ingest, settings.internal_token, timeout_s=ACCEPTED_TIMEOUT_S)
+            repair = Repair(database, accepted, folder, usage_changed=usage_changed)
+            reconciler = Reconciler(database, accepted, watermark, repair)
+            runtime.spawn("reconciliation", reconciler.run)
 
         accounts = open_channel(
             settings.accounts_address,
@@ -61,11 +115,10 @@ async def main() -> None:
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
 
-        answers = UsageAnswers(database, watermark)
-        server = GrpcServer(settings, keys)
+        server = GrpcServer(settings, keys, DatabaseCheck(url))
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(Metrics(database), answers),
+            AggregatorServicer(Metrics(database, settings.dimension_values_max), answers),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(
@@ -73,6 +126,26 @@ async def main() -> None:
             AggregatorInternalServicer(answers),
             "usageflow.aggregator.v1.AggregatorInternalService",
         )
+        checks = QuotaChecks(database, watermark)
+        server.add(
+            quotas_pb2_grpc.add_QuotaServiceServicer_to_server,
+            QuotaServicer(
+                Quotas(database, checks), checks, Reservations(database, watermark, checks)
+            ),
+            "usageflow.aggregator.v1.QuotaService",
+        )
+        server.add(
+            live_pb2_grpc.add_LiveUsageServiceServicer_to_server,
+            LiveUsageServicer(live, keys),
+            "usageflow.aggregator.v1.LiveUsageService",
+        )
+        server.add(
+            audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,
+            AuditServicer(Metrics(database, settings.dimension_values_max), answers),
+            "usageflow.aggregator.v1.AuditInternalService",
+        )
         await server.start()
         runtime.on_stop("grpc", server.stop)
+        # Before the server: it would wait for those who watch.
+        runtime.on_stop("live", live.close)
         await runtime.wait()

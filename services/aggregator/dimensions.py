@@ -4,18 +4,24 @@ Only the declared properties are decoded, in about half a microsecond; the rest 
 skipped over. Numbers and booleans become their JSON text, exactly as it was sent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import structlog
 
+from services.aggregator.details import value_key
+
 log = structlog.get_logger()
 
 Reader = Callable[[str], tuple[str, ...]]
 
 READERS_MAX = 10_000
+# What values are counted under that came when their dimension was full.
+OVERFLOW = "__other__"
+# Of dimensions that are full, the keys (details.value_key) of the values that they know.
+Full = Mapping[str, Collection[bytes]]
 _ABSENT = msgspec.Raw(b"")
 _NULL = b"null"
 _decode_text = msgspec.json.Decoder(str).decode
@@ -52,6 +58,13 @@ def reader(names: tuple[str, ...]) -> Reader | None:
     return read
 
 
+def key_of(unique_by: str, metadata_json: str) -> bytes:
+    """The key of an event's value of the property."""
+    read = reader((unique_by,))
+    assert read is not None
+    return value_key(read(metadata_json)[0])
+
+
 def _texts(found: Any, fields: Sequence[str]) -> tuple[str, ...]:
     return tuple([_text(bytes(getattr(found, field))) for field in fields])
 
@@ -61,6 +74,23 @@ def _text(raw: bytes) -> str:
         # PostgreSQL has no U+0000.
         return _decode_text(raw).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return "" if raw == _NULL else raw.decode()
+
+
+def needs_room(value: str) -> bool:
+    """Whether a value is one of those that a dimension has room for."""
+    return value not in ("", OVERFLOW)
+
+
+def bounded(names: Sequence[str], values: tuple[str, ...], full: Full) -> tuple[str, ...]:
+    """What values are counted under: OVERFLOW where a full dimension does not know them."""
+    if not full:
+        return values
+    return tuple(
+        OVERFLOW
+        if name in full and needs_room(value) and value_key(value) not in full[name]
+        else value
+        for name, value in zip(names, values, strict=True)
+    )
 
 
 def canonical(names: Sequence[str], values: Sequence[str]) -> str:

@@ -18,11 +18,15 @@ QUARTER_US = 15 * 60 * 1_000_000
 KEY_CHARS_MAX = 128
 NAME_CHARS_MAX = 200
 UNIT_CHARS_MAX = 50
+CUSTOMER_ID_CHARS_MAX = 255
 DIMENSIONS_MAX = 8
+# Values that a dimension of a metric knows, unless a setting says otherwise.
+DIMENSION_VALUES_MAX = 1_000
 # The word of the API for splitting by customer; no dimension may be called so.
 CUSTOMER_GROUP = "customerId"
 # How a metric that nobody defined counts.
 SELF_DEFINED_AGGREGATION = "SUM"
+UNIQUE_COUNT = "UNIQUE_COUNT"
 
 _match_key = re.compile(r"[A-Za-z0-9_.:\-]{1,128}", re.ASCII).fullmatch
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
@@ -31,6 +35,11 @@ _has_control = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
 def is_metric_key(text: str) -> bool:
     """Whether `text` can be the key of a metric, or the name of a dimension."""
     return _match_key(text) is not None
+
+
+def is_customer_id(text: str) -> bool:
+    """Whether `text` can be a customer's id."""
+    return 1 <= len(text) <= CUSTOMER_ID_CHARS_MAX and not _has_control(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,12 @@ class NewMetric:
     aggregation: str = SELF_DEFINED_AGGREGATION
     dimensions: tuple[str, ...] = ()
     unique_by: str = ""
+    percentiles: bool = False
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether each bucket counts more than sums: values, or rounded amounts."""
+        return bool(self.unique_by) or self.percentiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +74,8 @@ class Metric:
         """Whether `new` defines the same; the order of dimensions does not matter."""
         old = self.definition
         return (
-            (old.name, old.unit, old.aggregation, old.unique_by)
-            == (new.name, new.unit, new.aggregation, new.unique_by)
+            (old.name, old.unit, old.aggregation, old.unique_by, old.percentiles)
+            == (new.name, new.unit, new.aggregation, new.unique_by, new.percentiles)
         ) and set(old.dimensions) == set(new.dimensions)
 
 
@@ -74,9 +89,12 @@ def check_new_metric(new: NewMetric) -> None:
     checks.require(
         new.aggregation in KINDS, "aggregation", f"must be one of {', '.join(sorted(KINDS))}"
     )
-    checks.require(
-        not new.unique_by, "uniqueBy", "must be left out: only UNIQUE_COUNT counts a property"
-    )
+    if new.aggregation == UNIQUE_COUNT:
+        needed = f"must name the metadata property whose values are counted: {allowed}"
+        checks.require(is_metric_key(new.unique_by), "uniqueBy", needed)
+    else:
+        unwanted = "must be left out: only UNIQUE_COUNT counts a property"
+        checks.require(not new.unique_by, "uniqueBy", unwanted)
     _check_dimensions(checks, new.dimensions, allowed)
     checks.done()
 
@@ -109,6 +127,15 @@ def metric_conflict(metric: Metric) -> ConflictError:
         f'The metric "{old.key}" has another definition: aggregation {old.aggregation}, '
         f"dimensions [{', '.join(old.dimensions)}]; a metric is never changed, use another key",
         reason="metric_exists",
+    )
+
+
+def counted_already(key: str) -> ConflictError:
+    """The error of a definition that needs what was not kept of the events counted before it."""
+    return ConflictError(
+        f'The metric "{key}" has counted events before it was defined, of which neither values of '
+        "a property nor single amounts were kept: uniqueBy and percentiles need another key",
+        reason="metric_has_events",
     )
 
 

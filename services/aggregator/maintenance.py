@@ -1,4 +1,4 @@
-"""What has to be done now and then: remember the watermark, and let the inbox forget.
+"""What has to be done now and then: remember the watermark, and forget what is of no more use.
 
 The inbox may forget a batch only when it can't be counted again. ingest's watermark says that all
 it accepted before that instant has been applied; so every batch accepted before `inbox_horizon`,
@@ -8,11 +8,17 @@ they stay known and are told apart from the ones that never came.
 """
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator import repository
+from services.aggregator.quotas.change_repository import CHANGES_KEEP_S, prune_changes
+from services.aggregator.quotas.repository import prune_reservations
+from services.aggregator.quotas.threshold_repository import prune_reached
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database
@@ -20,7 +26,12 @@ from services.kit.errors import UnavailableError
 
 log = structlog.get_logger()
 
+# Forgets up to so many rows from before an instant; returns how many.
+Prune: TypeAlias = Callable[[AsyncConnection, datetime, int], Awaitable[int]]
+
 INBOX_KEEP_DAYS = 2
+# An event may be up to 400 days late.
+REACHED_KEEP_DAYS = 401
 PRUNE_ROWS_MAX = 5_000
 # A round forgets at most 1,000,000 batches: more than a minute of any load brings.
 PRUNE_STEPS_MAX = 200
@@ -49,13 +60,24 @@ class Maintenance:
         async with self._database.transaction() as connection:
             await repository.note_watermark(connection, watermark)
         before = min(watermark, clock.now() - timedelta(days=INBOX_KEEP_DAYS))
+        forgotten = await self._prune(repository.prune_inbox, before)
+        if forgotten:
+            log.info("inbox_pruned", batches=forgotten, before=before.isoformat())
+        # Behind the watermark committed units are counted as usage.
+        await self._prune(prune_reservations, before)
+        # No event of such a period is taken any more.
+        await self._prune(prune_reached, clock.now() - timedelta(days=REACHED_KEEP_DAYS))
+        async with self._database.transaction() as connection:
+            await prune_changes(connection, CHANGES_KEEP_S)
+        return forgotten
+
+    async def _prune(self, prune: Prune, before: datetime) -> int:
+        """In steps, each a transaction; returns how many rows."""
         forgotten = 0
         for _step in range(PRUNE_STEPS_MAX):
             async with self._database.transaction() as connection:
-                pruned = await repository.prune_inbox(connection, before, PRUNE_ROWS_MAX)
+                pruned = await prune(connection, before, PRUNE_ROWS_MAX)
             forgotten += pruned
             if pruned < PRUNE_ROWS_MAX:
                 break
-        if forgotten:
-            log.info("inbox_pruned", batches=forgotten, before=before.isoformat())
         return forgotten

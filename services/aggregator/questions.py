@@ -2,28 +2,38 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from services.aggregator import windows
 from services.aggregator.domain import CUSTOMER_GROUP, QUARTER, Metric, is_quarter, quarter_of
+from services.aggregator.windows import EARLIEST, LATEST
+from services.kit import pages
 from services.kit.errors import FieldChecks, FieldProblem, InvalidArgumentError
 
 WINDOWS_MAX = 10_000
 ROWS_MAX = 20_000
+PAGE_ROWS_MAX = 10_000
+TOP_MAX = 1_000
+# A group has up to 9 values; a value of a dimension is as long as the metadata may be.
+TOKEN_CHARS_MAX = 128 * 1024
+FILTER_VALUES_MAX = 100
+# Of a hundred events, how many are at or below the figure.
+PERCENTILES = {"P50": 50, "P95": 95, "P99": 99}
 SELECTIONS_MAX = 1_000
 SELECTED_METRICS_MAX = 20_000
-# Since then every zone has kept to whole quarters of an hour.
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+MATCHES_MAX = 100
 
 _RANGE = f"on a quarter of an hour between {EARLIEST:%Y-%m-%d} and {LATEST:%Y-%m-%d}"
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuestion:
-    """A question as it was asked. None: not given; `window` and `time_zone` "": not given."""
+    """A question as it was asked.
+
+    None: not given; and so are `window`, `time_zone` and `percentile` "".
+    """
 
     metric: str
     customer_id: str | None = None
@@ -33,11 +43,27 @@ class UsageQuestion:
     group_by: Sequence[str] = ()
     time_zone: str = ""
     filters: Mapping[str, str] | None = None
+    top: int = 0
+    page_size: int = 0
+    page_token: str = ""
+    percentile: str = ""
+    filters_any: Mapping[str, Sequence[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastRow:
+    """The last row of the page before: the start of its window, and its group."""
+
+    start: datetime
+    group: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """A question that can be answered. Times in UTC; `starts` are those of the windows."""
+    """A question that can be answered. Times in UTC; `starts` are those of the windows.
+
+    `top`, `page_size` 0: all groups, all rows. `percentile` "": the metric's own figure.
+    """
 
     metric: Metric
     customer_id: str | None
@@ -47,6 +73,16 @@ class UsageQuery:
     starts: Sequence[datetime]
     group_by: Sequence[str]
     filters: Mapping[str, str]
+    top: int = 0
+    page_size: int = 0
+    after: LastRow | None = None
+    percentile: str = ""
+    filters_any: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def rows_max(self) -> int:
+        """How many rows an answer has at most."""
+        return self.top or self.page_size or ROWS_MAX
 
 
 def check_question(asked: UsageQuestion, metric: Metric | None, now: datetime) -> UsageQuery:
@@ -59,10 +95,13 @@ def check_question(asked: UsageQuestion, metric: Metric | None, now: datetime) -
     checks.require(metric is not None, "metric", "must be the key of a metric; there is no such")
     _check_texts(checks, asked)
     _check_names(checks, asked, metric)
+    _check_percentile(checks, asked.percentile, metric)
     window = asked.window or windows.TOTAL
     start, end, starts = _check_range(checks, asked, window, now)
+    _check_page(checks, asked, window)
     checks.done()
     assert metric is not None
+    after = _last_row(asked, starts) if asked.page_token else None
     return UsageQuery(
         metric=metric,
         customer_id=asked.customer_id,
@@ -72,7 +111,61 @@ def check_question(asked: UsageQuestion, metric: Metric | None, now: datetime) -
         starts=starts,
         group_by=tuple(asked.group_by),
         filters=dict(asked.filters or {}),
+        top=asked.top,
+        page_size=asked.page_size,
+        after=after,
+        percentile=asked.percentile,
+        filters_any={name: tuple(values) for name, values in (asked.filters_any or {}).items()},
     )
+
+
+def _check_percentile(checks: FieldChecks, percentile: str, metric: Metric | None) -> None:
+    if not percentile:
+        return
+    listed = ", ".join(PERCENTILES)
+    known = checks.require(percentile in PERCENTILES, "percentile", f"must be one of {listed}")
+    if known and metric is not None:
+        checks.require(
+            metric.definition.percentiles,
+            "percentile",
+            'must be left out: the metric was not defined with "percentiles": true',
+        )
+
+
+def _check_page(checks: FieldChecks, asked: UsageQuestion, window: str) -> None:
+    checks.require(0 <= asked.top <= TOP_MAX, "top", f"must be from 1 to {TOP_MAX:,}")
+    checks.require(
+        not asked.top or (bool(asked.group_by) and window == windows.TOTAL),
+        "top",
+        "needs groupBy, and window TOTAL",
+    )
+    checks.require(
+        0 <= asked.page_size <= PAGE_ROWS_MAX, "limit", f"must be from 1 to {PAGE_ROWS_MAX:,}"
+    )
+    checks.require(not (asked.top and asked.page_size), "limit", "must be left out with top")
+    checks.require(
+        not asked.page_token or bool(asked.page_size),
+        "cursor",
+        "needs limit, as the page before",
+    )
+
+
+def page_token(row: LastRow) -> str:
+    """What names the last row of a page."""
+    return pages.encode_token(row.start.isoformat(), *row.group)
+
+
+def _last_row(asked: UsageQuestion, starts: Sequence[datetime]) -> LastRow:
+    start, *group = pages.decode_token(
+        asked.page_token, 1 + len(asked.group_by), chars_max=TOKEN_CHARS_MAX
+    )
+    try:
+        row = LastRow(datetime.fromisoformat(start), group)
+    except ValueError:
+        raise pages.invalid_token() from None
+    if row.start not in starts or any("\0" in value for value in group):
+        raise pages.invalid_token()
+    return row
 
 
 def _check_range(
@@ -114,7 +207,10 @@ def _check_instant(checks: FieldChecks, time: datetime | None, field: str) -> No
 def _check_texts(checks: FieldChecks, asked: UsageQuestion) -> None:
     """PostgreSQL has no U+0000, so nothing can be called so."""
     checks.require("\0" not in (asked.customer_id or ""), "customerId", "must not contain U+0000")
-    values = (asked.filters or {}).values()
+    lists = list((asked.filters_any or {}).values())
+    few = all(1 <= len(values) <= FILTER_VALUES_MAX for values in lists)
+    checks.require(few, "filter", f"must have 1 to {FILTER_VALUES_MAX} values for a dimension")
+    values = itertools.chain((asked.filters or {}).values(), *lists)
     checks.require(not any("\0" in value for value in values), "filter", "must not contain U+0000")
 
 
@@ -126,7 +222,8 @@ def _check_names(checks: FieldChecks, asked: UsageQuestion, metric: Metric | Non
         return
     dimensions = metric.definition.dimensions
     _check_each(checks, group_by, "groupBy", (CUSTOMER_GROUP, *dimensions))
-    _check_each(checks, asked.filters or {}, "filter", dimensions)
+    filtered = dict.fromkeys([*(asked.filters or {}), *(asked.filters_any or {})])
+    _check_each(checks, filtered, "filter", dimensions)
 
 
 def _check_each(
@@ -154,12 +251,16 @@ def too_many_rows(query: UsageQuery) -> InvalidArgumentError:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One customer's metrics over [start, end), in UTC."""
+    """One customer's metrics over [start, end), in UTC.
+
+    `splits`: of metrics that are also wanted in parts, what fits into each.
+    """
 
     customer_id: str
     metrics: Sequence[str]
     start: datetime
     end: datetime
+    splits: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
 def check_selections(selections: Sequence[Selection]) -> None:
@@ -174,8 +275,18 @@ def check_selections(selections: Sequence[Selection]) -> None:
         f"must name at most {SELECTED_METRICS_MAX:,} metrics in all",
     )
     for number, selection in enumerate(selections[:SELECTIONS_MAX]):
-        field = f"selections[{number}]"
-        _check_instant(checks, selection.start, f"{field}.from")
-        _check_instant(checks, selection.end, f"{field}.to")
-        checks.require(selection.start < selection.end, f"{field}.from", "must be before to")
+        where = f"selections[{number}]"
+        _check_instant(checks, selection.start, f"{where}.from")
+        _check_instant(checks, selection.end, f"{where}.to")
+        checks.require(selection.start < selection.end, f"{where}.from", "must be before to")
+        _check_splits(checks, selection, f"{where}.splits")
     checks.done()
+
+
+def _check_splits(checks: FieldChecks, selection: Selection, name: str) -> None:
+    for metric, matches in selection.splits.items():
+        checks.require(metric in selection.metrics, name, "must name metrics of the selection")
+        few = 1 <= len(matches) <= MATCHES_MAX
+        checks.require(few, name, f"must have 1 to {MATCHES_MAX} matches each")
+        texts = [text for match in matches for pair in match.items() for text in pair]
+        checks.require(not any("\0" in text for text in texts), name, "must not contain U+0000")

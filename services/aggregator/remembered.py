@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.aggregator.fold import Definition, Series
+from services.aggregator.fold import Definition, DimensionValue, Series
 from services.aggregator.repository import MetricKey
 
-# About 40 MB and 5 MB.
+# About 40 MB, 5 MB and 20 MB with usual values.
 SERIES_MAX = 100_000
 DEFINITIONS_MAX = 10_000
+VALUES_MAX = 100_000
 
 
 class RememberedDefinitions:
@@ -57,6 +58,23 @@ class RememberedSeries:
         """Keep what a committed transaction has found or stored."""
         self._ids.update(series_ids)
         _forget_oldest(self._ids, self._entries_max)
+
+
+class RememberedValues:
+    """Values that dimensions know, which they never forget."""
+
+    def __init__(self, entries_max: int = VALUES_MAX) -> None:
+        self._entries_max = entries_max
+        self._known: dict[DimensionValue, None] = {}
+
+    def unknown(self, values: Iterable[DimensionValue]) -> set[DimensionValue]:
+        """Those that are not remembered."""
+        return {value for value in values if value not in self._known}
+
+    def remember(self, values: Iterable[DimensionValue]) -> None:
+        """Keep what a committed transaction has found or stored."""
+        self._known.update(dict.fromkeys(values))
+        _forget_oldest(self._known, self._entries_max)
 
 
 def _forget_oldest(entries: dict[Any, Any], entries_max: int) -> None:

@@ -14,6 +14,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1 import events_pb2
 
+from services.aggregator.arrays import array_text as _array
+from services.aggregator.arrays import bytes_text
 from services.aggregator.domain import Metric, NewMetric, is_metric_key
 from services.aggregator.fold import Bucket, Definition, Series
 from services.aggregator.tables import fold_state, metrics, outbox
@@ -26,20 +28,26 @@ CUSTOMERS_SEEN_SUBJECT = "usageflow.usage.customers_seen"
 # 500 customer ids of at most 1,020 bytes fit into a message of NATS.
 CUSTOMERS_IN_MESSAGE_MAX = 500
 
-# Bytes in hexadecimal, inside the text form of an array.
-_BYTEA = r"\\x"
-
 
 # Metrics
 
 
 async def insert_metric(
-    connection: AsyncConnection, tenant: TenantKey, new: NewMetric, create_time: datetime
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    new: NewMetric,
+    create_time: datetime,
+    dimension_values_max: int,
 ) -> Metric | None:
     """Store a definition; None when the key is taken (another transaction is waited for)."""
     statement = (
         upsert(metrics)
-        .values(**_metric_values(tenant, new), defined=True, create_time=create_time)
+        .values(
+            **_metric_values(tenant, new),
+            defined=True,
+            create_time=create_time,
+            dimension_values_max=dimension_values_max,
+        )
         .on_conflict_do_nothing()
         .returning(metrics)
     )
@@ -64,7 +72,9 @@ async def get_metric(
     return None if row is None else _metric(row)
 
 
-async def define_metric(connection: AsyncConnection, metric_id: int, new: NewMetric) -> Metric:
+async def define_metric(
+    connection: AsyncConnection, metric_id: int, new: NewMetric, dimension_values_max: int
+) -> Metric:
     """Give a metric that defined itself a definition."""
     statement = (
         update(metrics)
@@ -75,7 +85,10 @@ async def define_metric(connection: AsyncConnection, metric_id: int, new: NewMet
             aggregation=new.aggregation,
             dimensions=list(new.dimensions),
             unique_by=new.unique_by,
+            percentiles=new.percentiles,
+            dimension_values_max=dimension_values_max,
             defined=True,
+            counted_undefined=True,
         )
         .returning(metrics)
     )
@@ -105,6 +118,7 @@ def _metric_values(tenant: TenantKey, new: NewMetric) -> dict[str, Any]:
         "aggregation": new.aggregation,
         "dimensions": list(new.dimensions),
         "unique_by": new.unique_by,
+        "percentiles": new.percentiles,
     }
 
 
@@ -119,6 +133,7 @@ def _metric(row: Row[Any]) -> Metric:
             aggregation=row.aggregation,
             dimensions=tuple(row.dimensions),
             unique_by=row.unique_by,
+            percentiles=row.percentiles,
         ),
         defined=row.defined,
         create_time=row.create_time,
@@ -180,7 +195,9 @@ async def untake_batches(connection: AsyncConnection, batch_ids: Collection[str]
 
 
 _FIND_DEFINITIONS = text("""
-SELECT organization_id, mode, key, metric_id, dimensions FROM metrics
+SELECT organization_id, mode, key, metric_id, dimensions, unique_by, percentiles,
+    EXISTS (SELECT FROM quotas WHERE quotas.metric_id = metrics.metric_id) AS has_quotas
+FROM metrics
 JOIN unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]))
     AS wanted (organization_id, mode, key) USING (organization_id, mode, key)
 """)
@@ -203,7 +220,11 @@ async def find_definitions(
     rows = await connection.execute(_FIND_DEFINITIONS, _columns_of(keys))
     return {
         MetricKey(row.organization_id, row.mode, row.key): Definition(
-            row.metric_id, tuple(row.dimensions)
+            row.metric_id,
+            tuple(row.dimensions),
+            row.has_quotas,
+            row.unique_by,
+            row.percentiles,
         )
         for row in rows
     }
@@ -367,15 +388,10 @@ async def add_to_buckets(
         "minima": _array([bucket.amount_min for bucket in buckets]),
         "maxima": _array([bucket.amount_max for bucket in buckets]),
         "latest_times_us": _array([bucket.latest_time_us for bucket in buckets]),
-        "latest_event_ids": _array([_BYTEA + bucket.latest_event_id.hex() for bucket in buckets]),
+        "latest_event_ids": _array([bytes_text(bucket.latest_event_id) for bucket in buckets]),
         "latest_values": _array([bucket.latest_value for bucket in buckets]),
     }
     await connection.execute(_UPSERT_BUCKETS, values)
-
-
-def _array(numbers: Iterable[object]) -> str:
-    """PostgreSQL's text form of an array of values that need no quotes."""
-    return f"{{{','.join(map(str, numbers))}}}"
 
 
 # Maintenance

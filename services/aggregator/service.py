@@ -11,27 +11,40 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.aggregator import repository, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.domain import (
+    DIMENSION_VALUES_MAX,
     Metric,
     NewMetric,
     UsageRow,
     check_new_metric,
+    counted_already,
     metric_conflict,
 )
+from services.aggregator.figures import (
+    figures_of_parts,
+    tallies_of,
+    tally_windows,
+    window_figure,
+)
+from services.aggregator.overflow import Place, find_overflowed, parts_of_events
 from services.aggregator.questions import (
-    ROWS_MAX,
+    LastRow,
     Selection,
     UsageQuery,
     UsageQuestion,
     check_question,
     check_selections,
+    page_token,
     too_many_rows,
 )
-from services.aggregator.usage_repository import BillableMetric, TalliedGroup, Wanted
-from services.aggregator.watermark import WatermarkSource
+from services.aggregator.recounter import ReplaySource
+from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_repository import BillableMetric, Split, TalliedGroup, Wanted
+from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.aggregator.windows import TOTAL
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey
-from services.kit.errors import NotFoundError, UnavailableError
+from services.kit.errors import NotFoundError
+from services.kit.usage_token import UsageToken
 
 log = structlog.get_logger()
 
@@ -41,21 +54,28 @@ _NOTHING_KNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 class Metrics:
     """Metrics and their definitions. Each use case is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, dimension_values_max: int = DIMENSION_VALUES_MAX
+    ) -> None:
+        """`dimension_values_max`: how many values each dimension of a new metric may know."""
         self._database = database
+        self._dimension_values_max = dimension_values_max
 
     async def create(self, tenant: TenantKey, new: NewMetric) -> Metric:
         """Define a metric; the same definition again changes nothing.
 
-        A metric that defined itself by its first event takes any definition; its earlier events
-        keep the empty value of dimensions. InvalidArgumentError names all wrong fields;
-        ConflictError: the key has another definition.
+        A metric that defined itself by its first event takes any definition but those that need
+        what was not kept of its earlier events (uniqueBy, percentiles); these keep the empty value
+        of dimensions. InvalidArgumentError names all wrong fields; ConflictError: the key has
+        another definition, or such events.
         """
         check_new_metric(new)
         async with self._database.transaction() as connection:
-            metric = await repository.insert_metric(connection, tenant, new, clock.now())
+            metric = await repository.insert_metric(
+                connection, tenant, new, clock.now(), self._dimension_values_max
+            )
             if metric is None:
-                metric = await _define_existing(connection, tenant, new)
+                metric = await self._define_existing(connection, tenant, new)
         log.info("metric_defined", organization_id=tenant.organization_id, metric=new.key)
         return metric
 
@@ -81,17 +101,20 @@ class Metrics:
             return metrics, ""
         return metrics[:limit], pages.encode_token(str(metrics[limit - 1].metric_id))
 
-
-async def _define_existing(
-    connection: AsyncConnection, tenant: TenantKey, new: NewMetric
-) -> Metric:
-    metric = await repository.get_metric(connection, tenant, new.key, for_update=True)
-    assert metric is not None, "metrics are never deleted"
-    if not metric.defined:
-        return await repository.define_metric(connection, metric.metric_id, new)
-    if not metric.same_as(new):
-        raise metric_conflict(metric)
-    return metric
+    async def _define_existing(
+        self, connection: AsyncConnection, tenant: TenantKey, new: NewMetric
+    ) -> Metric:
+        metric = await repository.get_metric(connection, tenant, new.key, for_update=True)
+        assert metric is not None, "metrics are never deleted"
+        if not metric.defined:
+            if new.is_detailed:
+                raise counted_already(new.key)
+            return await repository.define_metric(
+                connection, metric.metric_id, new, self._dimension_values_max
+            )
+        if not metric.same_as(new):
+            raise metric_conflict(metric)
+        return metric
 
 
 def _metric_id(page_token: str) -> int:
@@ -111,15 +134,30 @@ class Usage:
     end: datetime
     as_of: datetime
     rows: Sequence[UsageRow]
+    next_page_token: str = ""
+    # The figures are percentiles of rounded amounts.
+    approximate: bool = False
+
+
+# Aggregations whose figures of consecutive times sum to that of the whole.
+ADDING_UP = frozenset({"SUM", "COUNT"})
 
 
 @dataclass(frozen=True, slots=True)
 class BilledMetric:
-    """One metric's usage in a selection; unit "" when it has none."""
+    """One metric's usage in a selection; unit "" when it has none.
+
+    `amount_sum`: of its events, however it counts. `parts`: a figure for each match of a split,
+    and for the rest. `adds_up`: whether figures of consecutive times sum to that of the whole.
+    """
 
     metric: str
     quantity: Decimal
     unit: str
+    event_count: int = 0
+    amount_sum: Decimal = Decimal(0)
+    parts: tuple[Decimal, ...] = ()
+    adds_up: bool = True
 
 
 class UsageAnswers:
@@ -129,46 +167,61 @@ class UsageAnswers:
     here before, so the snapshot has it.
     """
 
-    def __init__(self, database: Database, watermark: WatermarkSource) -> None:
+    def __init__(
+        self,
+        database: Database,
+        watermark: WatermarkSource,
+        waits: TokenWait,
+        replay: ReplaySource,
+    ) -> None:
+        """`replay`: has the events of customers whose usage lies under dimensions.OVERFLOW."""
         self._database = database
         self._watermark = watermark
+        self._waits = waits
+        self._replay = replay
 
-    async def query(self, tenant: TenantKey, asked: UsageQuestion) -> Usage:
-        """How much, for whom, of what kind, in which window.
+    async def query(
+        self, tenant: TenantKey, asked: UsageQuestion, token: UsageToken | None = None
+    ) -> Usage:
+        """How much, for whom, of what kind, in which window; all that `token` stands for is in.
 
-        InvalidArgumentError names every field that is wrong. When ingest is away the newest
-        watermark that is known is told: it is still true.
+        InvalidArgumentError names every field that is wrong. NotYetError: it did not get there in
+        time. When ingest is away the newest watermark that is known is told: it is still true.
         """
-        as_of = await self._newest_watermark()
+        if token is not None:
+            await self._waits.until_counted(tenant, token)
+        as_of = await newest_watermark(self._watermark)
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
             metric = await repository.get_metric(connection, tenant, asked.metric)
             query = check_question(asked, metric, clock.now())
             if as_of is None:
                 as_of = (await repository.read_fold_state(connection)).watermark
-            tallied = await usage_repository.tally_windows(connection, query)
-        if len(tallied) > ROWS_MAX:
-            raise too_many_rows(query)
+            tallied = await tally_windows(connection, query)
+        next_page_token = ""
+        if len(tallied) > query.rows_max and not query.top:
+            if not query.page_size:
+                raise too_many_rows(query)
+            tallied = tallied[: query.page_size]
+            last = LastRow(query.starts[tallied[-1].window], list(tallied[-1].group.values()))
+            next_page_token = page_token(last)
         return Usage(
             metric=asked.metric,
             start=query.start,
             end=query.end,
             as_of=as_of or _NOTHING_KNOWN,
             rows=_rows(query, tallied),
+            next_page_token=next_page_token,
+            approximate=bool(query.percentile),
         )
-
-    async def _newest_watermark(self) -> datetime | None:
-        try:
-            return await self._watermark.ask()
-        except UnavailableError:
-            return self._watermark.last
 
     async def billable(
         self, tenant: TenantKey, selections: Sequence[Selection]
     ) -> tuple[datetime, list[list[BilledMetric]]]:
         """Up to when the figures are complete, and for each selection the usage of its metrics.
 
-        InvalidArgumentError; UnavailableError when nobody knows how complete they would be.
+        InvalidArgumentError; UnavailableError when nobody knows how complete they would be, or what
+        the parts of a full dimension are (overflow.py).
         """
         check_selections(selections)
         as_of = await self._watermark.ask()
@@ -176,22 +229,34 @@ class UsageAnswers:
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
             known = await usage_repository.find_billable_metrics(connection, tenant, keys)
-            figures = await _figures(connection, _wanted(selections, known))
+            tallies = await tallies_of(connection, _wanted(selections, known))
+            splits = _splits(selections, known)
+            parts = await _parts(connection, splits, known)
+            overflowed = await find_overflowed(connection, tenant, splits, selections, tallies)
+        for place, each in overflowed.items():
+            parts[place] = await parts_of_events(self._replay, each)
         return as_of, [
-            [_billed(key, selection, known, figures) for key in selection.metrics]
-            for selection in selections
+            [
+                _billed(key, selection, known, tallies, parts.get((key, number), ()))
+                for key in selection.metrics
+            ]
+            for number, selection in enumerate(selections)
         ]
 
 
 def _rows(query: UsageQuery, tallied: Sequence[TalliedGroup]) -> list[UsageRow]:
-    kind = KINDS[query.metric.definition.aggregation]
     ends = [*query.starts[1:], query.end]
     rows = [
-        UsageRow(query.starts[row.window], ends[row.window], row.group, kind.figure(row.tally))
+        UsageRow(
+            query.starts[row.window],
+            ends[row.window],
+            row.group,
+            window_figure(query, row.tally),
+        )
         for row in tallied
     ]
-    if not rows and query.window == TOTAL and not query.group_by:
-        return [UsageRow(query.start, query.end, {}, kind.figure(Tally()))]
+    if not rows and query.window == TOTAL and not query.group_by and query.after is None:
+        return [UsageRow(query.start, query.end, {}, window_figure(query, Tally()))]
     return rows
 
 
@@ -216,27 +281,51 @@ def _one(metric: BillableMetric, selection: Selection) -> Wanted:
     return Wanted(metric.metric_id, selection.customer_id, selection.start, selection.end)
 
 
-async def _figures(
-    connection: AsyncConnection, wanted: dict[str, list[Wanted]]
-) -> dict[Wanted, Decimal]:
-    """One statement for each aggregation."""
-    figures: dict[Wanted, Decimal] = {}
-    for aggregation, entries in wanted.items():
-        tallies = await usage_repository.tally_selections(connection, entries, aggregation)
-        kind = KINDS[aggregation]
-        figures |= {
-            entry: kind.figure(tally) for entry, tally in zip(entries, tallies, strict=True)
-        }
-    return figures
+def _splits(
+    selections: Sequence[Selection], known: dict[str, BillableMetric]
+) -> dict[Place, Split]:
+    """The splits that were asked for of metrics that exist."""
+    return {
+        (key, number): Split(_one(known[key], selection), matches)
+        for number, selection in enumerate(selections)
+        for key, matches in selection.splits.items()
+        if key in known
+    }
+
+
+async def _parts(
+    connection: AsyncConnection, splits: dict[Place, Split], known: dict[str, BillableMetric]
+) -> dict[Place, tuple[Decimal, ...]]:
+    """The figures of their parts; one statement for each aggregation."""
+    by_aggregation: dict[str, dict[Place, Split]] = {}
+    for place, split in splits.items():
+        by_aggregation.setdefault(known[place[0]].aggregation, {})[place] = split
+    parts: dict[Place, tuple[Decimal, ...]] = {}
+    for aggregation, asked in by_aggregation.items():
+        found = await figures_of_parts(connection, list(asked.values()), aggregation)
+        parts |= zip(asked, found, strict=True)
+    return parts
 
 
 def _billed(
     key: str,
     selection: Selection,
     known: dict[str, BillableMetric],
-    figures: dict[Wanted, Decimal],
+    tallies: dict[Wanted, Tally],
+    parts: tuple[Decimal, ...],
 ) -> BilledMetric:
+    nothing = Decimal(0)
     metric = known.get(key)
     if metric is None:
-        return BilledMetric(key, Decimal(0), "")
-    return BilledMetric(key, figures[_one(metric, selection)], metric.unit)
+        count = len(selection.splits[key]) + 1 if key in selection.splits else 0
+        return BilledMetric(key, nothing, "", parts=(nothing,) * count)
+    tally = tallies[_one(metric, selection)]
+    return BilledMetric(
+        metric=key,
+        quantity=KINDS[metric.aggregation].figure(tally),
+        unit=metric.unit,
+        event_count=tally.event_count,
+        amount_sum=tally.amount_sum,
+        parts=parts,
+        adds_up=metric.aggregation in ADDING_UP,
+    )

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
+from usageflow.aggregator.v1 import audit_pb2
 from usageflow.aggregator.v1.aggregator_pb2_grpc import (
     AggregatorInternalServiceServicer,
     AggregatorServiceServicer,
@@ -11,7 +12,9 @@ from usageflow.aggregator.v1.aggregator_pb2_grpc import (
 
 from services.aggregator.domain import Metric, NewMetric, UsageRow
 from services.aggregator.questions import Selection, UsageQuestion
-from services.aggregator.service import BilledMetric, Metrics, UsageAnswers
+from services.aggregator.recounter import answered
+from services.aggregator.service import BilledMetric, Metrics, Usage, UsageAnswers
+from services.kit import usage_token
 from services.kit.auth import MODE_NAMES, require_scope
 from services.kit.database import TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError
@@ -22,6 +25,9 @@ _AGGREGATIONS = {
     number: name.removeprefix("AGGREGATION_") for name, number in pb.Aggregation.items() if number
 }
 _AGGREGATIONS_BACK = {name: number for number, name in _AGGREGATIONS.items()}
+_PERCENTILES = {
+    number: name.removeprefix("PERCENTILE_") for name, number in pb.Percentile.items() if number
+}
 _WINDOWS = {number: name.removeprefix("WINDOW_") for name, number in pb.Window.items() if number}
 
 
@@ -38,14 +44,16 @@ class AggregatorServicer(AggregatorServiceServicer):
         """Define a metric; scope admin."""
         tenant = require_scope("admin").tenant
         metric = await self._metrics.create(tenant, _new_metric(request.metric))
-        return pb.CreateMetricResponse(metric=_metric(metric))
+        return pb.CreateMetricResponse(metric=metric_message(metric))
 
     async def GetMetric(
         self, request: pb.GetMetricRequest, context: object
     ) -> pb.GetMetricResponse:
         """One metric; scope read."""
         tenant = require_scope("read").tenant
-        return pb.GetMetricResponse(metric=_metric(await self._metrics.get(tenant, request.key)))
+        return pb.GetMetricResponse(
+            metric=metric_message(await self._metrics.get(tenant, request.key))
+        )
 
     async def ListMetrics(
         self, request: pb.ListMetricsRequest, context: object
@@ -56,7 +64,7 @@ class AggregatorServicer(AggregatorServiceServicer):
             tenant, request.page_size, request.page_token
         )
         return pb.ListMetricsResponse(
-            metrics=[_metric(metric) for metric in metrics], next_page_token=next_page_token
+            metrics=[metric_message(metric) for metric in metrics], next_page_token=next_page_token
         )
 
     async def QueryUsage(
@@ -64,16 +72,9 @@ class AggregatorServicer(AggregatorServiceServicer):
     ) -> pb.QueryUsageResponse:
         """How much, for whom, of what kind, in which window; scope read."""
         tenant = require_scope("read").tenant
-        usage = await self._answers.query(tenant, _question(request))
-        response = pb.QueryUsageResponse(
-            metric=usage.metric,
-            to=_timestamp(usage.end),
-            as_of=_timestamp(usage.as_of),
-            rows=[_row(row) for row in usage.rows],
-        )
-        # "from" is a word of Python's own.
-        getattr(response, "from").CopyFrom(_timestamp(usage.start))
-        return response
+        token = usage_token.decode(request.usage_token) if request.usage_token else None
+        asked = question_of(request)
+        return usage_response(await answered(lambda: self._answers.query(tenant, asked, token)))
 
 
 class AggregatorInternalServicer(AggregatorInternalServiceServicer):
@@ -87,7 +88,7 @@ class AggregatorInternalServicer(AggregatorInternalServiceServicer):
     ) -> pb.GetBillableUsageResponse:
         """The usage of many customers and metrics, and up to when it is complete."""
         as_of, answers = await self._answers.billable(
-            _tenant(request), [_selection(selection) for selection in request.selections]
+            tenant_of(request), [_selection(selection) for selection in request.selections]
         )
         return pb.GetBillableUsageResponse(
             as_of=_timestamp(as_of),
@@ -108,10 +109,12 @@ def _new_metric(metric: pb.Metric) -> NewMetric:
         aggregation=_AGGREGATIONS.get(number, str(number)),
         dimensions=tuple(metric.dimensions),
         unique_by=metric.unique_by,
+        percentiles=metric.percentiles,
     )
 
 
-def _metric(metric: Metric) -> pb.Metric:
+def metric_message(metric: Metric) -> pb.Metric:
+    """The message of a metric."""
     definition = metric.definition
     return pb.Metric(
         key=definition.key,
@@ -120,11 +123,13 @@ def _metric(metric: Metric) -> pb.Metric:
         aggregation=_AGGREGATIONS_BACK[definition.aggregation],
         dimensions=definition.dimensions,
         unique_by=definition.unique_by,
+        percentiles=definition.percentiles,
         create_time=_timestamp(metric.create_time),
     )
 
 
-def _question(request: pb.QueryUsageRequest) -> UsageQuestion:
+def question_of(request: pb.QueryUsageRequest) -> UsageQuestion:
+    """The question; InvalidArgumentError for a time that is none."""
     number = request.window
     return UsageQuestion(
         metric=request.metric,
@@ -136,7 +141,29 @@ def _question(request: pb.QueryUsageRequest) -> UsageQuestion:
         group_by=tuple(request.group_by),
         time_zone=request.time_zone,
         filters=dict(request.filters),
+        top=request.top,
+        page_size=request.page_size,
+        page_token=request.page_token,
+        percentile=_PERCENTILES.get(request.percentile, str(request.percentile))
+        if request.percentile
+        else "",
+        filters_any={name: tuple(each.values) for name, each in request.filters_any.items()},
     )
+
+
+def usage_response(usage: Usage) -> pb.QueryUsageResponse:
+    """The message of an answer."""
+    response = pb.QueryUsageResponse(
+        metric=usage.metric,
+        to=_timestamp(usage.end),
+        as_of=_timestamp(usage.as_of),
+        rows=[_row(row) for row in usage.rows],
+        next_page_token=usage.next_page_token,
+        approximate=usage.approximate,
+    )
+    # "from" is a word of Python's own.
+    getattr(response, "from").CopyFrom(_timestamp(usage.start))
+    return response
 
 
 def _row(row: UsageRow) -> pb.UsageRow:
@@ -148,7 +175,12 @@ def _row(row: UsageRow) -> pb.UsageRow:
     )
 
 
-def _tenant(request: pb.GetBillableUsageRequest) -> TenantKey:
+def tenant_of(
+    request: pb.GetBillableUsageRequest
+    | audit_pb2.ListTenantMetricsRequest
+    | audit_pb2.QueryTenantUsageRequest,
+) -> TenantKey:
+    """Whose usage is asked for; InvalidArgumentError."""
     organization_uuid(request.organization_id)
     mode = MODE_NAMES.get(request.mode)
     if mode is None:
@@ -162,12 +194,22 @@ def _selection(selection: pb.UsageSelection) -> Selection:
         metrics=tuple(selection.metrics),
         start=_time(selection, "from", "selections.from"),
         end=_time(selection, "to", "selections.to"),
+        splits={
+            split.metric: [dict(match.dimensions) for match in split.matches]
+            for split in selection.splits
+        },
     )
 
 
 def _billed(metric: BilledMetric) -> pb.MetricUsage:
     return pb.MetricUsage(
-        metric=metric.metric, quantity=format_decimal(metric.quantity), unit=metric.unit
+        metric=metric.metric,
+        quantity=format_decimal(metric.quantity),
+        unit=metric.unit,
+        event_count=metric.event_count,
+        amount_sum=format_decimal(metric.amount_sum),
+        part_quantities=[format_decimal(part) for part in metric.parts],
+        adds_up=metric.adds_up,
     )
 
 

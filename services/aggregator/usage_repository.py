@@ -1,9 +1,9 @@
 """The SQL of usage questions. Each function works inside the caller's transaction."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -16,23 +16,30 @@ from sqlalchemy import (
     Text,
     cast,
     column,
+    false,
     func,
     literal,
+    or_,
     select,
     text,
     true,
+    tuple_,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator.aggregations import KINDS, Part, Tally
+from services.aggregator import usage_source, windows
+from services.aggregator.aggregations import KINDS, Part, Tally, average
 from services.aggregator.domain import CUSTOMER_GROUP
-from services.aggregator.questions import ROWS_MAX, UsageQuery
-from services.aggregator.tables import metrics, series, usage_buckets
+from services.aggregator.questions import LastRow, UsageQuery
+from services.aggregator.spans import BUCKETS, Piece, cut, pieces
+from services.aggregator.tables import metrics, series
+from services.aggregator.void_repository import are_extremes_exact, needs_extremes
+from services.aggregator.voids import being_recounted
 from services.kit.database import TenantKey
 
 _TIMES = ARRAY(DateTime(timezone=True))
-_of = usage_buckets.c
+_of = usage_source.Columns
 _last_first = (_of.latest_time.desc(), _of.latest_event_id.desc())
 # How each part of a tally is combined from buckets.
 _PARTS: dict[Part, ColumnElement[Any]] = {
@@ -44,9 +51,41 @@ _PARTS: dict[Part, ColumnElement[Any]] = {
 }
 
 
+# What figures are sorted by. AVG as in aggregations/average.py: integers, divided once.
+_RANKS: dict[str, ColumnElement[Any]] = {
+    "SUM": _PARTS["amount_sum"],
+    "COUNT": _PARTS["event_count"],
+    "MAX": _PARTS["amount_max"],
+    "MIN": _PARTS["amount_min"],
+    "AVG": func.div(
+        2 * 10**average.SCALE * _PARTS["amount_sum"] + func.sum(_of.event_count),
+        2 * func.sum(_of.event_count),
+    ),
+    "LATEST": _PARTS["latest_value"],
+}
+
+
 async def begin_snapshot(connection: AsyncConnection) -> None:
     """All that this transaction reads is of one instant; has to be its first statement."""
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
+_FIND_COUNTED = text(
+    """
+SELECT array(SELECT message_id FROM inbox WHERE message_id = ANY (CAST(:ids AS text[]))) AS counted,
+       (SELECT inbox_horizon FROM fold_state) AS horizon
+"""
+)
+
+
+async def find_counted(
+    connection: AsyncConnection, batch_ids: Collection[str]
+) -> tuple[set[str], datetime | None]:
+    """Which batches are in the inbox; and before which instant everything accepted has been
+    counted, in the inbox or not (None: nothing has been forgotten yet).
+    """
+    row = (await connection.execute(_FIND_COUNTED, {"ids": list(batch_ids)})).one()
+    return set(row.counted), row.horizon
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +101,14 @@ class TalliedGroup:
 async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[TalliedGroup]:
     """By window, then group; windows and groups without usage are left out.
 
-    One more than ROWS_MAX means that there are too many.
+    One more than query.rows_max means that there are more. NotYetError: a bucket is being counted
+    anew.
     """
-    parts = KINDS[query.metric.definition.aggregation].PARTS
-    rows = await connection.execute(_windows_query(query, parts))
+    aggregation = query.metric.definition.aggregation
+    await _check_exact(connection, aggregation, [query.metric.metric_id], query.start, query.end)
+    parts = KINDS[aggregation].PARTS
+    rolled_until = await usage_source.read_rolled_until(connection)
+    rows = await connection.execute(_windows_query(query, parts, rolled_until))
     groups = len(query.group_by)
     return [
         TalliedGroup(
@@ -77,29 +120,95 @@ async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[
     ]
 
 
-def _windows_query(query: UsageQuery, parts: Sequence[Part]) -> Select[Any]:
+async def _check_exact(
+    connection: AsyncConnection,
+    aggregation: str,
+    metric_ids: Sequence[int],
+    start: datetime,
+    end: datetime,
+) -> None:
+    """What voids have left inexact is never told."""
+    if needs_extremes(aggregation) and not await are_extremes_exact(
+        connection, metric_ids, start, end
+    ):
+        raise being_recounted()
+
+
+# Windows that no span of four hours fits into.
+_SHORT_WINDOWS = (windows.QUARTER_HOUR, windows.HOUR)
+
+
+def _pieces(query: UsageQuery, rolled_until: datetime) -> Sequence[Piece]:
+    begin = query.after.start if query.after else query.start
+    if query.window in _SHORT_WINDOWS:
+        return [Piece(BUCKETS, begin, query.end)]
+    starts = [start for start in query.starts if start >= begin]
+    return pieces(zip(starts, [*starts[1:], query.end], strict=True), rolled_until)
+
+
+def _windows_query(query: UsageQuery, parts: Sequence[Part], rolled_until: datetime) -> Select[Any]:
     # A binary search in the sorted starts: 1 for the first window.
-    window = func.width_bucket(_of.bucket_start, literal(query.starts, _TIMES))
-    keys = [window.label("window")]
-    keys += [_group(name).label(f"group_{number}") for number, name in enumerate(query.group_by)]
+    one_window = len(query.starts) == 1
+    window: ColumnElement[int] = (
+        literal(1, Integer)
+        if one_window
+        else func.width_bucket(_of.bucket_start, literal(query.starts, _TIMES))
+    )
+    keys: list[ColumnElement[Any]] = [window.label("window")]
+    keys += [
+        group_column(name).label(f"group_{number}") for number, name in enumerate(query.group_by)
+    ]
+    metric_id, read = query.metric.metric_id, _pieces(query, rolled_until)
+    if query.customer_id is not None:
+        source = usage_source.of_series(read)
+    else:
+        combined = one_window and "latest_value" not in parts
+        source = usage_source.of_metric(metric_id, read, combined=combined)
     statement = (
         select(*keys, *(_PARTS[part] for part in parts))
-        .join_from(series, usage_buckets)
+        .select_from(source)
         .where(
-            series.c.metric_id == query.metric.metric_id,
-            _of.bucket_start >= query.start,
-            _of.bucket_start < query.end,
-            *(_dimension(name) == value for name, value in query.filters.items()),
+            series.c.metric_id == metric_id,
+            *filter_conditions(query),
         )
     )
     if query.customer_id is not None:
         statement = statement.where(series.c.customer_id == query.customer_id)
+    if query.after is not None:
+        statement = statement.where(*rows_after(query, query.after))
     # By position: each mention of an expression would bring its own parameters.
     positions = [text(str(number + 1)) for number in range(len(keys))]
-    return statement.group_by(*positions).order_by(*positions).limit(ROWS_MAX + 1)
+    statement = statement.group_by(*positions)
+    if query.top:
+        rank = _RANKS[query.metric.definition.aggregation]
+        return statement.order_by(rank.desc(), *positions).limit(query.top)
+    return statement.order_by(*positions).limit(query.rows_max + 1)
 
 
-def _group(name: str) -> ColumnElement[str]:
+def rows_after(
+    query: UsageQuery,
+    last: LastRow,
+    bucket_start: ColumnElement[datetime] = _of.bucket_start,
+) -> list[ColumnElement[bool]]:
+    """What comes behind the row: in later windows, or later in the order of groups."""
+    later = [start for start in query.starts if start > last.start]
+    behind = [bucket_start >= later[0]] if later else []
+    if query.group_by:
+        groups = tuple_(*(group_column(name) for name in query.group_by))
+        behind.append(groups > tuple_(*last.group))
+    return [bucket_start >= last.start, or_(false(), *behind)]
+
+
+def filter_conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
+    """Which series the filters of a question let through."""
+    return [
+        *(_dimension(name) == value for name, value in query.filters.items()),
+        *(_dimension(name).in_(values) for name, values in query.filters_any.items()),
+    ]
+
+
+def group_column(name: str) -> ColumnElement[str]:
+    """What usage is grouped by: the customer, or a dimension's value."""
     value = series.c.customer_id if name == CUSTOMER_GROUP else _dimension(name)
     # The same order everywhere, whatever the database's locale.
     return value.collate("C")
@@ -140,38 +249,26 @@ class Wanted:
     end: datetime
 
 
+# What billing is told of a metric, however it counts.
+_BILLED_PARTS: tuple[Part, ...] = ("event_count", "amount_sum")
+
+
 async def tally_selections(
     connection: AsyncConnection, wanted: Sequence[Wanted], aggregation: str
 ) -> list[Tally]:
-    """A tally for each, in order, in one statement; all metrics are of one aggregation."""
-    parts = KINDS[aggregation].PARTS
-    one = (
-        func.unnest(
-            literal(list(range(len(wanted))), ARRAY(Integer)),
-            literal([entry.metric_id for entry in wanted], ARRAY(BigInteger)),
-            literal([entry.customer_id for entry in wanted], ARRAY(Text)),
-            literal([entry.start for entry in wanted], _TIMES),
-            literal([entry.end for entry in wanted], _TIMES),
-        )
-        .table_valued(
-            column("number", Integer),
-            column("metric_id", BigInteger),
-            column("customer_id", Text),
-            column("range_start", DateTime(timezone=True)),
-            column("range_end", DateTime(timezone=True)),
-        )
-        .render_derived("wanted")
-    )
-    # LATERAL, so that each is a walk along two indexes, whatever the planner thinks of the rest.
+    """A tally for each, in order, in one statement; all metrics are of one aggregation.
+
+    Each tells how many events there were and what they sum to. NotYetError: a bucket is being
+    counted anew.
+    """
+    await _check_all_exact(connection, wanted, aggregation)
+    parts = tuple(dict.fromkeys((*KINDS[aggregation].PARTS, *_BILLED_PARTS)))
+    one = _wanted_table(wanted, await usage_source.read_rolled_until(connection))
+    # LATERAL, so that each is a walk along indexes, whatever the planner thinks of the rest.
     tally = (
         select(*(_PARTS[part].label(part) for part in parts))
-        .join_from(series, usage_buckets)
-        .where(
-            series.c.metric_id == one.c.metric_id,
-            series.c.customer_id == one.c.customer_id,
-            _of.bucket_start >= one.c.range_start,
-            _of.bucket_start < one.c.range_end,
-        )
+        .select_from(usage_source.of_wanted())
+        .where(*_series_of(one))
         .lateral("tally")
     )
     query = select(*tally.c).join_from(one, tally, true()).order_by(one.c.number)
@@ -179,7 +276,110 @@ async def tally_selections(
     return [_tally(parts, row) for row in rows]
 
 
-def _tally(parts: Sequence[Part], values: Sequence[int | Decimal | None]) -> Tally:
+async def _check_all_exact(
+    connection: AsyncConnection, wanted: Sequence[Wanted], aggregation: str
+) -> None:
+    if wanted:
+        metric_ids = sorted({entry.metric_id for entry in wanted})
+        start, end = min(entry.start for entry in wanted), max(entry.end for entry in wanted)
+        await _check_exact(connection, aggregation, metric_ids, start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A figure to compute in parts: usage is in the part of the first match that fits, or last."""
+
+    wanted: Wanted
+    matches: Sequence[Mapping[str, str]]
+
+
+async def tally_parts(
+    connection: AsyncConnection, splits: Sequence[Split], aggregation: str
+) -> list[list[Tally]]:
+    """A tally for each match and one for the rest; NotYetError as in tally_selections."""
+    await _check_all_exact(connection, [split.wanted for split in splits], aggregation)
+    parts = KINDS[aggregation].PARTS
+    one = _wanted_table(
+        [split.wanted for split in splits],
+        await usage_source.read_rolled_until(connection),
+        [split.matches for split in splits],
+    )
+    index = match_index(one.c.matches).label("part")
+    tally = (
+        select(index, *(_PARTS[part].label(part) for part in parts))
+        .select_from(usage_source.of_wanted())
+        .where(*_series_of(one))
+        .group_by(text("1"))
+        .lateral("tally")
+    )
+    query = select(one.c.number, *tally.c).join_from(one, tally, true())
+    tallies = [[Tally()] * (len(split.matches) + 1) for split in splits]
+    for number, part, *values in await connection.execute(query):
+        tallies[number][-1 if part is None else part] = _tally(parts, values)
+    return tallies
+
+
+def match_index(matches: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The index of the first of `matches` that fits a series; NULL when none does."""
+    match = (
+        func.jsonb_array_elements(matches)
+        .table_valued(column("dimensions", JSONB), with_ordinality="number")
+        .render_derived("match")
+    )
+    asked = (
+        func.jsonb_each_text(match.c.dimensions)
+        .table_valued(column("key", Text), column("value", Text))
+        .render_derived("asked")
+    )
+    has = func.coalesce(series.c.dimensions.op("->>")(asked.c.key), "")
+    differs = select(asked.c.key).where(has != asked.c.value).correlate_except(asked).exists()
+    first = select(func.min(match.c.number) - 1).where(~differs).correlate_except(match)
+    return first.scalar_subquery()
+
+
+def _series_of(one: Any) -> tuple[ColumnElement[bool], ...]:
+    return series.c.metric_id == one.c.metric_id, series.c.customer_id == one.c.customer_id
+
+
+def _wanted_table(
+    wanted: Sequence[Wanted],
+    rolled_until: datetime,
+    matches: Sequence[Sequence[Mapping[str, str]]] = (),
+) -> Any:
+    """The figures that are wanted as a table, by number; with `matches` there is one for each."""
+    texts = [json.dumps([dict(match) for match in each]) for each in matches]
+    texts = texts or ["[]"] * len(wanted)
+    cuts = [cut(entry.start, entry.end, rolled_until) for entry in wanted]
+    return (
+        func.unnest(
+            literal(list(range(len(wanted))), ARRAY(Integer)),
+            literal([entry.metric_id for entry in wanted], ARRAY(BigInteger)),
+            literal([entry.customer_id for entry in wanted], ARRAY(Text)),
+            literal([each.start for each in cuts], _TIMES),
+            literal([each.blocks_start for each in cuts], _TIMES),
+            literal([each.days_start for each in cuts], _TIMES),
+            literal([each.days_end for each in cuts], _TIMES),
+            literal([each.blocks_end for each in cuts], _TIMES),
+            literal([each.end for each in cuts], _TIMES),
+            cast(literal(texts, ARRAY(Text)), ARRAY(JSONB)),
+        )
+        .table_valued(
+            column("number", Integer),
+            column("metric_id", BigInteger),
+            column("customer_id", Text),
+            column("range_start", DateTime(timezone=True)),
+            column("blocks_start", DateTime(timezone=True)),
+            column("days_start", DateTime(timezone=True)),
+            column("days_end", DateTime(timezone=True)),
+            column("blocks_end", DateTime(timezone=True)),
+            column("range_end", DateTime(timezone=True)),
+            column("matches", JSONB),
+        )
+        .render_derived("wanted")
+    )
+
+
+def _tally(parts: Sequence[Part], values: Sequence[Any]) -> Tally:
     """Without any bucket every part is NULL, and stays as it is."""
     known = {part: value for part, value in zip(parts, values, strict=True) if value is not None}
-    return Tally(**known)  # type: ignore[arg-type] # the columns have the parts' types
+    return Tally(**known)

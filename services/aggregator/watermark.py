@@ -8,7 +8,7 @@ import grpc
 from pydantic import SecretStr
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
-from services.kit.errors import from_rpc_error
+from services.kit.errors import UnavailableError, from_rpc_error
 from services.kit.grpc_client import internal_metadata
 
 ASK_TIMEOUT_S = 1.0
@@ -22,7 +22,24 @@ class WatermarkSource(Protocol):
         """The newest that was told; None: none yet."""
 
     async def ask(self) -> datetime:
-        """The watermark as of now. UnavailableError."""
+        """The watermark as of now, or a newer one that was told before. UnavailableError."""
+
+
+class NewWatermarkSource(Protocol):
+    """Who asks for the watermark each time."""
+
+    async def ask_anew(self) -> datetime:
+        """What is told now. Whatever was committed before this is called, and accepted before the
+        instant that is told, has been counted. UnavailableError.
+        """
+
+
+async def newest_watermark(source: WatermarkSource) -> datetime | None:
+    """As of now, or the last that was told while ingest is away (it is still true)."""
+    try:
+        return await source.ask()
+    except UnavailableError:
+        return source.last
 
 
 class IngestWatermark:
@@ -46,6 +63,16 @@ class IngestWatermark:
             self._running.add_done_callback(self._done)
         return await asyncio.shield(self._running)
 
+    async def ask_anew(self) -> datetime:
+        """What a call that begins now is told: what was told before knows nothing of batches that
+        were committed later with an earlier time of acceptance. UnavailableError.
+        """
+        response = await self._get_watermark()
+        told = response.watermark.ToDatetime(tzinfo=UTC)
+        # Replicas of ingest may be a little apart: the newest is as true as the others.
+        self._last = told if self._last is None else max(told, self._last)
+        return told
+
     def _done(self, task: asyncio.Task[datetime]) -> None:
         self._running = None
         if not task.cancelled():
@@ -53,15 +80,15 @@ class IngestWatermark:
             task.exception()
 
     async def _call(self) -> datetime:
+        told = await self.ask_anew()
+        return told if self._last is None else max(told, self._last)
+
+    async def _get_watermark(self) -> ingest_pb2.GetWatermarkResponse:
         try:
-            response = await self._ingest.GetWatermark(
+            return await self._ingest.GetWatermark(
                 ingest_pb2.GetWatermarkRequest(),
                 timeout=ASK_TIMEOUT_S,
                 metadata=internal_metadata(self._token),
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        told = response.watermark.ToDatetime(tzinfo=UTC)
-        # Replicas of ingest may be a little apart: the newest is as true as the others.
-        self._last = told if self._last is None else max(told, self._last)
-        return self._last

@@ -1,4 +1,4 @@
-"""Cuts a range of time into clock hours, days and months of an IANA time zone. Pure.
+"""Cuts a range of time into clock hours, days, weeks and months of an IANA time zone. Pure.
 
 A day is what a calendar on the wall shows: from the first instant of its date to the first instant
 of the next one, 23, 24 or 25 hours (PEP 615's zones, read through zoneinfo). Every boundary lies
@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from services.aggregator.domain import QUARTER
+from services.aggregator.domain import QUARTER, quarter_of
 
-HOUR, DAY, MONTH, TOTAL = "HOUR", "DAY", "MONTH", "TOTAL"
+QUARTER_HOUR, HOUR, DAY, WEEK, MONTH, TOTAL = "15MIN", "HOUR", "DAY", "WEEK", "MONTH", "TOTAL"
+# Since then every zone has kept to whole quarters of an hour.
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 _HOUR_S = 3600
 _ONE_DAY = timedelta(days=1)
+_WEEK_DAYS = 7
 # Names in a zone database that are not zones.
 _NO_ZONES = {"localtime", "Factory"}
 
@@ -32,6 +36,41 @@ def month_start(now: datetime, zone: ZoneInfo) -> datetime:
     return _day_start(now.astimezone(zone).date().replace(day=1), zone)
 
 
+def period_at(instant: datetime, window: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The window that `instant` lies in: [start, end), in UTC. TOTAL: all of time."""
+    if window == TOTAL:
+        return EARLIEST, LATEST
+    following = _FOLLOWING[window](instant, zone)
+    assert following is not None
+    return _start_of(instant, window, zone), following
+
+
+def _start_of(instant: datetime, window: str, zone: ZoneInfo) -> datetime:
+    day = instant.astimezone(zone).date()
+    match window:
+        case "MONTH":
+            return _day_start(day.replace(day=1), zone)
+        case "WEEK":
+            return _day_start(day - day.weekday() * _ONE_DAY, zone)
+        case "DAY":
+            return _day_start(day, zone)
+        case "HOUR":
+            return _hour_start(instant, zone)
+        case _:
+            return quarter_of(instant)
+
+
+def _hour_start(instant: datetime, zone: ZoneInfo) -> datetime:
+    """When the clock struck, or jumped into the hour that it shows; see _following_hour."""
+    start = quarter_of(instant)
+    while start.astimezone(zone).minute != 0:
+        before = (start - QUARTER).astimezone(zone)
+        if before.hour != start.astimezone(zone).hour:
+            break
+        start -= QUARTER
+    return start
+
+
 def boundaries(start: datetime, end: datetime, window: str, zone: ZoneInfo) -> Iterator[datetime]:
     """The starts of the windows in [start, end), in UTC, ascending; the first is `start` itself.
 
@@ -42,6 +81,10 @@ def boundaries(start: datetime, end: datetime, window: str, zone: ZoneInfo) -> I
     while boundary is not None and boundary < end:
         yield boundary
         boundary = following(boundary, zone)
+
+
+def _following_quarter(instant: datetime, _zone: ZoneInfo) -> datetime:
+    return quarter_of(instant) + QUARTER
 
 
 def _following_hour(instant: datetime, zone: ZoneInfo) -> datetime:
@@ -71,6 +114,11 @@ def _following_day(instant: datetime, zone: ZoneInfo) -> datetime:
     return following
 
 
+def _following_week(instant: datetime, zone: ZoneInfo) -> datetime:
+    day = instant.astimezone(zone).date()
+    return _day_start(day + (_WEEK_DAYS - day.weekday()) * _ONE_DAY, zone)
+
+
 def _following_month(instant: datetime, zone: ZoneInfo) -> datetime:
     first = instant.astimezone(zone).date().replace(day=1)
     # No month has more than 31 days, so this is in the next one.
@@ -91,8 +139,10 @@ def _day_start(day: date, zone: ZoneInfo) -> datetime:
 
 
 _FOLLOWING: dict[str, Callable[[datetime, ZoneInfo], datetime | None]] = {
+    QUARTER_HOUR: _following_quarter,
     HOUR: _following_hour,
     DAY: _following_day,
+    WEEK: _following_week,
     MONTH: _following_month,
     TOTAL: _never,
 }

@@ -4,50 +4,47 @@ No timer: an idle ingest stores a single event at once, a busy one stores thousa
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
 from asyncpg.exceptions import PostgresError
 from prometheus_client import Counter
 
-from services.ingest.domain import Batch, Difference, StoredBatch
+from services.ingest.domain import Batch, Recorded, StoredBatch
 from services.ingest.group import Group
+from services.ingest.key_filter import HashedIds
 from services.ingest.publisher import Publisher
 from services.ingest.queue import Call, EventQueue
-from services.ingest.writer import AcceptTimes, EventWriter, RolledBack
+from services.ingest.segments import Known, Places, Segments
+from services.ingest.writer import (
+    AcceptTimes,
+    EventWriter,
+    KeyTakenError,
+    RepeatableError,
+    SegmentGoneError,
+)
+from services.kit import faults, usage_token
 from services.kit.errors import DomainError, UnavailableError, UnexpectedError
 
 log = structlog.get_logger()
 
-ATTEMPTS_MAX = 4
-# Retries come in bursts: so many groups after one with known keys are merged straight away.
-MERGED_GROUPS_AFTER_DUPLICATE = 16
+# Other processes may store the same keys, or close the segment, again and again.
+ATTEMPTS_MAX = 8
 
-_GROUPS = Counter("usageflow_ingest_groups", "Transactions that stored events", ["way"])
+_GROUPS = Counter("usageflow_ingest_groups", "Groups of events handled", ["result"])
+_LOOKED_UP = Counter("usageflow_ingest_keys_looked_up", "Keys that may be stored already")
+_FOUND = Counter("usageflow_ingest_keys_found", "Keys that were stored already")
 
 
 class Stored(NamedTuple):
-    """What a transaction did: the batches it made, and how the other events differ from them."""
+    """The batches that a transaction made."""
 
     batches: list[Batch]
     accept_times: AcceptTimes
-    differences: Sequence[Difference] = ()
 
 
-class DuplicatesExpected:
-    """Whether known keys are likely now; all committers of a process share it."""
-
-    def __init__(self) -> None:
-        self._groups_left = 0
-
-    def __bool__(self) -> bool:
-        return self._groups_left > 0
-
-    def learn(self, *, duplicates: bool) -> None:
-        """Note what a merged group was like."""
-        left = MERGED_GROUPS_AFTER_DUPLICATE if duplicates else self._groups_left - 1
-        self._groups_left = max(left, 0)
+NOTHING_NEW = Stored([], {})
 
 
 class Committer:
@@ -58,7 +55,7 @@ class Committer:
         queue: EventQueue,
         writer: EventWriter,
         publisher: Publisher,
-        duplicates: DuplicatesExpected,
+        segments: Segments,
         *,
         batch_events_max: int,
         pause_after_commit_s: float = 0.0,
@@ -66,7 +63,7 @@ class Committer:
         self._queue = queue
         self._writer = writer
         self._publisher = publisher
-        self._duplicates = duplicates
+        self._segments = segments
         self._batch_events_max = batch_events_max
         self._pause_after_commit_s = pause_after_commit_s
 
@@ -74,16 +71,18 @@ class Committer:
         """Store what comes until cancelled."""
         try:
             while True:
-                async with self._queue.taken(self._batch_events_max) as calls:
-                    await self._commit(calls)
+                await self._commit(await self._queue.take(self._batch_events_max))
         finally:
             self._writer.close()
 
     async def _commit(self, calls: list[Call]) -> None:
         """Store the calls' events, then answer the calls; nobody is left without an answer."""
         group = Group(calls)
+        if faults.seeded(faults.Fault.ACK_BEFORE_COMMIT):
+            _answer(calls, group, "")
         try:
             stored = await self._store(group)
+            token = await self._usage_token(group, stored)
         except PostgresError as error:
             await self._isolate(calls, error)
             return
@@ -93,13 +92,13 @@ class Committer:
         except BaseException:
             _fail(calls, _unexpected)
             raise
-        if self._pause_after_commit_s:
+        if self._pause_after_commit_s and stored.batches:
             log.warning("test_pause_after_commit", seconds=self._pause_after_commit_s)
             await asyncio.sleep(self._pause_after_commit_s)
-        for call, outcomes in zip(calls, group.outcomes(stored.differences), strict=True):
-            if not call.outcomes.done():  # its caller may have gone
-                call.outcomes.set_result(outcomes)
-        self._publish(group, stored)
+        _answer(calls, group, token)
+        self._publisher.offer(
+            [StoredBatch(batch, stored.accept_times[batch.batch_id]) for batch in stored.batches]
+        )
 
     async def _isolate(self, calls: list[Call], error: PostgresError) -> None:
         """PostgreSQL refuses something that was let through: only its own call may suffer."""
@@ -110,52 +109,88 @@ class Committer:
         for call in calls:
             await self._commit([call])
 
-    def _publish(self, group: Group, stored: Stored) -> None:
-        self._publisher.offer(
-            [
-                StoredBatch(batch, stored.accept_times[batch.batch_id])
-                for batch in group.accepted(stored.batches, stored.differences)
-                if batch.batch_id in stored.accept_times
-            ]
-        )
-
     async def _store(self, group: Group) -> Stored:
-        merge = bool(self._duplicates) or group.has_copies()
+        """Store what is new; the group learns what is not."""
         connection_lost = False
+        # The open segment's own primary key finds what is there; asking before is for the cases
+        # in which that is likely.
+        ask_open = False
         for _attempt in range(ATTEMPTS_MAX):
+            known = await self._segments.known()
             try:
-                return await (self._merge(group) if merge else self._copy(group))
-            except RolledBack:
-                merge = True
+                ids = await self._find(group, known, ask_open=ask_open)
+                if not group.events:
+                    _GROUPS.labels("nothing_new").inc()
+                    return NOTHING_NEW
+                stored = await self._copy(group, known)
+            except KeyTakenError:
+                ask_open = True
+            except SegmentGoneError:
+                await self._segments.refresh()
+            except RepeatableError as error:
+                log.info("group_repeated", error=repr(error.__cause__))
             except UnavailableError:
-                # Whether it was committed is not known. Merging the same ids again finds out, on
-                # a new connection; when there is none, PostgreSQL is away.
+                # Whether it was committed is not known. Looking for the same ids finds out, on a
+                # new connection; when there is none, PostgreSQL is away.
                 if connection_lost:
                     raise
-                connection_lost = merge = True
+                connection_lost = ask_open = True
+            else:
+                self._segments.note_stored(ids)
+                return stored
         raise _unavailable()
 
-    async def _copy(self, group: Group) -> Stored:
-        rows = group.new_rows()
+    async def _find(self, group: Group, known: Known, *, ask_open: bool) -> HashedIds:
+        """Let the group learn which of its events are stored; the ids of those that are left."""
+        event_ids = [event.event_id for event in group.events]
+        ids = HashedIds(b"".join(event_ids))
+        everywhere = range(len(event_ids))
+        places: Places = known.places(ids, everywhere)
+        opened = everywhere if ask_open else self._segments.recent(ids)
+        if opened:
+            places[known.open] = opened
+        if places:
+            wanted = {
+                segment: [event_ids[at] for at in positions]
+                for segment, positions in places.items()
+            }
+            stored = await self._writer.find(known.segments, wanted)
+            _LOOKED_UP.inc(sum(map(len, wanted.values())))
+            _FOUND.inc(len(stored))
+            group.learn(stored)
+        if len(group.events) == len(event_ids):
+            return ids
+        return HashedIds(b"".join([event.event_id for event in group.events]))
+
+    async def _copy(self, group: Group, known: Known) -> Stored:
+        rows = group.rows()
         counts = [len(batch.events) for batch in rows.batches]
         batch_ids = [batch.batch_id for batch in rows.batches]
-        accept_times = await self._writer.copy(rows.stream, batch_ids, counts)
-        _GROUPS.labels("copy").inc()
+        accept_times = await self._writer.copy(known.open, rows.stream, batch_ids, counts)
+        _GROUPS.labels("stored").inc()
         return Stored(rows.batches, accept_times)
 
-    async def _merge(self, group: Group) -> Stored:
-        rows = group.staged_rows()
-        accept_times, differences = await self._writer.merge(rows.stream, group.batch_ids)
-        _GROUPS.labels("merge").inc()
-        self._duplicates.learn(duplicates=bool(differences))
-        return Stored(rows.batches, accept_times, differences)
+    async def _usage_token(self, group: Group, stored: Stored) -> str:
+        """What a usage query has to wait for to count all of the group."""
+        times = list(stored.accept_times.values())
+        known = group.known_batch_ids()
+        if known and (newest := await self._writer.newest_accept_time(list(known))) is not None:
+            times.append(newest)
+        batch_ids = [*stored.accept_times, *known]
+        return usage_token.encode(batch_ids, max(times)) if times else ""
+
+
+def _answer(calls: list[Call], group: Group, token: str) -> None:
+    for call, outcomes in zip(calls, group.outcomes(), strict=True):
+        if not call.recorded.done():  # its caller may have gone
+            call.recorded.set_result(Recorded(outcomes, token))
 
 
 def _fail(calls: list[Call], make_error: Callable[[], DomainError]) -> None:
     """Answer each call with an error of its own: a shared one would gather their tracebacks."""
     for call in calls:
-        if not call.outcomes.done():
-            call.outcomes.set_exception(make_error())
+        if not call.recorded.done():
+            call.recorded.set_exception(make_error())
 
 
 def _unavailable() -> UnavailableError:

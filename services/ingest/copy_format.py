@@ -14,14 +14,10 @@ from services.ingest.domain import Batch, Event, Tenant
 
 POSTGRES_EPOCH_MICROS = 946_684_800_000_000  # 2000-01-01T00:00:00Z
 
-FLAG_TIME_SENT = 1
-FLAG_COPY = 2
-
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
 _EVENT_COLUMNS = 9
-_STAGED_COLUMNS = 11
 _TEXTS_REMEMBERED_MAX = 8_192
 
 # Number of columns; then each column is its length in bytes and its value.
@@ -29,7 +25,6 @@ _START = struct.Struct("!hiqi16s")  # event_time, event_id
 _TENANT = struct.Struct("!i16si16sih")  # organization_id, batch_id, mode
 _FIXED_BYTES = _START.size + _TENANT.size
 _pack_start, _pack_tenant = _START.pack, _TENANT.pack
-_pack_end = struct.Struct("!iiih").pack  # staged rows only: ordinal, flags
 _pack_length = struct.Struct("!i").pack
 
 # numeric: its length, number of base-10000 digits, weight, sign, digits after the point.
@@ -45,13 +40,8 @@ class Rows(NamedTuple):
     batches: list[Batch]
 
 
-def encode_rows(
-    events: Sequence[Event],
-    batch_bytes_max: int,
-    batch_ids: Iterator[UUID],
-    flags: Sequence[int] | None = None,
-) -> Rows:
-    """Rows of `events`, or of `staged_events` when `flags` (FLAG_*, one an event) are given.
+def encode_rows(events: Sequence[Event], batch_bytes_max: int, batch_ids: Iterator[UUID]) -> Rows:
+    """Rows of a segment of `events`.
 
     The events are cut, in order, into batches of at most `batch_bytes_max` bytes of rows. An
     event's protobuf is always shorter than its row, so that bounds the message on NATS too.
@@ -59,13 +49,14 @@ def encode_rows(
     rows = [_HEADER]
     batches: list[Batch] = []
     batch_bytes = batch_bytes_max  # full: the first event begins a batch
-    columns = _EVENT_COLUMNS if flags is None else _STAGED_COLUMNS
-    tenants: dict[Tenant, bytes] = {}
     batch = Batch(UUID(int=0), [])
-    for ordinal, event in enumerate(events):
+    tenant: Tenant | None = None
+    tenant_columns = b""
+    add_row, add_to_batch = rows.append, batch.events.append
+    for event in events:
         customer, metadata = event.customer_id, event.metadata_json
         content = (
-            encode_numeric(event.amount)
+            _encode_amount(event.amount)
             + _encode_text(event.metric)
             + (_encode_text(customer) if customer else _NULL)
             + (_encode_long_text(metadata) if metadata else _NULL)
@@ -75,17 +66,16 @@ def encode_rows(
             batch = Batch(next(batch_ids), [])
             batches.append(batch)
             batch_bytes = _FIXED_BYTES + len(content)
-            tenants = {}
-        tenant = tenants.get(event.tenant)
-        if tenant is None:
-            organization, mode = event.tenant
-            tenant = _pack_tenant(16, organization, 16, batch.batch_id.bytes, 2, mode)
-            tenants[event.tenant] = tenant
+            add_to_batch = batch.events.append
+            tenant = None
+        if event.tenant is not tenant:
+            tenant = event.tenant
+            organization, mode = tenant
+            tenant_columns = _pack_tenant(16, organization, 16, batch.batch_id.bytes, 2, mode)
         time = event.time_micros - POSTGRES_EPOCH_MICROS
-        rows.append(_pack_start(columns, 8, time, 16, event.event_id) + tenant + content)
-        if flags is not None:
-            rows.append(_pack_end(4, ordinal, 2, flags[ordinal]))
-        batch.events.append(event)
+        start = _pack_start(_EVENT_COLUMNS, 8, time, 16, event.event_id)
+        add_row(start + tenant_columns + content)
+        add_to_batch(event)
     rows.append(_TRAILER)
     return Rows(b"".join(rows), batches)
 
@@ -124,5 +114,6 @@ def _encode_long_text(text: str) -> bytes:
     return _pack_length(len(raw)) + raw
 
 
-# Metrics and customers come again and again.
+# Metrics, customers and many amounts come again and again.
 _encode_text = lru_cache(_TEXTS_REMEMBERED_MAX)(_encode_long_text)
+_encode_amount = lru_cache(_TEXTS_REMEMBERED_MAX)(encode_numeric)

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from services.kit import faults
 from services.kit.errors import FieldProblem
 from services.kit.ids import organization_uuid
 
 EVENTS_PER_CALL_MAX = 10_000
+TENANTS_REMEMBERED_MAX = 4_096
 
 
 class Tenant(NamedTuple):
@@ -24,13 +27,21 @@ class Tenant(NamedTuple):
 
     @classmethod
     def of(cls, organization_id: str, mode: int) -> "Tenant":
-        """From "org_..." and the proto number; InvalidArgumentError for a malformed id."""
-        return cls(organization_uuid(organization_id).bytes, mode)
+        """From "org_..." and the proto number; InvalidArgumentError for a malformed id.
+
+        The same object each time, for those that were asked for lately.
+        """
+        return _remembered_tenant(organization_id, mode)
 
     @property
     def organization_id(self) -> str:
         """ "org_..."."""
         return f"org_{self.organization.hex()}"
+
+
+@lru_cache(TENANTS_REMEMBERED_MAX)
+def _remembered_tenant(organization_id: str, mode: int) -> Tenant:
+    return Tenant(organization_uuid(organization_id).bytes, mode)
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +72,8 @@ class StoredEvent:
     event_time: datetime
     metadata_json: str
     accept_time: datetime
+    void_time: datetime | None = None
+    void_reason: str = ""
 
 
 class Batch(NamedTuple):
@@ -79,12 +92,25 @@ class StoredBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a list shows; None: no such limit. Half-open in time."""
+    """Which events a list shows; None: no such limit. Half-open in time.
+
+    `idempotency_key`: only the event that was sent with it.
+    """
 
     customer_id: str | None = None
     metric: str | None = None
     from_time: datetime | None = None
     to_time: datetime | None = None
+    idempotency_key: str | None = None
+
+    def has(self, event: StoredEvent) -> bool:
+        """Whether the list shows this event, its key aside."""
+        return (
+            self.customer_id in (None, event.customer_id)
+            and self.metric in (None, event.metric)
+            and (self.from_time is None or event.event_time >= self.from_time)
+            and (self.to_time is None or event.event_time < self.to_time)
+        )
 
 
 class EventPosition(NamedTuple):
@@ -115,30 +141,57 @@ class Outcome:
 Outcomes = Mapping[int, Outcome]
 
 ALL_ACCEPTED: Outcomes = MappingProxyType({})
+
+
+class Recorded(NamedTuple):
+    """What became of a call's events, and the token for usage queries that must count them."""
+
+    outcomes: Outcomes
+    usage_token: str
+
+
+NOTHING_RECORDED = Recorded(ALL_ACCEPTED, "")
 DUPLICATE = Outcome(Status.DUPLICATE)
 
 
-class Difference(NamedTuple):
-    """How an event differs in content from the one stored before under its id.
+class StoredContent(NamedTuple):
+    """What an event that was stored before has of billable content. Metadata is none."""
 
-    `ordinal` is its position in the group. Metadata is not billable content and may differ.
+    event_id: bytes
+    batch_id: UUID | None
+    metric: str
+    amount: str
+    customer_id: str
+    time_micros: int
+
+    @classmethod
+    def of(cls, event: Event) -> "StoredContent":
+        """What will be stored of an event that is on its way."""
+        return cls(
+            event.event_id, None, event.metric, event.amount, event.customer_id, event.time_micros
+        )
+
+
+def outcome_of(event: Event, stored: StoredContent) -> Outcome:
+    """DUPLICATE when what is stored under the event's key is the same, otherwise CONFLICT that
+    names what differs. Amounts are canonical: the same number is the same text.
     """
-
-    ordinal: int
-    metric: bool
-    amount: bool
-    customer: bool
-    time: bool
-
-
-_DIFFERING_FIELDS = ("metric", "amount", "customerId", "timestamp")
-
-
-def outcome_of(difference: Difference) -> Outcome:
-    """DUPLICATE when nothing differs, otherwise CONFLICT that names what does."""
+    if faults.seeded(faults.Fault.IGNORED_CONFLICT) or (
+        event.metric == stored.metric
+        and event.amount == stored.amount
+        and event.customer_id == stored.customer_id
+        and (not event.time_sent or event.time_micros == stored.time_micros)
+    ):
+        return DUPLICATE
+    differing = {
+        "metric": event.metric != stored.metric,
+        "amount": event.amount != stored.amount,
+        "customerId": event.customer_id != stored.customer_id,
+        "timestamp": event.time_sent and event.time_micros != stored.time_micros,
+    }
     problems = tuple(
         FieldProblem(field, "differs from the event stored before under this idempotency key")
-        for field, differs in zip(_DIFFERING_FIELDS, difference[1:], strict=True)
+        for field, differs in differing.items()
         if differs
     )
-    return Outcome(Status.CONFLICT, problems) if problems else DUPLICATE
+    return Outcome(Status.CONFLICT, problems)

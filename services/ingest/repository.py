@@ -3,16 +3,17 @@
 Each function works inside the caller's transaction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Integer,
     Interval,
     Row,
     Select,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    or_,
     select,
     text,
     tuple_,
@@ -39,13 +41,11 @@ from services.ingest.domain import (
     StoredEvent,
     Tenant,
 )
-from services.ingest.tables import event_batches, events
+from services.ingest.tables import event_batches, event_voids, events
 from services.kit import clock
 
-SUMMARIZE_LOCK_TIMEOUT_MS = 200
-
 # How far a list looks back in its first, second, .. query; then it looks at everything.
-_WINDOWS = [timedelta(minutes=minutes) for minutes in (1, 16, 256, 4_096, 65_536)]
+_WINDOWS = [timedelta(seconds=16**power) for power in range(7)]  # a second to 194 days
 _NEWEST_FIRST = (events.c.event_time.desc(), events.c.event_id.desc())
 
 
@@ -67,8 +67,9 @@ async def list_events(
 ) -> list[StoredEvent]:
     """Up to `limit` of the tenant's events, newest first, after position `after`.
 
-    Looks at a minute first, then at ever longer stretches of time, so that the block ranges of
-    the index on event_time are enough: a page reads the newest blocks, not the whole table.
+    Looks at a second first, then at ever longer stretches of time, so that the block ranges of
+    the index on event_time are enough for the open segment: a page reads its newest blocks, not
+    all of it. Closed segments have indexes for what may be asked (segment_keeper.py).
     """
     query = _filtered(_events_of(tenant), wanted, after).order_by(*_NEWEST_FIRST)
     # Without this a table that was never analyzed is read as a whole.
@@ -109,7 +110,12 @@ def _between(earlier: datetime | None, later: datetime | None) -> list[ColumnEle
 
 def _filtered(query: Select[Any], wanted: EventFilter, after: EventPosition | None) -> Select[Any]:
     if wanted.customer_id is not None:
-        query = query.where(events.c.customer_id == wanted.customer_id)
+        query = query.where(
+            events.c.customer_id == wanted.customer_id,
+            # Follows from the first condition; the index of closed segments has hashes.
+            func.hashtextextended(events.c.customer_id, 0)
+            == func.hashtextextended(wanted.customer_id, 0),
+        )
     if wanted.metric is not None:
         query = query.where(events.c.metric == wanted.metric)
     if wanted.to_time is not None:
@@ -131,7 +137,7 @@ def _events_of(tenant: Tenant) -> Select[Any]:
 
 
 async def _fetch(connection: AsyncConnection, page: Select[Any]) -> list[StoredEvent]:
-    """The page's events, newest first, each with the time its batch was accepted."""
+    """The page's events, newest first, each with the time its batch was accepted, and its void."""
     found = page.subquery()
     columns = found.c
     query = (
@@ -143,8 +149,11 @@ async def _fetch(connection: AsyncConnection, page: Select[Any]) -> list[StoredE
             columns.event_time,
             columns.metadata,
             event_batches.c.accept_time,
+            event_voids.c.void_time,
+            event_voids.c.reason,
         )
         .join(event_batches, event_batches.c.batch_id == columns.batch_id)
+        .outerjoin(event_voids, event_voids.c.event_id == columns.event_id)
         .order_by(columns.event_time.desc(), columns.event_id.desc())
     )
     return [_stored_event(row) for row in await connection.execute(query)]
@@ -159,6 +168,8 @@ def _stored_event(row: Row[Any]) -> StoredEvent:
         event_time=row.event_time,
         metadata_json=row.metadata or "",
         accept_time=row.accept_time,
+        void_time=row.void_time,
+        void_reason=row.reason or "",
     )
 
 
@@ -172,16 +183,39 @@ async def watermark(connection: AsyncConnection) -> datetime:
     return instant
 
 
-async def unapplied_batches(connection: AsyncConnection, limit: int) -> list[tuple[UUID, float]]:
-    """Batches that aggregator has not confirmed, oldest first, and their age in seconds."""
-    age = func.extract("epoch", _now() - event_batches.c.accept_time)
+class UnappliedBatch(NamedTuple):
+    """A batch that aggregator has not confirmed."""
+
+    batch_id: UUID
+    age_s: float
+    voids: bool
+
+
+async def unapplied_batches(connection: AsyncConnection, limit: int) -> list[UnappliedBatch]:
+    """Batches that may be sent and that aggregator has not confirmed, oldest first.
+
+    A batch of voids may be once the batches of all its events are confirmed: aggregator can't take
+    out what it has not counted yet.
+    """
+    columns = event_batches.c
+    age = func.extract("epoch", _now() - columns.accept_time)
+    of_event = event_batches.alias("of_event")
+    waits = (
+        select(literal(1))
+        .join_from(event_voids, of_event, of_event.c.batch_id == event_voids.c.event_batch_id)
+        .where(event_voids.c.batch_id == columns.batch_id, of_event.c.apply_time.is_(None))
+        .correlate(event_batches)
+    )
     query = (
-        select(event_batches.c.batch_id, age)
-        .where(event_batches.c.apply_time.is_(None))
-        .order_by(event_batches.c.accept_time, event_batches.c.batch_id)
+        select(columns.batch_id, age, columns.void_count > 0)
+        .where(columns.apply_time.is_(None), or_(columns.void_count == 0, ~waits.exists()))
+        .order_by(columns.accept_time, columns.batch_id)
         .limit(limit)
     )
-    return [(batch_id, float(age_s)) for batch_id, age_s in await connection.execute(query)]
+    return [
+        UnappliedBatch(batch_id, float(age_s), voids)
+        for batch_id, age_s, voids in await connection.execute(query)
+    ]
 
 
 async def confirm_batches(connection: AsyncConnection, batch_ids: Sequence[UUID]) -> None:
@@ -196,21 +230,26 @@ async def confirm_batches(connection: AsyncConnection, batch_ids: Sequence[UUID]
 async def load_batches(
     connection: AsyncConnection, batch_ids: Sequence[UUID], events_max: int
 ) -> list[StoredBatch]:
-    """The oldest of these batches, as many as hold `events_max` events, but at least one."""
+    """The oldest of these batches, as many as hold `events_max` events, but at least one.
+
+    Batches of voids are left out: see voids_repository.
+    """
     columns = event_batches.c
     query = (
-        select(columns.batch_id, columns.accept_time, columns.event_count)
-        .where(columns.batch_id == _any_of(batch_ids))
+        select(columns.batch_id, columns.accept_time, columns.event_count, columns.segment)
+        .where(columns.batch_id == _any_of(batch_ids), columns.event_count > 0)
         .order_by(columns.accept_time, columns.batch_id)
     )
     accept_times: dict[UUID, datetime] = {}
+    segments: set[int] = set()
     count = 0
-    for batch_id, accept_time, event_count in await connection.execute(query):
+    for batch_id, accept_time, event_count, segment in await connection.execute(query):
         count += event_count
         if accept_times and count > events_max:
             break
         accept_times[batch_id] = accept_time
-    contents = await _load_events(connection, list(accept_times))
+        segments.add(segment)
+    contents = await _load_events(connection, list(accept_times), segments)
     return [
         StoredBatch(Batch(batch_id, contents[batch_id]), accept_time)
         for batch_id, accept_time in accept_times.items()
@@ -218,7 +257,7 @@ async def load_batches(
 
 
 async def _load_events(
-    connection: AsyncConnection, batch_ids: Sequence[UUID]
+    connection: AsyncConnection, batch_ids: Sequence[UUID], segments: Iterable[int]
 ) -> dict[UUID, list[Event]]:
     micros = cast(func.extract("epoch", events.c.event_time) * 1_000_000, BigInteger)
     query = (
@@ -233,7 +272,10 @@ async def _load_events(
             micros.label("time_micros"),
             events.c.metadata,
         )
-        .where(events.c.batch_id == _any_of(batch_ids))
+        .where(
+            events.c.batch_id == _any_of(batch_ids),
+            events.c.segment == any_(literal(sorted(segments), ARRAY(Integer))),
+        )
         .order_by(events.c.batch_id)
     )
     rows = await connection.execute(query)
@@ -254,19 +296,6 @@ def _event(row: Row[Any]) -> Event:
         time_sent=True,
         metadata_json=row.metadata or "",
     )
-
-
-async def summarize_block_ranges(connection: AsyncConnection) -> int:
-    """Bring the block range index up to the newest full range; how many ranges were added.
-
-    asyncpg's LockNotAvailableError inside a DBAPIError: somebody else is busy with the table, as a
-    vacuum may be for long.
-    """
-    # Shorter than deadlock_timeout: a vacuum that we waited for longer would be cancelled.
-    await connection.execute(text(f"SET LOCAL lock_timeout = {SUMMARIZE_LOCK_TIMEOUT_MS}"))
-    query = select(func.brin_summarize_new_values("ix_events_batch_id_event_time"))
-    added: int = (await connection.execute(query)).scalar_one()
-    return added
 
 
 def _any_of(ids: Sequence[UUID]) -> CollectionAggregate[bool]:

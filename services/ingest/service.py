@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from services.ingest import repository
 from services.ingest.domain import (
-    ALL_ACCEPTED,
+    NOTHING_RECORDED,
     Event,
     EventFilter,
     EventPosition,
-    Outcomes,
+    Recorded,
     StoredEvent,
     Tenant,
 )
@@ -18,7 +18,7 @@ from services.ingest.queue import EventQueue
 from services.kit import pages
 from services.kit.database import Database
 from services.kit.errors import NotFoundError
-from services.kit.events import EVENT_ID_BYTES, parse_event_id
+from services.kit.events import EVENT_ID_BYTES, event_ids, parse_event_id
 
 
 class Ingest:
@@ -28,7 +28,7 @@ class Ingest:
         self._database = database
         self._queue = queue
 
-    def record(self, events: list[Event], size_bytes: int) -> Awaitable[Outcomes]:
+    def record(self, events: list[Event], size_bytes: int) -> Awaitable[Recorded]:
         """Store valid events; what is awaited comes once they are durable, and tells which were
         not accepted.
 
@@ -37,8 +37,8 @@ class Ingest:
         """
         if events:
             return self._queue.put(events, size_bytes)
-        nothing: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
-        nothing.set_result(ALL_ACCEPTED)
+        nothing: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
+        nothing.set_result(NOTHING_RECORDED)
         return nothing
 
     async def room(self, events: int, size_bytes: int) -> None:
@@ -64,12 +64,22 @@ class Ingest:
         """
         limit = pages.page_limit(page_size)
         after = _read_position(page_token) if page_token else None
+        if wanted.idempotency_key is not None:
+            return await self._sent_with(wanted.idempotency_key, tenant, wanted), ""
         async with self._database.transaction() as connection:
             events = await repository.list_events(connection, tenant, wanted, after, limit + 1)
         if len(events) <= limit:
             return events, ""
         last = events[limit - 1]
         return events[:limit], pages.encode_token(last.event_time.isoformat(), last.event_id.hex())
+
+    async def _sent_with(
+        self, idempotency_key: str, tenant: Tenant, wanted: EventFilter
+    ) -> list[StoredEvent]:
+        event_id_bytes = event_ids(*tenant)(idempotency_key.encode())
+        async with self._database.transaction() as connection:
+            found = await repository.find_event(connection, tenant, event_id_bytes)
+        return [found] if found is not None and wanted.has(found) else []
 
     async def watermark(self) -> datetime:
         """Everything committed before this instant has been applied (README, "Watermark")."""

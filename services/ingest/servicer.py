@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.ingest.v1 import ingest_pb2 as pb
@@ -15,16 +16,23 @@ from usageflow.ingest.v1.ingest_pb2_grpc import (
 from services.ingest.domain import (
     EVENTS_PER_CALL_MAX,
     EventFilter,
-    Outcomes,
+    Recorded,
     StoredEvent,
     Tenant,
 )
+from services.ingest.replay import ReplayFilter, Replays
 from services.ingest.service import Ingest
+from services.ingest.voids import VoidReceipt, Voids
 from services.ingest.wire import Intake
 from services.kit import clock
-from services.kit.auth import MODE_NAMES, require_scope
+from services.kit.auth import MODE_NAMES, Principal, require_scope
 from services.kit.errors import FieldProblem, InvalidArgumentError
-from services.kit.events import format_event_id
+from services.kit.events import (
+    MICROS_PER_DAY,
+    PAST_DAYS_DEFAULT,
+    PAST_DAYS_MAX,
+    format_event_id,
+)
 
 STREAM_REQUESTS_RUNNING_MAX = 4
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,22 +42,23 @@ class _Answer(NamedTuple):
     """A request of a stream on its way."""
 
     intake: Intake
-    outcomes: Awaitable[Outcomes]
+    recorded: Awaitable[Recorded]
 
 
 class IngestServicer(IngestServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Ingest, voids: Voids) -> None:
         self._ingest = ingest
+        self._voids = voids
 
     async def RecordEvents(
         self, request: pb.RecordEventsRequest, context: object
     ) -> pb.RecordEventsResponse:
         """Store events; scope track."""
-        intake = _read_events(_tenant("track"), request.events)
-        outcomes = await self._ingest.record(intake.events, intake.size_bytes)
-        return pb.RecordEventsResponse(receipts=intake.receipts(outcomes))
+        intake = _read_events(require_scope("track"), request.events)
+        recorded = await self._ingest.record(intake.events, intake.size_bytes)
+        return intake.answer(pb.RecordEventsResponse, recorded)
 
     async def StreamEvents(
         self, request_iterator: AsyncIterator[pb.StreamEventsRequest], context: object
@@ -63,8 +72,7 @@ class IngestServicer(IngestServiceServicer):
         reader = asyncio.create_task(self._read_stream(request_iterator, answers))
         try:
             while (answer := await answers.get()) is not None:
-                receipts = answer.intake.receipts(await answer.outcomes)
-                yield pb.StreamEventsResponse(receipts=receipts)
+                yield answer.intake.answer(pb.StreamEventsResponse, await answer.recorded)
             await reader
         finally:
             reader.cancel()
@@ -76,10 +84,10 @@ class IngestServicer(IngestServiceServicer):
     ) -> None:
         try:
             async for request in requests:
-                intake = _read_events(_tenant("track"), request.events)
+                intake = _read_events(require_scope("track"), request.events)
                 await self._ingest.room(len(intake.events), intake.size_bytes)
-                outcomes = self._ingest.record(intake.events, intake.size_bytes)
-                await answers.put(_Answer(intake, outcomes))
+                recorded = self._ingest.record(intake.events, intake.size_bytes)
+                await answers.put(_Answer(intake, recorded))
         except Exception:
             await answers.put(None)
             raise
@@ -97,8 +105,9 @@ class IngestServicer(IngestServiceServicer):
         wanted = EventFilter(
             customer_id=request.customer_id or None,
             metric=request.metric or None,
-            from_time=_time(getattr(request, "from"), "from") if request.HasField("from") else None,
-            to_time=_time(request.to, "to") if request.HasField("to") else None,
+            from_time=_time_or_none(request, "from"),
+            to_time=_time_or_none(request, "to"),
+            idempotency_key=request.idempotency_key or None,
         )
         events, next_page_token = await self._ingest.list_events(
             _tenant("read"), wanted, request.page_size, request.page_token
@@ -107,12 +116,28 @@ class IngestServicer(IngestServiceServicer):
             events=[_stored_event(event) for event in events], next_page_token=next_page_token
         )
 
+    async def VoidEvents(
+        self, request: pb.VoidEventsRequest, context: object
+    ) -> pb.VoidEventsResponse:
+        """Take events out of what is billed; scope admin."""
+        principal = require_scope("admin")
+        receipts, usage_token = await self._voids.void(
+            Tenant.of(principal.organization_id, principal.mode),
+            request.event_ids,
+            request.reason,
+            key_id=principal.key_id,
+        )
+        return pb.VoidEventsResponse(
+            receipts=[_void_receipt(receipt) for receipt in receipts], usage_token=usage_token
+        )
+
 
 class IngestInternalServicer(IngestInternalServiceServicer):
     """What UsageFlow's own processes may do; the interceptor has checked the internal token."""
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Ingest, replays: Replays) -> None:
         self._ingest = ingest
+        self._replays = replays
 
     async def RecordTenantEvents(
         self, request: pb.RecordTenantEventsRequest, context: object
@@ -121,11 +146,11 @@ class IngestInternalServicer(IngestInternalServiceServicer):
         _check_count(sum(len(tenant.events) for tenant in request.tenants))
         intake = Intake(_now_micros())
         for part in request.tenants:
-            if part.mode not in MODE_NAMES:
-                raise InvalidArgumentError([FieldProblem("mode", "must be live or test")])
-            intake.read(Tenant.of(part.organization_id, part.mode), part.events)
-        outcomes = await self._ingest.record(intake.events, intake.size_bytes)
-        return pb.RecordTenantEventsResponse(receipts=intake.receipts(outcomes))
+            _check_mode(part.mode)
+            tenant = Tenant.of(part.organization_id, part.mode)
+            intake.read(tenant, part.events, _past_micros(part.event_past_days))
+        recorded = await self._ingest.record(intake.events, intake.size_bytes)
+        return intake.answer(pb.RecordTenantEventsResponse, recorded)
 
     async def GetWatermark(
         self, request: pb.GetWatermarkRequest, context: object
@@ -133,17 +158,39 @@ class IngestInternalServicer(IngestInternalServiceServicer):
         """Up to when everything accepted has been aggregated."""
         return pb.GetWatermarkResponse(watermark=_timestamp(await self._ingest.watermark()))
 
+    async def ReplayEvents(
+        self, request: pb.ReplayEventsRequest, context: object
+    ) -> AsyncIterator[pb.ReplayEventsResponse]:
+        """The stored events of a metric that are not void."""
+        _check_mode(request.mode)
+        wanted = ReplayFilter(
+            tenant=Tenant.of(request.organization_id, request.mode),
+            metric=request.metric,
+            customer_id=request.customer_id if request.HasField("customer_id") else None,
+            from_time=_time_or_none(request, "from"),
+            to_time=_time_or_none(request, "to"),
+        )
+        async with aclosing(self._replays.replay(wanted)) as parts:
+            async for events in parts:
+                yield pb.ReplayEventsResponse(events=events)
+
 
 def _tenant(scope: str) -> Tenant:
     principal = require_scope(scope)
     return Tenant.of(principal.organization_id, principal.mode)
 
 
-def _read_events(tenant: Tenant, inputs: Sequence[pb.EventInput]) -> Intake:
+def _read_events(principal: Principal, inputs: Sequence[pb.EventInput]) -> Intake:
     _check_count(len(inputs))
     intake = Intake(_now_micros())
-    intake.read(tenant, inputs)
+    tenant = Tenant.of(principal.organization_id, principal.mode)
+    intake.read(tenant, inputs, _past_micros(principal.event_past_days))
     return intake
+
+
+def _past_micros(event_past_days: int) -> int:
+    """What is told (0: nothing), kept within what an organization may choose."""
+    return min(max(event_past_days, PAST_DAYS_DEFAULT), PAST_DAYS_MAX) * MICROS_PER_DAY
 
 
 def _check_count(events: int) -> None:
@@ -154,6 +201,18 @@ def _check_count(events: int) -> None:
 
 def _now_micros() -> int:
     return (clock.now() - _UNIX_EPOCH) // timedelta(microseconds=1)
+
+
+def _check_mode(mode: int) -> None:
+    if mode not in MODE_NAMES:
+        raise InvalidArgumentError([FieldProblem("mode", "must be live or test")])
+
+
+def _time_or_none(
+    request: pb.ListEventsRequest | pb.ReplayEventsRequest, field: Literal["from", "to"]
+) -> datetime | None:
+    """The time in a field; None when it is not set."""
+    return _time(getattr(request, field), field) if request.HasField(field) else None
 
 
 def _time(stamp: Timestamp, field: str) -> datetime:
@@ -179,4 +238,14 @@ def _stored_event(event: StoredEvent) -> pb.StoredEvent:
         time=_timestamp(event.event_time),
         metadata_json=event.metadata_json,
         accept_time=_timestamp(event.accept_time),
+        void_time=None if event.void_time is None else _timestamp(event.void_time),
+        void_reason=event.void_reason,
+    )
+
+
+def _void_receipt(receipt: VoidReceipt) -> pb.VoidReceipt:
+    return pb.VoidReceipt(
+        event_id=receipt.event_id,
+        status=receipt.status.value,  # type: ignore[arg-type] # the numbers are the same
+        void_time=None if receipt.void_time is None else _timestamp(receipt.void_time),
     )

@@ -15,13 +15,23 @@ class IngestSettings(ServiceSettings):
         default=10_000, ge=1, le=100_000, description="events that one transaction stores"
     )
     events_queued_max: int = Field(
-        default=50_000, ge=10_000, description="events that may wait; beyond: RESOURCE_EXHAUSTED"
+        default=20_000, ge=10_000, description="events that may wait; beyond: RESOURCE_EXHAUSTED"
     )
     queued_bytes_max: int = Field(
         default=64 * 1024**2, ge=32 * 1024**2, description="the same bound for their size"
     )
+    segment_events_max: int = Field(
+        default=2_000_000,
+        ge=100,
+        description="about how many events a segment holds before the next one is opened",
+    )
+    key_filters_bytes_max: int = Field(
+        default=256 * 1024**2,
+        ge=1024**2,
+        description="memory for the keys of closed segments, 1.5 bytes each; older ones are asked",
+    )
     publish_events_queued_max: int = Field(
-        default=50_000, ge=1, description="stored events that may wait in memory for NATS"
+        default=20_000, ge=1, description="stored events that may wait in memory for NATS"
     )
     commit_timeout_s: float = Field(
         default=10.0, gt=0, le=60, description="how long one transaction may take"

@@ -2,11 +2,14 @@
 
 from sqlalchemy import (
     UUID,
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     SmallInteger,
@@ -16,16 +19,45 @@ from sqlalchemy import (
 )
 
 from services.kit.database import metadata_naming
+from services.kit.outbox import outbox_table
 
 metadata = MetaData(naming_convention=metadata_naming)
 
-# The order of the columns is the order of the binary COPY rows in copy_format.py, those of fixed
-# length first. The trigger keep_events refuses UPDATE, DELETE and TRUNCATE.
+# Which events were voided by whom, on its way to accounts.
+audit_outbox = outbox_table(metadata, "audit_outbox")
+
+# Segments of `events` are filled one after the other; the one that has no close_time is open.
+# A closed one gets its key filter (key_filter.py) and then, at index_time, indexes for searching.
+event_segments = Table(
+    "event_segments",
+    metadata,
+    Column("segment", Integer, primary_key=True, autoincrement=False),
+    Column("open_time", DateTime(timezone=True), nullable=False),
+    Column("close_time", DateTime(timezone=True)),
+    Column("event_count", BigInteger),
+    Column("key_filter", LargeBinary),
+    Column("index_time", DateTime(timezone=True)),
+    CheckConstraint(
+        "close_time IS NOT NULL OR (key_filter IS NULL AND index_time IS NULL)", name="open"
+    ),
+    CheckConstraint("(event_count IS NULL) = (key_filter IS NULL)", name="filter"),
+    Index(
+        "uq_event_segments_open",
+        text("(close_time IS NULL)"),
+        unique=True,
+        postgresql_where=text("close_time IS NULL"),
+    ),
+)
+
+# Partitioned by segment: events_1, events_2, .. (make_event_segment in the migrations), each with
+# event_id as its primary key. The order of the columns is that of the binary COPY rows in
+# copy_format.py, those of fixed length first; the segment is its table's default. The trigger
+# keep_events refuses UPDATE, DELETE and TRUNCATE; a closed segment refuses INSERT too.
 events = Table(
     "events",
     metadata,
     Column("event_time", DateTime(timezone=True), nullable=False),
-    Column("event_id", UUID, primary_key=True),
+    Column("event_id", UUID, nullable=False),
     Column("organization_id", UUID, nullable=False),
     Column("batch_id", UUID, nullable=False),
     Column("mode", SmallInteger, nullable=False),
@@ -33,6 +65,7 @@ events = Table(
     Column("metric", Text, nullable=False),
     Column("customer_id", Text),
     Column("metadata", Text),
+    Column("segment", Integer, nullable=False),
     CheckConstraint("amount >= 0", name="amount"),
     CheckConstraint("mode IN (1, 2)", name="mode"),
     # Rows are appended batch by batch and mostly in the order in which they happened: block
@@ -42,8 +75,9 @@ events = Table(
         "batch_id",
         "event_time",
         postgresql_using="brin",
-        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+        postgresql_with={"pages_per_range": 32},
     ),
+    postgresql_partition_by="LIST (segment)",
 )
 
 # What was committed in one transaction; also the outbox: not applied = not yet confirmed by
@@ -55,11 +89,47 @@ event_batches = Table(
     Column("accept_time", DateTime(timezone=True), nullable=False),
     Column("event_count", Integer, nullable=False),
     Column("apply_time", DateTime(timezone=True)),
-    CheckConstraint("event_count > 0", name="event_count"),
+    Column("void_count", Integer, nullable=False, server_default=text("0")),
+    Column("segment", Integer, index=True),
+    # A batch holds events or voids, never both.
+    CheckConstraint(
+        "event_count >= 0 AND void_count >= 0 AND (event_count > 0) <> (void_count > 0)",
+        name="event_count",
+    ),
+    CheckConstraint("(segment IS NULL) = (event_count = 0)", name="segment"),
     Index(
         "ix_event_batches_accept_time",
         "accept_time",
         "batch_id",
         postgresql_where=text("apply_time IS NULL"),
     ),
+)
+
+# Events that were taken out of what is billed: by whom (an API key), when and why. What the event
+# said is copied, so that a batch of voids can be rebuilt without the events. No foreign key leads
+# to them, because retention drops them. The trigger keep_event_voids lets nothing be changed.
+event_voids = Table(
+    "event_voids",
+    metadata,
+    Column("event_id", UUID, primary_key=True),
+    Column("organization_id", UUID, nullable=False),
+    # The batch that the void travels in, and that of the event.
+    Column("batch_id", UUID, ForeignKey("event_batches.batch_id"), nullable=False),
+    Column("event_batch_id", UUID, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    Column("event_time", DateTime(timezone=True), nullable=False),
+    Column("void_time", DateTime(timezone=True), nullable=False),
+    Column("amount", Numeric, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("customer_id", Text),
+    Column("metadata", Text),
+    Column("key_id", Text, nullable=False),
+    # '': nobody said why.
+    Column("reason", Text, nullable=False),
+    CheckConstraint("mode IN (1, 2)", name="mode"),
+    CheckConstraint("amount >= 0", name="amount"),
+    CheckConstraint("key_id <> ''", name="key_id"),
+    CheckConstraint("char_length(reason) <= 500", name="reason"),
+    Index("ix_event_voids_batch_id", "batch_id"),
+    Index("ix_event_voids_event_time", "event_time"),
 )

@@ -2,30 +2,51 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import Counter
 from usageflow.ingest.v1 import ingest_pb2 as pb
 
-from services.ingest.domain import Event, Outcome, Outcomes, Status, Tenant
+from services.ingest.domain import (
+    DUPLICATE,
+    Event,
+    Outcome,
+    Outcomes,
+    Recorded,
+    Status,
+    Tenant,
+)
+from services.ingest.event_message import delimited
 from services.kit.errors import FieldProblem
 from services.kit.events import (
     EVENT_ID_BYTES,
     MICROS_PER_SECOND,
+    PAST_MICROS_DEFAULT,
+    are_in_time,
+    are_plain,
     canonical_amount,
     check_event,
     event_ids,
 )
 
-Receipts = Sequence[pb.EventReceipt]
+# RecordEventsResponse, or another message with the same two fields.
+Response = TypeVar("Response", bound=Message)
 
 _EVENTS = Counter("usageflow_ingest_events", "Events answered", ["status"])
 _ANSWERED = {status: _EVENTS.labels(status.name) for status in Status}
 
-# A response with one receipt, up to the 32 hexadecimal digits that end it.
-_ACCEPTED_START = pb.RecordEventsResponse(
-    receipts=[pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=f"evt_{0:032x}")]
-).SerializeToString()[:-32]
+
+def _start(status: "pb.ReceiptStatus.ValueType") -> bytes:
+    """A response with one receipt, up to the 32 hexadecimal digits that end it."""
+    receipt = pb.EventReceipt(status=status, event_id=f"evt_{0:032x}")
+    return pb.RecordEventsResponse(receipts=[receipt]).SerializeToString()[:-32]
+
+
+_ACCEPTED_START = _start(pb.RECEIPT_STATUS_ACCEPTED)
+_DUPLICATE_START = _start(pb.RECEIPT_STATUS_DUPLICATE)
+_TOKEN = pb.RecordEventsResponse.DESCRIPTOR.fields_by_name["usage_token"].number
 
 # About what an event takes in memory, metadata aside.
 EVENT_BYTES = 512
@@ -46,37 +67,53 @@ class Intake:
         """How many events the call has."""
         return len(self.events) + len(self.rejected)
 
-    def read(self, tenant: Tenant, inputs: Iterable[pb.EventInput]) -> None:
-        """Add a tenant's events, in order."""
-        id_of = event_ids(tenant.organization, tenant.mode)
-        now = self._now_micros
-        for position, item in enumerate(inputs, self.count):
-            metric, amount, customer = item.metric, item.amount, item.customer_id
-            metadata, key = item.metadata_json, item.idempotency_key
-            time = _micros(item.time) if item.HasField("time") else None
-            problems = check_event(metric, amount, customer, time, metadata, key, now)
-            if problems:
-                self.rejected[position] = problems
-                continue
-            self.size_bytes += EVENT_BYTES + len(metadata)
-            self.events.append(
-                Event(
-                    id_of(key.encode()) if key else os.urandom(EVENT_ID_BYTES),
-                    tenant,
-                    metric,
-                    canonical_amount(amount),
-                    customer,
-                    now if time is None else time,
-                    time is not None,
-                    metadata,
-                )
-            )
+    def read(
+        self,
+        tenant: Tenant,
+        inputs: Iterable[pb.EventInput],
+        past_micros_max: int = PAST_MICROS_DEFAULT,
+    ) -> None:
+        """Add a tenant's events, in order; `past_micros_max`: how long ago one may have been.
 
-    def receipts(self, outcomes: Outcomes) -> Receipts:
-        """A receipt for each event of the call, in order."""
+        Field by field for all events at once: half of what event by event takes.
+        """
+        columns = _Columns.of(inputs)
+        if not columns.are_plain(self._now_micros, past_micros_max):
+            columns = self._reject(columns, past_micros_max)
+        self.size_bytes += EVENT_BYTES * len(columns.keys) + sum(map(len, columns.metadata))
+        self.events += columns.events(tenant, self._now_micros)
+
+    def _reject(self, columns: "_Columns", past_micros_max: int) -> "_Columns":
+        """What is left without those that are not valid."""
+        start = self.count
+        kept: list[_Row] = []
+        for at, event in enumerate(columns.rows()):
+            metric, amount, customer, time, metadata, key = event
+            if problems := check_event(
+                metric, amount, customer, time, metadata, key, self._now_micros, past_micros_max
+            ):
+                self.rejected[start + at] = problems
+            else:
+                kept.append(event)
+        return _Columns.of_rows(kept)
+
+    def answer(self, kind: type[Response], recorded: Recorded) -> Response:
+        """A receipt for each event of the call, in order, and the usage token."""
+        outcomes, token = recorded
         self._count(outcomes)
-        if not outcomes and not self.rejected:
-            return _accepted(self.events)
+        if self.rejected or any(outcome is not DUPLICATE for outcome in outcomes.values()):
+            receipts = self._receipts(outcomes)
+            return kind(receipts=receipts, usage_token=token)
+        # Such receipts differ in little but 32 characters, so their wire form is put together and
+        # parsed in one go: a quarter of the work of making them one by one.
+        wire = [
+            (_DUPLICATE_START if at in outcomes else _ACCEPTED_START)
+            + event.event_id.hex().encode()
+            for at, event in enumerate(self.events)
+        ]
+        return kind.FromString(b"".join(wire) + delimited(_TOKEN, token.encode()))
+
+    def _receipts(self, outcomes: Outcomes) -> list[pb.EventReceipt]:
         receipts = [
             pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=_id_text(event))
             for event in self.events
@@ -96,12 +133,65 @@ class Intake:
             _ANSWERED[outcome.status].inc()
 
 
-def _accepted(events: list[Event]) -> Receipts:
-    """Receipts of events that were all accepted, twice as fast as one by one: they differ in
-    nothing but 32 characters, so their wire form is put together and parsed in one go.
-    """
-    wire = b"".join([_ACCEPTED_START + event.event_id.hex().encode() for event in events])
-    return pb.RecordEventsResponse.FromString(wire).receipts
+_Row = tuple[str, str, str, int | None, str, str]
+
+
+class _Columns(NamedTuple):
+    """The fields of many events, a list each, in the order of check_event's parameters."""
+
+    metrics: list[str]
+    amounts: list[str]
+    customers: list[str]
+    times: list[int | None]
+    metadata: list[str]
+    keys: list[str]
+
+    @classmethod
+    def of(cls, inputs: Iterable[pb.EventInput]) -> "_Columns":
+        items = list(inputs)
+        return cls(
+            [item.metric for item in items],
+            [item.amount for item in items],
+            [item.customer_id for item in items],
+            [_micros(item.time) if item.HasField("time") else None for item in items],
+            [item.metadata_json for item in items],
+            [item.idempotency_key for item in items],
+        )
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[_Row]) -> "_Columns":
+        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [], [])
+
+    def rows(self) -> Iterable[_Row]:
+        return zip(*self, strict=True)
+
+    def are_plain(self, now_micros: int, past_micros_max: int) -> bool:
+        """Whether all are certainly valid; otherwise they have to be looked at one by one."""
+        return (
+            not any(self.metadata)
+            and are_plain(set(self.metrics), set(self.amounts), self.customers, self.keys)
+            and are_in_time(
+                [time for time in self.times if time is not None], now_micros, past_micros_max
+            )
+        )
+
+    def events(self, tenant: Tenant, now_micros: int) -> list[Event]:
+        """The events, all valid; one without a time happened now."""
+        canonical = {amount: canonical_amount(amount) for amount in set(self.amounts)}
+        id_of = event_ids(tenant.organization, tenant.mode)
+        return [
+            Event(
+                id_of(key.encode()) if key else os.urandom(EVENT_ID_BYTES),
+                tenant,
+                metric,
+                canonical[amount],
+                customer,
+                now_micros if time is None else time,
+                time is not None,
+                metadata,
+            )
+            for metric, amount, customer, time, metadata, key in self.rows()
+        ]
 
 
 def _micros(time: Timestamp) -> int:

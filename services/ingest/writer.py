@@ -1,20 +1,19 @@
 """The SQL that stores events: one connection, one transaction at a time.
 
-Two ways in. `copy` puts new events straight into the table, and fails as a whole when one of them
-is there already. `merge` copies into a temporary table first, inserts what is new and compares
-the rest; it can be repeated with the same events and batch ids, however the first time ended.
+New events go straight into the open segment by COPY, which fails as a whole when one of them is
+there already, or when the segment was closed meanwhile. Which those are `find` tells.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from asyncpg.pgproto import pgproto
 
-from services.ingest.domain import Difference
+from services.ingest.domain import StoredContent
 from services.kit import clock
 from services.kit.database import CONNECT_TIMEOUT_S, is_unavailable
 from services.kit.errors import UnavailableError
@@ -22,51 +21,29 @@ from services.kit.errors import UnavailableError
 _SESSION = {
     "application_name": "usageflow-ingest-committer",
     "jit": "off",
-    # Staged rows are few and looked up by event id; a plan made while the table was small, or
-    # before it was analyzed, must not become a scan of all events.
+    # Ids are few and looked up by the primary key; a plan made while a segment was small, or
+    # before it was analyzed, must not become a scan of all of it.
     "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
 }
 
-_STAGE = """
-CREATE TEMPORARY TABLE staged_events
-(LIKE events, ordinal integer NOT NULL, flags smallint NOT NULL) ON COMMIT DELETE ROWS
-"""
-
 _INSERT_BATCHES = """
-INSERT INTO event_batches (batch_id, accept_time, event_count)
-SELECT batch_id, now() + $3, event_count
+INSERT INTO event_batches (batch_id, accept_time, event_count, segment)
+SELECT batch_id, now() + $3, event_count, $4
 FROM unnest($1::uuid[], $2::integer[]) AS new (batch_id, event_count)
 RETURNING batch_id, accept_time
 """
 
-# In the order of their ids: two transactions with the same events wait, and never deadlock.
-_MERGE = """
-WITH stored AS (
-    INSERT INTO events (event_time, event_id, organization_id, batch_id, mode, amount, metric,
-        customer_id, metadata)
-    SELECT event_time, event_id, organization_id, batch_id, mode, amount, metric, customer_id,
-        metadata
-    FROM staged_events WHERE flags & 2 = 0 ORDER BY event_id
-    ON CONFLICT (event_id) DO NOTHING
-    RETURNING batch_id
-)
-INSERT INTO event_batches (batch_id, accept_time, event_count)
-SELECT batch_id, now() + $1, count(*) FROM stored GROUP BY batch_id
-RETURNING batch_id, accept_time
+_FIND = """
+SELECT event_id, batch_id, metric, amount::text, customer_id,
+    (extract(epoch FROM event_time) * 1000000)::bigint
+FROM events_{segment} WHERE event_id = ANY (${parameter}::uuid[])
 """
+# Segments that are asked by one statement, with the same text until a segment comes or goes: so it
+# is prepared once, and a group that has to ask ten of them pays for one round trip.
+_FIND_SEGMENTS = 16
 
-# All but those that this very group has stored.
-_COMPARE = """
-SELECT staged.ordinal,
-    stored.metric <> staged.metric,
-    stored.amount <> staged.amount,
-    stored.customer_id IS DISTINCT FROM staged.customer_id,
-    staged.flags & 1 = 1 AND stored.event_time <> staged.event_time
-FROM staged_events AS staged JOIN events AS stored USING (event_id)
-WHERE stored.batch_id <> ALL ($1::uuid[]) OR staged.flags & 2 = 2
-"""
+_NEWEST_ACCEPT_TIME = "SELECT max(accept_time) FROM event_batches WHERE batch_id = ANY ($1)"
 
 AcceptTimes = dict[UUID, datetime]
 _Connection = Any  # asyncpg.Connection, whose methods have no types
@@ -82,7 +59,6 @@ _COLUMNS = [
     "customer_id",
     "metadata",
 ]
-_STAGED_COLUMNS = [*_COLUMNS, "ordinal", "flags"]
 
 # Full disk, operator's intervention, input/output errors, a standby: away, like a lost connection.
 _AWAY = (
@@ -92,12 +68,20 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
-# Raised to the caller, who merges instead: the transaction was rolled back and may be repeated.
-RolledBack = (
-    asyncpg.UniqueViolationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
+# Raised by the trigger refuse_event (migrations).
+_SEGMENT_CLOSED_STATE = "UF001"
+
+
+class KeyTakenError(Exception):
+    """An event is stored already, in the open segment; nothing was stored now."""
+
+
+class SegmentGoneError(Exception):
+    """The segment was closed, or dropped, since it was heard of; nothing was stored."""
+
+
+class RepeatableError(Exception):
+    """A deadlock or serialization failure; nothing was stored, the same again will do."""
 
 
 class EventWriter:
@@ -108,47 +92,81 @@ class EventWriter:
         self._timeout_s = timeout_s
         self._connection: _Connection | None = None
 
-    async def copy(self, stream: bytes, batch_ids: list[UUID], counts: list[int]) -> AcceptTimes:
-        """Store events that are all new, and their batches; one of RolledBack when they are not.
+    async def copy(
+        self, segment: int, stream: bytes, batch_ids: list[UUID], counts: list[int]
+    ) -> AcceptTimes:
+        """Store events that are all new, and their batches.
 
-        UnavailableError: nobody knows whether they were stored.
+        KeyTakenError, SegmentGoneError, RepeatableError: nothing was stored. UnavailableError:
+        nobody knows whether they were stored.
         """
-        async with self._transaction() as connection:
-            rows = await connection.fetch(_INSERT_BATCHES, batch_ids, counts, clock.offset())
-            await _copy(connection, "events", _COLUMNS, stream)
-        return dict(rows)
-
-    async def merge(
-        self, stream: bytes, batch_ids: Sequence[UUID]
-    ) -> tuple[AcceptTimes, list[Difference]]:
-        """Store those that are new, and compare the others with what was stored before.
-
-        Returns the batches in which anything is new, and a Difference for each event that is not.
-        UnavailableError: nobody knows what was stored.
-        """
-        async with self._transaction() as connection:
-            await _copy(connection, "staged_events", _STAGED_COLUMNS, stream)
-            batches = await connection.fetch(_MERGE, clock.offset())
-            differences = await connection.fetch(_COMPARE, batch_ids)
-        return dict(batches), [Difference._make(row) for row in differences]
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[_Connection]:
         connection = await self._connected()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await connection.execute("BEGIN")
-                yield connection
+                rows = await connection.fetch(
+                    _INSERT_BATCHES, batch_ids, counts, clock.offset(), segment
+                )
+                # A memoryview, because asyncpg takes bytes for the path of a file.
+                await connection.copy_to_table(
+                    f"events_{segment}",
+                    columns=_COLUMNS,
+                    source=memoryview(stream),
+                    format="binary",
+                )
                 await connection.execute("COMMIT")
-        except RolledBack:
-            await self._roll_back(connection)
-            raise
         except BaseException as error:
-            # Whatever the connection is doing, it is of no more use.
-            self.close()
-            if _is_away(error):
-                raise _unavailable() from error
-            raise
+            if (refusal := _refusal(error)) is not None:
+                await self._roll_back(connection)
+                raise refusal from error
+            raise self._broken(error) from error
+        return dict(rows)
+
+    async def find(
+        self, segments: Sequence[int], wanted: Mapping[int, Sequence[bytes]]
+    ) -> list[StoredContent]:
+        """What segments hold of the ids that each is asked for. `segments`: all there are, so that
+        what is sent to PostgreSQL does not depend on which of them are asked.
+
+        SegmentGoneError, UnavailableError.
+        """
+        found: list[StoredContent] = []
+        for first in range(0, len(segments), _FIND_SEGMENTS):
+            asked = segments[first : first + _FIND_SEGMENTS]
+            if wanted.keys().isdisjoint(asked):
+                continue
+            query = " UNION ALL ".join(
+                _FIND.format(segment=segment, parameter=number)
+                for number, segment in enumerate(asked, start=1)
+            )
+            ids = [[pgproto.UUID(one) for one in wanted.get(segment, ())] for segment in asked]
+            found += [
+                StoredContent(row[0].bytes, row[1], row[2], row[3], row[4] or "", row[5])
+                for row in await self._fetch(query, *ids)
+            ]
+        return found
+
+    async def newest_accept_time(self, batch_ids: Sequence[UUID]) -> datetime | None:
+        """When the last of these batches was accepted; None: they are gone. UnavailableError."""
+        [row] = await self._fetch(_NEWEST_ACCEPT_TIME, batch_ids)
+        newest: datetime | None = row[0]
+        return newest
+
+    async def _fetch(self, query: str, *parameters: Sequence[UUID]) -> list[Any]:
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                rows: list[Any] = await connection.fetch(query, *parameters)
+                return rows
+        except BaseException as error:
+            if (refusal := _refusal(error)) is not None:
+                raise refusal from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> BaseException:
+        """The error to raise; whatever the connection is doing, it is of no more use."""
+        self.close()
+        return _unavailable() if _is_away(error) else error
 
     def close(self) -> None:
         """Close the connection."""
@@ -161,16 +179,14 @@ class EventWriter:
             return self._connection
         try:
             connect: Any = asyncpg.connect
-            connection = await connect(
+            self._connection = await connect(
                 self._url, timeout=CONNECT_TIMEOUT_S, server_settings=_SESSION
             )
-            await connection.execute(_STAGE)
         except Exception as error:
             if _is_away(error):
                 raise _unavailable() from error
             raise
-        self._connection = connection
-        return connection
+        return self._connection
 
     async def _roll_back(self, connection: _Connection) -> None:
         try:
@@ -180,11 +196,16 @@ class EventWriter:
             raise _unavailable() from error
 
 
-async def _copy(connection: _Connection, table: str, columns: list[str], stream: bytes) -> None:
-    # A memoryview, because asyncpg takes bytes for the path of a file.
-    await connection.copy_to_table(
-        table, columns=columns, source=memoryview(stream), format="binary"
-    )
+def _refusal(error: BaseException) -> Exception | None:
+    """What PostgreSQL's answer means when the transaction was rolled back and may be repeated."""
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return KeyTakenError()
+    if isinstance(error, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)):
+        return RepeatableError()
+    closed = getattr(error, "sqlstate", None) == _SEGMENT_CLOSED_STATE
+    if closed or isinstance(error, asyncpg.UndefinedTableError):
+        return SegmentGoneError()
+    return None
 
 
 def _is_away(error: BaseException) -> bool:

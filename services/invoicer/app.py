@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
-from usageflow.invoicer.v1 import invoicer_pb2_grpc
+from usageflow.invoicer.v1 import billing_terms_pb2_grpc, invoicer_pb2_grpc
 
 from services.invoicer.billing_events import CONSUMER
 from services.invoicer.closer import Closer, ClosingSettings
@@ -15,14 +15,19 @@ from services.invoicer.customers_seen import (
     CustomersSeenHandler,
 )
 from services.invoicer.scheduler import Scheduler
+from services.invoicer.service.charges import Charges
+from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
+from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.plans import Plans
 from services.invoicer.service.subscriptions import Subscriptions
+from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.servicer import InvoicerServicer
-from services.invoicer.settings import InvoicerSettings
+from services.invoicer.settings import LATE, InvoicerSettings
 from services.invoicer.tables import inbox, outbox
+from services.invoicer.term_servicer import BillingTermsServicer
 from services.invoicer.usage import AggregatorUsage
 from services.invoicer.writer import InvoiceWriter
 from services.kit import clock
@@ -34,6 +39,7 @@ from services.kit.inbox import serve_inbox
 from services.kit.messaging import USAGE, Messaging
 from services.kit.migrations import migrate
 from services.kit.outbox import OutboxRelay, TableOutbox
+from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
 
 PACKAGE = "services.invoicer"
@@ -80,7 +86,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             clock.now,
             wakes,
             failures_max=settings.invoice_failures_max,
-            late=timedelta(days=settings.invoice_late_days),
+            late=LATE,
         )
         servicer = InvoicerServicer(
             Customers(database, clock.now),
@@ -97,11 +103,21 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("outbox", relay.run)
         runtime.spawn("scheduler", scheduler.run)
 
-        server = GrpcServer(settings, keys)
+        server = GrpcServer(settings, keys, DatabaseCheck(url))
         server.add(
             invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
             servicer,
             "usageflow.invoicer.v1.InvoicerService",
+        )
+        server.add(
+            billing_terms_pb2_grpc.add_BillingTermsServiceServicer_to_server,
+            BillingTermsServicer(
+                Discounts(database, clock.now),
+                Charges(database, clock.now, wakes),
+                Taxes(database, clock.now),
+                CreditNotes(database, clock.now, wakes),
+            ),
+            "usageflow.invoicer.v1.BillingTermsService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)
@@ -111,7 +127,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
 def _closing_settings(settings: InvoicerSettings) -> ClosingSettings:
     return ClosingSettings(
         grace=timedelta(seconds=settings.invoice_grace_s),
-        late=timedelta(days=settings.invoice_late_days),
+        late=LATE,
         lease=timedelta(seconds=settings.invoice_lease_s),
         pause=timedelta(seconds=settings.invoice_retry_s),
         chunk_max=settings.invoice_chunk_max,

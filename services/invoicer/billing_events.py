@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from usageflow.events.v1 import events_pb2
 
-from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.credit_notes import CreditNote
+from services.invoicer.domain import Invoice, InvoiceStatus, Subscription
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
 from services.kit.ids import new_id
@@ -19,6 +20,7 @@ INVOICE_CREATED = "invoice.created"
 INVOICE_PAID = "invoice.paid"
 INVOICE_FAILED = "invoice.failed"
 INVOICE_VOIDED = "invoice.voided"
+CREDIT_NOTE_CREATED = "credit_note.created"
 SUBSCRIPTION_CREATED = "subscription.created"
 SUBSCRIPTION_CHANGED = "subscription.changed"
 SUBSCRIPTION_SUSPENDED = "subscription.suspended"
@@ -37,7 +39,7 @@ def invoice_event(
     tenant: TenantKey, event_type: str, invoice: Invoice, time: datetime
 ) -> BillingEvent:
     """The event that something happened to a finalized invoice."""
-    data = {
+    data: dict[str, str | int] = {
         "invoiceId": invoice.id,
         "number": invoice.number,
         "customerId": invoice.customer_id,
@@ -46,23 +48,49 @@ def invoice_event(
         "periodStart": rfc3339(invoice.period.start),
         "periodEnd": rfc3339(invoice.period.end),
         "status": invoice.status.value,
+        "sequence": _invoice_sequence(invoice),
     }
     return _event(tenant, event_type, data, time)
 
 
+def credit_note_event(tenant: TenantKey, note: CreditNote, time: datetime) -> BillingEvent:
+    """The event that a credit note was made; it never changes."""
+    draft = note.draft
+    data: dict[str, str | int] = {
+        "creditNoteId": note.id,
+        "number": note.number,
+        "invoiceId": draft.invoice_id,
+        "customerId": draft.customer_id,
+        "amount": format_money(draft.amount, draft.currency),
+        "currency": draft.currency,
+        "sequence": 1,
+    }
+    return _event(tenant, CREDIT_NOTE_CREATED, data, time)
+
+
+def _invoice_sequence(invoice: Invoice) -> int:
+    """Grows with each event of the invoice: webhooks may arrive in any order.
+
+    An invoice is finalized, may fail to be paid some times, and is then paid or void.
+    """
+    ended = invoice.status in (InvoiceStatus.PAID, InvoiceStatus.VOID)
+    return 1 + invoice.failed_payments + ended
+
+
 def subscription_event(event_type: str, subscription: Subscription, time: datetime) -> BillingEvent:
     """The event that something happened to a subscription."""
-    data = {
+    data: dict[str, str | int] = {
         "subscriptionId": subscription.id,
         "customerId": subscription.customer_id,
         "planId": subscription.plan_id,
         "status": subscription.status.value,
+        "sequence": subscription.revision,
     }
     return _event(subscription.tenant, event_type, data, time)
 
 
 def _event(
-    tenant: TenantKey, event_type: str, data: dict[str, str], time: datetime
+    tenant: TenantKey, event_type: str, data: dict[str, str | int], time: datetime
 ) -> BillingEvent:
     event = events_pb2.BillingEvent(
         id=new_id("whevt"),

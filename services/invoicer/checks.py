@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from services.invoicer.domain import MetricPrice, PlanContent
+from services.invoicer.domain import BasePriceTiming, MetricPrice, PlanContent
+from services.invoicer.exact import ZERO, add, total
 from services.invoicer.periods import (
     BillingAnchor,
     BillingPeriod,
@@ -16,8 +17,19 @@ from services.invoicer.periods import (
     is_time_zone,
     quarter_hour_of,
 )
+from services.invoicer.pricing.charge import Limits
+from services.invoicer.pricing.dimensional import Dimensional
+from services.invoicer.pricing.percentage import Percentage
 from services.invoicer.pricing.registry import PRICING_MODELS
+from services.invoicer.pricing.usage import MetricUsage
+from services.invoicer.term_checks import (
+    CONTROL,
+    MONEY_DIGITS_MAX,
+    DiscountInput,
+    check_discounts,
+)
 from services.kit.errors import FieldChecks, FieldProblem, InvalidArgumentError
+from services.kit.events import IDEMPOTENCY_KEY_CHARS_MAX
 from services.kit.money import is_currency
 
 NAME_CHARS_MAX = 200
@@ -25,15 +37,18 @@ EMAIL_CHARS_MAX = 254
 CUSTOMER_ID_CHARS_MAX = 255
 METADATA_BYTES_MAX = 8 * 1024
 PLAN_METRICS_MAX = 100
-MONEY_DIGITS_MAX = 20
+# A subscription asks for up to 100 periods in one message of at most 16 MiB.
+PLAN_MATCH_BYTES_MAX = 100_000
+QUOTE_EVENTS_MAX = 10_000
+QUOTE_GROUPS_MAX = 1_000
+# What 38 digits hold with 12 of them after the point.
+QUANTITY_BELOW = Decimal("1E26")
 START_DAYS_AGO_MAX = 400
 START_DAYS_AHEAD_MAX = 400
 
 CUSTOMER_FIELDS = ("name", "email", "time_zone", "currency", "metadata_json")
 TIME_ZONE_DEFAULT = "UTC"
 
-# U+0000 can't be stored as text, half a surrogate pair can't be sent on.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _METRIC = re.compile(r"[A-Za-z0-9_.:\-]{1,128}", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
@@ -59,6 +74,8 @@ class MetricPriceInput:
     model: str
     included_units: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    minimum: str = ""
+    maximum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +87,29 @@ class PlanInput:
     base_price: str
     billing_period: str
     metrics: Sequence[MetricPriceInput]
+    base_price_timing: str = "IN_ARREARS"
+    setup_fee: str = ""
+    discounts: Sequence[DiscountInput] = ()
+    minimum: str = ""
+    maximum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteInput:
+    """A plan and usage to calculate with; each of a metric's usages is told in one way.
+
+    `events`: the amounts. `groups`: dimension values with a quantity.
+    """
+
+    plan: PlanInput
+    quantities: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[tuple[Mapping[str, str], str]]] = field(default_factory=dict)
 
 
 def check_customer_id(checks: FieldChecks, customer_id: str, name: str) -> None:
     """Note a problem unless `customer_id` can be a customer's id."""
-    right = 1 <= len(customer_id) <= CUSTOMER_ID_CHARS_MAX and not _CONTROL.search(customer_id)
+    right = 1 <= len(customer_id) <= CUSTOMER_ID_CHARS_MAX and not CONTROL.search(customer_id)
     message = f"must be 1-{CUSTOMER_ID_CHARS_MAX} characters without control characters"
     checks.require(right, name, message)
 
@@ -107,14 +142,14 @@ def check_customer(given: CustomerInput) -> dict[str, str]:
 
 
 def _check_name(checks: FieldChecks, name: str) -> None:
-    right = len(name) <= NAME_CHARS_MAX and not _CONTROL.search(name)
+    right = len(name) <= NAME_CHARS_MAX and not CONTROL.search(name)
     message = f"must have at most {NAME_CHARS_MAX} characters and no control characters"
     checks.require(right, "name", message)
 
 
 def _check_email(checks: FieldChecks, email: str) -> None:
     right = len(email) <= EMAIL_CHARS_MAX and _EMAIL.fullmatch(email) is not None
-    checks.require(not email or (right and not _CONTROL.search(email)), "email", "is no address")
+    checks.require(not email or (right and not CONTROL.search(email)), "email", "is no address")
 
 
 def _check_time_zone(checks: FieldChecks, name: str) -> None:
@@ -160,41 +195,89 @@ _CUSTOMER_CHECKS = {
 }
 
 
-def check_plan(given: PlanInput, *, name_required: bool = True) -> PlanContent:
+def check_plan(given: PlanInput) -> PlanContent:
     """The plan's content; InvalidArgumentError names all that is wrong."""
     checks = FieldChecks()
-    content = _plan_content(checks, given, name_required)
+    checks.require(bool(given.name.strip()), "name", "is required")
+    content = _plan_content(checks, given)
+    for index, price in enumerate(content.metrics):
+        by_event = isinstance(price.model, Percentage) and price.model.needs_events
+        message = "freeEvents, minPerEvent and maxPerEvent can be quoted, but not billed yet"
+        checks.require(not by_event, f"metrics[{index}].model", message)
     checks.done()
     return content
 
 
-def check_quote(
-    given: PlanInput, quantities: Mapping[str, str]
-) -> tuple[PlanContent, dict[str, Decimal]]:
-    """The plan and a quantity for each metric that has one; InvalidArgumentError names all wrong.
+def check_quote(given: QuoteInput) -> tuple[PlanContent, dict[str, MetricUsage]]:
+    """The plan and the usage of each metric that has some; InvalidArgumentError names all wrong.
 
-    The plan needs no name; a quantity of a metric that the plan does not price is refused.
+    The plan needs no name; usage of a metric that the plan does not price is refused.
     """
     checks = FieldChecks()
-    content = _plan_content(checks, given, name_required=False)
-    priced = {price.metric for price in given.metrics}
-    exact = {}
-    for metric, text in quantities.items():
-        name = f"quantities.{metric}"
-        if checks.require(metric in priced, name, "the plan has no price for it"):
-            exact[metric] = checks.decimal(text, name)
+    content = _plan_content(checks, given.plan)
+    priced = {price.metric for price in given.plan.metrics}
+    told: dict[str, str] = {}
+    for kind in ("quantities", "events", "groups"):
+        for metric in getattr(given, kind):
+            name = f"{kind}.{metric}"
+            checks.require(metric in priced, name, "the plan has no price for it")
+            once = metric not in told
+            checks.require(once, name, "give only one of quantities, events and groups")
+            told[metric] = kind
+    usages = {
+        price.metric: _quoted_usage(checks, price, given, told[price.metric])
+        for price in content.metrics
+        if price.metric in told
+    }
     checks.done()
-    return content, exact
+    return content, usages
 
 
-def _plan_content(checks: FieldChecks, given: PlanInput, name_required: bool) -> PlanContent:
-    if name_required:
-        checks.require(bool(given.name.strip()), "name", "is required")
+def _quoted_usage(
+    checks: FieldChecks, price: MetricPrice, given: QuoteInput, kind: str
+) -> MetricUsage:
+    metric, model = price.metric, price.model
+    if kind == "events":
+        texts = given.events[metric]
+        amounts = tuple(_amounts(checks, f"events.{metric}", texts, QUOTE_EVENTS_MAX))
+        return MetricUsage(total(amounts), event_count=len(amounts), events=amounts)
+    if kind == "groups":
+        field, groups = f"groups.{metric}", given.groups[metric]
+        amounts = tuple(_amounts(checks, field, [text for _, text in groups], QUOTE_GROUPS_MAX))
+        if not isinstance(model, Dimensional):
+            checks.require(False, field, "only a price of the model DIMENSIONAL depends on groups")
+            return MetricUsage(ZERO)
+        quantities = [ZERO] * (len(model.prices) + 1)
+        for (group, _), amount in zip(groups, amounts, strict=False):
+            part = model.part_of(group)
+            quantities[part] = add(quantities[part], amount)
+        return MetricUsage(total(quantities), parts=model.parts(quantities))
+    by_event = isinstance(model, Percentage) and (model.needs_events or model.fixed_per_event > 0)
+    message = "is required in place of quantities: the price depends on each event"
+    checks.require(not by_event, f"events.{metric}", message)
+    return MetricUsage(checks.decimal(given.quantities[metric], f"quantities.{metric}"))
+
+
+def _amounts(
+    checks: FieldChecks, field: str, texts: Sequence[str], amounts_max: int
+) -> list[Decimal]:
+    """The decimals; none when they are too many or sum to more than can be multiplied exactly."""
+    if not checks.require(len(texts) <= amounts_max, field, f"must be at most {amounts_max:,}"):
+        return []
+    amounts = [checks.decimal(text, f"{field}[{index}]") for index, text in enumerate(texts)]
+    small = total(amounts) < QUANTITY_BELOW
+    return amounts if checks.require(small, field, f"must sum to less than 1E{26}") else []
+
+
+def _plan_content(checks: FieldChecks, given: PlanInput) -> PlanContent:
     _check_name(checks, given.name)
     _check_currency(checks, given.currency)
     base_price = checks.decimal(given.base_price or "0", "basePrice", digits_max=MONEY_DIGITS_MAX)
     known = given.billing_period in BillingPeriod.__members__
     checks.require(known, "billingPeriod", f"must be one of {', '.join(BillingPeriod)}")
+    timed = given.base_price_timing in BasePriceTiming.__members__
+    checks.require(timed, "basePriceTiming", f"must be one of {', '.join(BasePriceTiming)}")
+    setup_fee = checks.decimal(given.setup_fee or "0", "setupFee", digits_max=MONEY_DIGITS_MAX)
     few = len(given.metrics) <= PLAN_METRICS_MAX
     if checks.require(few, "metrics", f"must be at most {PLAN_METRICS_MAX}"):
         metrics = _metric_prices(checks, given.metrics)
@@ -206,6 +289,10 @@ def _plan_content(checks: FieldChecks, given: PlanInput, name_required: bool) ->
         base_price=base_price,
         billing_period=BillingPeriod(given.billing_period) if known else BillingPeriod.MONTHLY,
         metrics=metrics,
+        base_price_timing=BasePriceTiming(given.base_price_timing if timed else "IN_ARREARS"),
+        setup_fee=setup_fee,
+        discounts=check_discounts(checks, given.discounts),
+        limits=_limits(checks, given.minimum, given.maximum, ""),
     )
 
 
@@ -228,8 +315,24 @@ def _metric_prices(
             checks.require(False, f"{where}.model", allowed)
         else:
             model = kind.parse(price.parameters, where, checks)
-            prices.append(MetricPrice(price.metric, included, model))
+            limits = _limits(checks, price.minimum, price.maximum, f"{where}.")
+            prices.append(MetricPrice(price.metric, included, model, limits))
+    models = [price.model for price in prices if isinstance(price.model, Dimensional)]
+    short = sum(model.match_bytes for model in models) <= PLAN_MATCH_BYTES_MAX
+    checks.require(short, "metrics", f"must match at most {PLAN_MATCH_BYTES_MAX:,} bytes in all")
     return tuple(prices)
+
+
+def _limits(checks: FieldChecks, least: str, most: str, where: str) -> Limits:
+    minimum = _optional_money(checks, least, f"{where}minimum")
+    maximum = _optional_money(checks, most, f"{where}maximum")
+    fits = minimum is None or maximum is None or minimum <= maximum
+    checks.require(fits, f"{where}maximum", "must not be less than minimum")
+    return Limits(minimum, maximum)
+
+
+def _optional_money(checks: FieldChecks, text: str, name: str) -> Decimal | None:
+    return checks.decimal(text, name, digits_max=MONEY_DIGITS_MAX) if text else None
 
 
 def check_start(checks: FieldChecks, start: datetime | None, now: datetime) -> datetime:
@@ -249,6 +352,13 @@ def check_anchor(checks: FieldChecks, name: str) -> BillingAnchor:
     known = name in BillingAnchor.__members__
     checks.require(known, "billingAnchor", f"must be one of {', '.join(BillingAnchor)}")
     return BillingAnchor(name) if known else BillingAnchor.CALENDAR
+
+
+def check_idempotency_key(checks: FieldChecks, key: str) -> None:
+    """Note a problem unless `key` can be an idempotency key, or is "": none."""
+    right = len(key) <= IDEMPOTENCY_KEY_CHARS_MAX and key.isascii() and key.isprintable()
+    message = f"must be 1-{IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+    checks.require(not key or right, "Idempotency-Key", message)
 
 
 def wrong_field(name: str, message: str) -> InvalidArgumentError:

@@ -5,8 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from services.invoicer.exact import total
+from services.invoicer.discounts import Discount
+from services.invoicer.exact import ZERO, total
 from services.invoicer.periods import BillingAnchor, BillingPeriod, Cycle, Period
+from services.invoicer.pricing.charge import NO_LIMITS, Limits
 from services.invoicer.pricing.model import PricingModel
 from services.kit.database import TenantKey
 from services.kit.errors import PreconditionError
@@ -32,12 +34,40 @@ class InvoiceStatus(StrEnum):
     VOID = "VOID"
 
 
-class LineKind(StrEnum):
-    """What a line bills."""
+class BasePriceTiming(StrEnum):
+    """Whether a period's base price is charged after it or before it."""
 
+    IN_ARREARS = "IN_ARREARS"
+    IN_ADVANCE = "IN_ADVANCE"
+
+
+class InvoiceKind(StrEnum):
+    """PERIOD: of a period that is over. OPENING: what is due when a subscription starts.
+
+    CHARGE: a one-off charge that was invoiced at once; it belongs to no subscription.
+    """
+
+    PERIOD = "PERIOD"
+    OPENING = "OPENING"
+    CHARGE = "CHARGE"
+
+
+class LineKind(StrEnum):
+    """What a line bills. CREDIT_CARRIED bills nothing: it moves credit between invoices.
+
+    DISCOUNT, MAXIMUM and MINIMUM change the sum of a period's prices.
+    """
+
+    SETUP_FEE = "SETUP_FEE"
     BASE = "BASE"
     USAGE = "USAGE"
     LATE_USAGE = "LATE_USAGE"
+    DISCOUNT = "DISCOUNT"
+    MAXIMUM = "MAXIMUM"
+    MINIMUM = "MINIMUM"
+    CHARGE = "CHARGE"
+    TAX = "TAX"
+    CREDIT_CARRIED = "CREDIT_CARRIED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +90,32 @@ class MetricPrice:
     metric: str
     included_units: Decimal
     model: PricingModel
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
 class PlanContent:
-    """What a plan costs: one version of it."""
+    """What a plan costs: one version of it.
+
+    `limits` are what a period of a subscription costs at least and at most, setup fee and one-off
+    charges aside.
+    """
 
     name: str
     currency: str
     base_price: Decimal
     billing_period: BillingPeriod
     metrics: tuple[MetricPrice, ...]
+    base_price_timing: BasePriceTiming = BasePriceTiming.IN_ARREARS
+    setup_fee: Decimal = ZERO
+    discounts: tuple[Discount, ...] = ()
+    limits: Limits = NO_LIMITS
+
+    @property
+    def has_opening(self) -> bool:
+        """Whether something is due when a subscription starts."""
+        in_advance = self.base_price_timing is BasePriceTiming.IN_ADVANCE
+        return self.setup_fee > 0 or (in_advance and self.base_price > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +132,9 @@ class Plan:
 class Subscription:
     """A customer on a version of a plan.
 
-    `period` is the first one that is not invoiced yet, None when none is left. `revision` counts
-    the changes: what was computed from one revision is not written over another.
+    `period` is the first one that is not invoiced yet, None when none is left. `opening`: what is
+    due at the start is not invoiced yet either. `revision` counts the changes: what was computed
+    from one revision is not written over another.
     """
 
     tenant: TenantKey
@@ -105,6 +151,7 @@ class Subscription:
     cancel_time: datetime | None
     revision: int
     create_time: datetime
+    opening: bool = False
 
     @property
     def cycle(self) -> Cycle:
@@ -117,7 +164,7 @@ class InvoiceLine:
     """One amount of an invoice, in the currency's minor units.
 
     `included_units` of `quantity` cost nothing; `unit_price` is None where there is not one.
-    `period` is what the line bills: an earlier one for late usage.
+    `period` is what the line bills: an earlier one for late usage. `charge_id`: the one-off charge.
     """
 
     kind: LineKind
@@ -129,11 +176,27 @@ class InvoiceLine:
     amount: Decimal
     period: Period
     steps: tuple[str, ...]
+    charge_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaxAmount:
+    """What one rate comes to on an invoice, rounded once; `taxable` is the sum without taxes.
+
+    `inclusive`: the prices contain it; otherwise it has a line.
+    """
+
+    rate_id: str
+    name: str
+    percent: Decimal
+    inclusive: bool
+    taxable: Decimal
+    amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceDraft:
-    """What an invoice will say."""
+    """What an invoice will say. One of a charge has no subscription and no plan: "" and 0."""
 
     customer_id: str
     subscription_id: str
@@ -142,6 +205,8 @@ class InvoiceDraft:
     currency: str
     period: Period
     lines: tuple[InvoiceLine, ...]
+    kind: InvoiceKind = InvoiceKind.PERIOD
+    taxes: tuple[TaxAmount, ...] = ()
 
     @property
     def amount(self) -> Decimal:
@@ -151,7 +216,10 @@ class InvoiceDraft:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """A bill. Once final nothing in it changes but `status` and `failed_payments`."""
+    """A bill. Once final nothing in it changes but `status` and `failed_payments`.
+
+    `subscription_id` is "" on the invoice of a one-off charge.
+    """
 
     id: str
     number: str
@@ -164,6 +232,7 @@ class Invoice:
     finalize_time: datetime | None
     failed_payments: int
     lines: tuple[InvoiceLine, ...] = ()
+    taxes: tuple[TaxAmount, ...] = ()
 
 
 def invoice_number(series: str, sequence: int) -> str:

@@ -5,16 +5,18 @@ and multiplied here only. The one rounding of a line is kit.money.round_money.
 """
 
 from collections.abc import Iterable
-from decimal import ROUND_DOWN, Context, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
 
 from services.kit.money import EXACT, format_decimal, format_money, round_money
 
 ZERO = Decimal(0)
 ONE = Decimal(1)
+HUNDRED = Decimal(100)
 
 # Cut off, never rounded up: what is then rounded half up to a minor unit gives the same as
 # rounding the true quotient, since a half stays a half and what is below it stays below.
 _QUOTIENT = Context(prec=60, rounding=ROUND_DOWN)
+_NEAREST = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:
@@ -32,6 +34,23 @@ def multiply(left: Decimal, right: Decimal) -> Decimal:
     return EXACT.multiply(left, right)
 
 
+def percent(amount: Decimal, rate: Decimal) -> Decimal:
+    """amount x rate / 100, all digits."""
+    return EXACT.scaleb(EXACT.multiply(amount, rate), -2)
+
+
+def less_percent(amount: Decimal, rate: Decimal) -> Decimal:
+    """amount x (100 - rate) / 100, cut off after 60 digits: good for one rounding."""
+    rest = EXACT.subtract(HUNDRED, rate)
+    return _QUOTIENT.scaleb(_QUOTIENT.multiply(amount, rest), -2)
+
+
+def started(quantity: Decimal, size: Decimal) -> Decimal:
+    """How many blocks of `size` (> 0) have been started; 0 for none."""
+    whole, rest = EXACT.divmod(quantity, size)
+    return EXACT.add(whole, ONE) if rest > 0 else whole
+
+
 def total(amounts: Iterable[Decimal]) -> Decimal:
     """The sum of all `amounts`, all digits; 0 for none."""
     result = ZERO
@@ -47,7 +66,20 @@ def share(amount: Decimal, part_seconds: int, whole_seconds: int) -> Decimal:
     """
     if not 0 <= part_seconds <= whole_seconds or whole_seconds == 0:
         raise ValueError(f"no share of a whole: {part_seconds} / {whole_seconds} s")
-    return _QUOTIENT.divide(multiply(amount, Decimal(part_seconds)), Decimal(whole_seconds))
+    product = _QUOTIENT.multiply(amount, Decimal(part_seconds))
+    return _QUOTIENT.divide(product, Decimal(whole_seconds))
+
+
+def fraction(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    """amount x part / whole (> 0), cut off after 60 digits: good for one rounding."""
+    return _QUOTIENT.divide(multiply(amount, part), whole)
+
+
+def nearest(dividend: Decimal, divisor: Decimal, *, like: Decimal) -> Decimal:
+    """dividend / divisor, rounded half up to as many digits after the point as `like` has."""
+    exponent = min(int(like.as_tuple().exponent), 0)
+    quotient = _QUOTIENT.divide(dividend, divisor)
+    return quotient.quantize(Decimal(1).scaleb(exponent), context=_NEAREST)
 
 
 def readable(value: Decimal) -> str:

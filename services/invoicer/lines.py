@@ -1,24 +1,34 @@
 """The lines of an invoice: amounts and the words for them. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from services.invoicer.domain import InvoiceLine, LineKind, MetricPrice, PlanContent
-from services.invoicer.exact import ONE, ZERO, format_price, readable, share, subtract
+from services.invoicer.discounts import Discount, percents_of
+from services.invoicer.domain import (
+    BasePriceTiming,
+    InvoiceLine,
+    LineKind,
+    MetricPrice,
+    PlanContent,
+)
+from services.invoicer.exact import (
+    HUNDRED,
+    ONE,
+    ZERO,
+    format_price,
+    less_percent,
+    readable,
+    share,
+    subtract,
+)
 from services.invoicer.periods import Period
-from services.invoicer.pricing.charge import Charge, charge
-from services.kit.money import format_money, round_money
+from services.invoicer.pricing.charge import Charge, Limits, charge, included_of
+from services.invoicer.pricing.usage import MetricUsage
+from services.kit.money import format_decimal, format_money, round_money
 
 _DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class MetricUsage:
-    """How much of a metric was used. `unit` is for people and may be empty."""
-
-    quantity: Decimal
-    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +39,48 @@ class Billed:
     amount: Decimal = ZERO
 
 
-def base_line(plan: PlanContent, period: Period, whole: Period) -> InvoiceLine:
-    """The base price; of a part of a period its share by seconds, rounded once."""
-    price = f"{format_price(plan.base_price, plan.currency)} {plan.currency}"
-    description, steps = "base price", (price,)
-    amount = round_money(share(plan.base_price, period.seconds, whole.seconds), plan.currency)
+def setup_line(plan: PlanContent, period: Period) -> InvoiceLine:
+    """The setup fee, which is charged once."""
+    return InvoiceLine(
+        kind=LineKind.SETUP_FEE,
+        metric="",
+        description=f"{plan.name}: setup fee, once" if plan.name else "Setup fee, once",
+        quantity=ONE,
+        included_units=ZERO,
+        unit_price=plan.setup_fee,
+        amount=round_money(plan.setup_fee, plan.currency),
+        period=period,
+        steps=(f"{format_price(plan.setup_fee, plan.currency)} {plan.currency}",),
+    )
+
+
+def base_line(
+    plan: PlanContent,
+    period: Period,
+    whole: Period,
+    time_zone: str = "UTC",
+    discounts: Sequence[Discount] = (),
+) -> InvoiceLine:
+    """The base price; of a part of a period its share by seconds, less discounts in percent,
+    rounded once.
+
+    One that is charged in advance names the days that it is for.
+    """
+    base_price, less, steps = _discounted(plan.base_price, discounts)
+    price = f"{format_price(base_price, plan.currency)} {plan.currency}"
+    description = "base price"
+    amount = round_money(share(base_price, period.seconds, whole.seconds), plan.currency)
+    result = f"{format_money(amount, plan.currency)} {plan.currency}"
     if period != whole:
-        part = _part_of(period, whole)
-        description = f"base price, {part}"
-        result = f"{format_money(amount, plan.currency)} {plan.currency}"
-        seconds = f"{readable(Decimal(period.seconds))} s / {readable(Decimal(whole.seconds))} s"
-        steps = (f"{price} x {seconds} = {result}, rounded half up",)
+        description = f"base price, {_part_of(period, whole)}"
+        steps += (f"{_share_words(price, period, whole)} = {result}, rounded half up",)
+    else:
+        steps = steps or (price,)
+        if amount != base_price:
+            steps += (f"rounded half up: {result}",)
+    description += less
+    if plan.base_price_timing is BasePriceTiming.IN_ADVANCE:
+        description += f", {days(period, time_zone)} in advance"
     return InvoiceLine(
         kind=LineKind.BASE,
         metric="",
@@ -54,10 +95,19 @@ def base_line(plan: PlanContent, period: Period, whole: Period) -> InvoiceLine:
 
 
 def usage_line(
-    price: MetricPrice, usage: MetricUsage, currency: str, period: Period
+    price: MetricPrice,
+    usage: MetricUsage,
+    currency: str,
+    period: Period,
+    whole: Period | None = None,
+    discounts: Sequence[Discount] = (),
 ) -> InvoiceLine:
-    """A metric's usage. Without any it is a line of 0, which tells that nothing was used."""
-    result = charge(price.model, price.included_units, usage.quantity, currency)
+    """A metric's usage, also of none: that nothing was used is told, and may have a price.
+
+    `whole` is the period that `period` is a part of; None: itself. Of `discounts` those in percent
+    are taken off.
+    """
+    result = _charge(price, usage, currency, period, whole, discounts)
     return InvoiceLine(
         kind=LineKind.USAGE,
         metric=price.metric,
@@ -78,16 +128,21 @@ def late_line(
     currency: str,
     period: Period,
     time_zone: str,
+    whole: Period | None = None,
+    discounts: Sequence[Discount] = (),
 ) -> InvoiceLine | None:
     """What `usage`, the whole of an earlier period, costs more (or less) than was billed for it.
 
     All lines of that period and metric together are then the bill of the whole, in quantity,
-    included units and amount. None when the quantity is what was billed.
+    included units and amount. None when that is what was billed.
     """
-    if usage.quantity == billed.quantity:
+    same = usage.quantity == billed.quantity
+    if same and price.model.by_quantity:
         return None
-    now = charge(price.model, price.included_units, usage.quantity, currency)
-    before = charge(price.model, price.included_units, billed.quantity, currency)
+    now = _charge(price, usage, currency, period, whole, discounts)
+    if same and now.amount == billed.amount:
+        return None
+    before = included_of(billed.quantity, price.included_units)
     difference = subtract(now.amount, billed.amount)
     reckoning = (
         f"{_reckoning(price, usage, now)} = {format_money(now.amount, currency)}, "
@@ -96,9 +151,9 @@ def late_line(
     return InvoiceLine(
         kind=LineKind.LATE_USAGE,
         metric=price.metric,
-        description=f"{price.metric}, change of {_days(period, time_zone)}: {reckoning}",
+        description=f"{price.metric}, change of {days(period, time_zone)}: {reckoning}",
         quantity=subtract(usage.quantity, billed.quantity),
-        included_units=subtract(now.included_units, before.included_units),
+        included_units=subtract(now.included_units, before),
         unit_price=now.unit_price,
         amount=difference,
         period=period,
@@ -108,6 +163,79 @@ def late_line(
             f"billed before = {format_money(difference, currency)}",
         ),
     )
+
+
+def carried_line(
+    amount: Decimal, carried: Decimal, currency: str, period: Period
+) -> InvoiceLine | None:
+    """What brings an invoice whose other lines come to `amount` to its total; None: nothing.
+
+    The total is `amount` less the credit that earlier invoices have `carried`, but never below 0.
+    What does not fit is carried on: the line is then above 0. `carried` is the sum of the earlier
+    lines of this kind; it can be below 0 when an invoice that carried credit was declared void.
+    """
+    sum_due = max(subtract(amount, carried), ZERO)
+    moved = subtract(sum_due, amount)
+    if moved == 0:
+        return None
+    return InvoiceLine(
+        kind=LineKind.CREDIT_CARRIED,
+        metric="",
+        description=(
+            "Credit carried to the next invoice"
+            if moved > 0
+            else "Credit carried from earlier invoices"
+        ),
+        quantity=ONE,
+        included_units=ZERO,
+        unit_price=None,
+        amount=round_money(moved, currency),
+        period=period,
+        steps=(
+            f"lines above: {format_money(amount, currency)}",
+            f"credit carried before: {format_money(carried, currency)}",
+            f"to pay: {format_money(sum_due, currency)}, never below 0",
+        ),
+    )
+
+
+def _charge(
+    price: MetricPrice,
+    usage: MetricUsage,
+    currency: str,
+    period: Period,
+    whole: Period | None,
+    discounts: Sequence[Discount],
+) -> Charge:
+    """The charge; the minimum of a part of a period is its share by seconds."""
+    limits, percents = price.limits, percents_of(discounts)
+    if limits.minimum is None or whole is None or whole == period:
+        return charge(price.model, price.included_units, usage, currency, limits, percents=percents)
+    minimum = round_money(share(limits.minimum, period.seconds, whole.seconds), currency)
+    part = _share_words(format_price(limits.minimum, currency), period, whole)
+    words = f"minimum: {part} = {format_money(minimum, currency)}, rounded half up"
+    limits = Limits(minimum, limits.maximum)
+    result = charge(price.model, price.included_units, usage, currency, limits, percents=percents)
+    return replace(result, steps=(words, *result.steps))
+
+
+def _discounted(
+    price: Decimal, discounts: Sequence[Discount]
+) -> tuple[Decimal, str, tuple[str, ...]]:
+    """A price less discounts in percent, words for that, and the steps."""
+    less, steps = "", []
+    for rate in percents_of(discounts):
+        left, rest = less_percent(price, rate), format_decimal(subtract(HUNDRED, rate))
+        figures = f"{readable(price)} x {rest} / 100 = {readable(left)}"
+        steps.append(f"discount of {format_decimal(rate)} %: {figures}")
+        less += f", less {format_decimal(rate)} %"
+        price = left
+    return price, less, tuple(steps)
+
+
+def _share_words(price: str, period: Period, whole: Period) -> str:
+    seconds, of_seconds = Decimal(period.seconds), Decimal(whole.seconds)
+    return f"{price} x {readable(seconds)} s / {readable(of_seconds)} s"
 
 
 def _reckoning(price: MetricPrice, usage: MetricUsage, result: Charge) -> str:
@@ -124,7 +252,7 @@ def _part_of(period: Period, whole: Period) -> str:
     return f"{part_s:,} of {whole_s:,} seconds"
 
 
-def _days(period: Period, time_zone: str) -> str:
+def days(period: Period, time_zone: str) -> str:
     """The period in the customer's days: "2026-01-01 to 2026-02-01" (not included)."""
     zone = ZoneInfo(time_zone)
     start, end = (instant.astimezone(zone) for instant in (period.start, period.end))

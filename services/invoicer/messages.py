@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from services.invoicer.checks import CustomerInput, MetricPriceInput, PlanInput
+from services.invoicer.checks import CustomerInput, MetricPriceInput, PlanInput, QuoteInput
+from services.invoicer.discounts import Discount
 from services.invoicer.domain import (
     Customer,
     Invoice,
@@ -17,20 +20,35 @@ from services.invoicer.domain import (
     MetricPrice,
     Plan,
     Subscription,
+    TaxAmount,
 )
 from services.invoicer.exact import format_price
-from services.invoicer.pricing.per_unit import PerUnit
 from services.invoicer.quotes import Quote
-from services.invoicer.service.invoices import InvoiceFilter
+from services.invoicer.service.invoices import InvoiceFilter, Preview
 from services.invoicer.service.subscriptions import SubscriptionInput
+from services.invoicer.term_checks import DiscountInput
 from services.kit.errors import FieldProblem, InvalidArgumentError
 from services.kit.money import format_decimal, format_money
 
 _MODEL = "PRICING_MODEL_"
 _PERIOD = "BILLING_PERIOD_"
 _ANCHOR = "BILLING_ANCHOR_"
+_TIMING = "BASE_PRICE_TIMING_"
 _SUBSCRIPTION_STATUS = "SUBSCRIPTION_STATUS_"
 _INVOICE_STATUS = "INVOICE_STATUS_"
+# The HTTP contract's names of what pricing models take, and the fields of the messages.
+_PARAMETERS = {
+    "unitPrice": "unit_price",
+    "packageSize": "package_size",
+    "packagePrice": "package_price",
+    "rate": "rate",
+    "fixedPerEvent": "fixed_per_event",
+    "freeEvents": "free_events",
+    "freeAmount": "free_amount",
+    "minPerEvent": "min_per_event",
+    "maxPerEvent": "max_per_event",
+}
+_TIER_PARAMETERS = {"upTo": "up_to", "unitPrice": "unit_price", "flatPrice": "flat_price"}
 
 
 def customer_input(request: pb.PutCustomerRequest) -> CustomerInput:
@@ -50,13 +68,24 @@ def customer_input(request: pb.PutCustomerRequest) -> CustomerInput:
 def plan_input(plan: pb.Plan) -> PlanInput:
     """A plan as asked for."""
     period = plan.billing_period or pb.BILLING_PERIOD_MONTHLY
+    timing = plan.base_price_timing or pb.BASE_PRICE_TIMING_IN_ARREARS
     return PlanInput(
         name=plan.name,
         currency=plan.currency,
         base_price=plan.base_price,
         billing_period=_name(pb.BillingPeriod.DESCRIPTOR, _PERIOD, period),
         metrics=[_metric_price_input(price) for price in plan.metrics],
+        base_price_timing=_name(pb.BasePriceTiming.DESCRIPTOR, _TIMING, timing),
+        setup_fee=plan.setup_fee,
+        discounts=[discount_input(each) for each in plan.discounts],
+        minimum=plan.minimum,
+        maximum=plan.maximum,
     )
+
+
+def discount_input(given: pb.Discount) -> DiscountInput:
+    """A discount as asked for."""
+    return DiscountInput(given.name, given.percent, given.amount, given.periods)
 
 
 def _metric_price_input(price: pb.MetricPrice) -> MetricPriceInput:
@@ -64,7 +93,38 @@ def _metric_price_input(price: pb.MetricPrice) -> MetricPriceInput:
         metric=price.metric,
         model=_name(pb.PricingModel.DESCRIPTOR, _MODEL, price.model),
         included_units=price.included_units,
-        parameters={"unitPrice": price.unit_price},
+        parameters=_parameters(price),
+        minimum=price.minimum,
+        maximum=price.maximum,
+    )
+
+
+def _parameters(price: pb.MetricPrice) -> dict[str, Any]:
+    """Those that were given, under the HTTP contract's names."""
+    texts = {name: getattr(price, field) for name, field in _PARAMETERS.items()}
+    given: dict[str, Any] = {name: text for name, text in texts.items() if text}
+    if price.tiers:
+        given["tiers"] = [
+            {name: getattr(tier, field) for name, field in _TIER_PARAMETERS.items()}
+            for tier in price.tiers
+        ]
+    if price.prices:
+        given["prices"] = [
+            {"match": dict(each.match), "unitPrice": each.unit_price} for each in price.prices
+        ]
+    return given
+
+
+def quote_input(request: pb.QuotePlanRequest) -> QuoteInput:
+    """A plan and usage to calculate with."""
+    return QuoteInput(
+        plan=plan_input(request.plan),
+        quantities=dict(request.quantities),
+        events={metric: list(events.amounts) for metric, events in request.events.items()},
+        groups={
+            metric: [(dict(each.group), each.value) for each in groups.groups]
+            for metric, groups in request.groups.items()
+        },
     )
 
 
@@ -76,6 +136,7 @@ def subscription_input(request: pb.CreateSubscriptionRequest) -> SubscriptionInp
         plan_id=request.plan_id,
         start_time=_start(request.start_time) if request.HasField("start_time") else None,
         billing_anchor=_name(pb.BillingAnchor.DESCRIPTOR, _ANCHOR, anchor),
+        idempotency_key=request.idempotency_key,
     )
 
 
@@ -141,6 +202,21 @@ def plan(found: Plan) -> pb.Plan:
         billing_period=pb.BillingPeriod.Value(_PERIOD + content.billing_period),
         metrics=[_metric_price(price) for price in content.metrics],
         create_time=timestamp(found.create_time),
+        base_price_timing=pb.BasePriceTiming.Value(_TIMING + content.base_price_timing),
+        setup_fee=format_price(content.setup_fee, content.currency),
+        discounts=[discount(each) for each in content.discounts],
+        minimum=_optional(content.limits.minimum),
+        maximum=_optional(content.limits.maximum),
+    )
+
+
+def discount(found: Discount) -> pb.Discount:
+    """What is taken off, and for how long."""
+    return pb.Discount(
+        name=found.name,
+        percent=_optional(found.percent),
+        amount=_optional(found.amount),
+        periods=found.periods or 0,
     )
 
 
@@ -149,10 +225,22 @@ def _metric_price(price: MetricPrice) -> pb.MetricPrice:
         metric=price.metric,
         model=pb.PricingModel.Value(_MODEL + price.model.name),
         included_units=format_decimal(price.included_units),
+        minimum=_optional(price.limits.minimum),
+        maximum=_optional(price.limits.maximum),
     )
-    if isinstance(price.model, PerUnit):
-        message.unit_price = format_decimal(price.model.unit_price)
+    parameters = price.model.parameters()
+    for name, field in _PARAMETERS.items():
+        setattr(message, field, parameters.get(name, ""))
+    for tier in parameters.get("tiers", ()):
+        texts = {field: tier.get(name) or "" for name, field in _TIER_PARAMETERS.items()}
+        message.tiers.add(**texts)
+    for each in parameters.get("prices", ()):
+        message.prices.add(match=each["match"], unit_price=each["unitPrice"])
     return message
+
+
+def _optional(value: Decimal | None) -> str:
+    return "" if value is None else format_decimal(value)
 
 
 def quote(found: Quote) -> pb.QuotePlanResponse:
@@ -204,6 +292,7 @@ def invoice(found: Invoice) -> pb.Invoice:
         create_time=timestamp(found.finalize_time),
         lines=_lines(found.lines, found.currency),
         failed_payments=found.failed_payments,
+        taxes=_taxes(found.taxes, found.currency),
     )
 
 
@@ -218,6 +307,30 @@ def draft(found: InvoiceDraft) -> pb.Invoice:
         period_start_time=timestamp(found.period.start),
         period_end_time=timestamp(found.period.end),
         lines=_lines(found.lines, found.currency),
+        taxes=_taxes(found.taxes, found.currency),
+    )
+
+
+def _taxes(taxes: Sequence[TaxAmount], currency: str) -> list[pb.InvoiceTax]:
+    return [
+        pb.InvoiceTax(
+            tax_rate_id=tax.rate_id,
+            name=tax.name,
+            percent=format_decimal(tax.percent),
+            inclusive=tax.inclusive,
+            taxable=format_money(tax.taxable, currency),
+            amount=format_money(tax.amount, currency),
+        )
+        for tax in taxes
+    ]
+
+
+def preview(found: Preview) -> pb.PreviewInvoiceResponse:
+    """An invoice as it is now, and as it will be."""
+    return pb.PreviewInvoiceResponse(
+        invoice=draft(found.draft),
+        projected=draft(found.projected),
+        as_of=timestamp(found.as_of),
     )
 
 
@@ -232,6 +345,7 @@ def _lines(lines: Sequence[InvoiceLine], currency: str) -> list[pb.InvoiceLine]:
             amount=format_money(line.amount, currency),
             period_start_time=timestamp(line.period.start),
             period_end_time=timestamp(line.period.end),
+            steps=line.steps,
         )
         for line in lines
     ]

@@ -26,17 +26,25 @@ _NO_ZONES = frozenset({"Factory", "localtime"})
 class BillingPeriod(StrEnum):
     """How long a period is."""
 
+    WEEKLY = "WEEKLY"
     MONTHLY = "MONTHLY"
+    QUARTERLY = "QUARTERLY"
+    YEARLY = "YEARLY"
 
 
 class BillingAnchor(StrEnum):
-    """Where periods begin: on the first of the month, or on the day and time of the start."""
+    """Where periods begin: on the calendar's, or on the day and time of the start.
+
+    The calendar's are Monday (ISO 8601) and the first of the month, quarter or year, at midnight.
+    An anniversary on a day that a month lacks is on the month's last day.
+    """
 
     CALENDAR = "CALENDAR"
     ANNIVERSARY = "ANNIVERSARY"
 
 
-_MONTHS = {BillingPeriod.MONTHLY: 1}
+_MONTHS = {BillingPeriod.MONTHLY: 1, BillingPeriod.QUARTERLY: 3, BillingPeriod.YEARLY: 12}
+_WEEK_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def quarter_hour_of(instant: datetime) -> datetime:
 
 
 def first_period(cycle: Cycle) -> Period:
-    """The period that the subscription begins with; under CALENDAR it may be a part of a month."""
+    """The period that the subscription begins with; under CALENDAR it may be a part of one."""
     return Period(cycle.start, _boundary(cycle, 1))
 
 
@@ -105,7 +113,7 @@ def period_at(cycle: Cycle, period: Period, instant: datetime) -> Period:
 
 
 def whole_of(cycle: Cycle, period: Period) -> Period:
-    """The whole period that `period` is a part of: itself but for a first part of a month."""
+    """The whole period that `period` is a part of: itself but for a first part of one."""
     if cycle.anchor is BillingAnchor.CALENDAR and period.start == cycle.start:
         return Period(_boundary(cycle, 0), period.end)
     return period
@@ -117,21 +125,37 @@ def _boundary(cycle: Cycle, index: int) -> datetime:
         return cycle.start
     zone = ZoneInfo(cycle.time_zone)
     local = cycle.start.astimezone(zone).replace(tzinfo=None, fold=0)
-    months = local.year * _MONTHS_A_YEAR + local.month - 1
-    year, month = divmod(months + index * _MONTHS[cycle.billing_period], _MONTHS_A_YEAR)
-    month += 1
-    if cycle.anchor is BillingAnchor.CALENDAR:
-        there = datetime(year, month, 1, tzinfo=zone)
+    calendar = cycle.anchor is BillingAnchor.CALENDAR
+    if calendar:
+        local = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    if cycle.billing_period is BillingPeriod.WEEKLY:
+        there = local + timedelta(days=index * _WEEK_DAYS - (local.weekday() if calendar else 0))
     else:
-        day = min(local.day, monthrange(year, month)[1])
-        there = local.replace(year=year, month=month, day=day).replace(tzinfo=zone)
-    return there.astimezone(UTC)
+        there = _months_on(local, index, _MONTHS[cycle.billing_period], calendar=calendar)
+    return there.replace(tzinfo=zone).astimezone(UTC)
+
+
+def _months_on(local: datetime, index: int, length: int, *, calendar: bool) -> datetime:
+    """The wall-clock time `index` periods of `length` months on.
+
+    On the calendar's first day of a period; otherwise on the day of `local`, or the month's last.
+    """
+    months = local.year * _MONTHS_A_YEAR + local.month - 1
+    if calendar:
+        months -= months % length
+    year, month = divmod(months + index * length, _MONTHS_A_YEAR)
+    month += 1
+    day = 1 if calendar else min(local.day, monthrange(year, month)[1])
+    return local.replace(year=year, month=month, day=day)
 
 
 def _nearest_index(cycle: Cycle, instant: datetime) -> int:
     zone = ZoneInfo(cycle.time_zone)
     start, local = cycle.start.astimezone(zone), instant.astimezone(zone)
-    months = (local.year - start.year) * _MONTHS_A_YEAR + local.month - start.month
-    guess = months // _MONTHS[cycle.billing_period]
+    if cycle.billing_period is BillingPeriod.WEEKLY:
+        guess = (local.date() - start.date()).days // _WEEK_DAYS
+    else:
+        months = (local.year - start.year) * _MONTHS_A_YEAR + local.month - start.month
+        guess = months // _MONTHS[cycle.billing_period]
     near = range(guess - 1, guess + 2)
     return min(near, key=lambda index: abs(_boundary(cycle, index) - instant))

@@ -107,18 +107,19 @@ class InvoicerServicer(InvoicerServiceServicer):
     ) -> pb.QuotePlanResponse:
         """What a plan would cost."""
         _reader()
-        quantities = dict(request.quantities)
-        return messages.quote(self._plans.quote_plan(messages.plan_input(request.plan), quantities))
+        return messages.quote(self._plans.quote_plan(messages.quote_input(request)))
 
     async def CreateSubscription(
         self, request: pb.CreateSubscriptionRequest, context: object
     ) -> pb.CreateSubscriptionResponse:
         """Put a customer on a plan."""
         tenant = _admin()
-        made = await self._subscriptions.create_subscription(
+        made, replayed = await self._subscriptions.create_subscription(
             tenant, messages.subscription_input(request)
         )
-        return pb.CreateSubscriptionResponse(subscription=messages.subscription(made))
+        return pb.CreateSubscriptionResponse(
+            subscription=messages.subscription(made), replayed=replayed
+        )
 
     async def GetSubscription(
         self, request: pb.GetSubscriptionRequest, context: object
@@ -183,8 +184,8 @@ class InvoicerServicer(InvoicerServiceServicer):
     ) -> pb.PreviewInvoiceResponse:
         """What a subscription's period would cost now."""
         tenant = _reader()
-        draft = await self._invoices.preview_invoice(tenant, request.subscription_id)
-        return pb.PreviewInvoiceResponse(invoice=messages.draft(draft))
+        preview = await self._invoices.preview_invoice(tenant, request.subscription_id)
+        return messages.preview(preview)
 
     async def PayInvoice(
         self, request: pb.PayInvoiceRequest, context: object

@@ -1,10 +1,18 @@
 """Settings of invoicer, read from `USAGEFLOW_*` environment variables."""
 
+from datetime import timedelta
+from typing import Final
+
 from pydantic import Field
 
+from services.kit.events import PAST_DAYS_MAX
 from services.kit.settings import ServiceSettings
 
 DAY_S = 86_400
+# How long before a period earlier ones may have ended to be looked at again: as long as any
+# organization may let its events be late, for what was let in then has to be billed also after
+# the organization has changed its mind. So it is no setting (docs/adr/0006-late-usage.md).
+LATE: Final = timedelta(days=PAST_DAYS_MAX)
 
 
 class InvoicerSettings(ServiceSettings):
@@ -18,12 +26,6 @@ class InvoicerSettings(ServiceSettings):
     )
     invoice_failures_max: int = Field(
         default=3, ge=1, le=100, description="failed payments until the subscription is suspended"
-    )
-    invoice_late_days: int = Field(
-        default=35,
-        ge=0,
-        le=400,
-        description="how long before a period earlier ones may have ended to get late usage",
     )
     invoice_poll_s: float = Field(default=1.0, gt=0, le=60, description="between looks for work")
     invoice_retry_s: float = Field(

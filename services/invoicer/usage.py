@@ -11,7 +11,11 @@ from pydantic import SecretStr
 from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 
 from services.invoicer.closing import Selection, Usage
-from services.invoicer.lines import MetricUsage
+from services.invoicer.domain import MetricPrice
+from services.invoicer.exact import total
+from services.invoicer.pricing.dimensional import Dimensional
+from services.invoicer.pricing.percentage import Percentage
+from services.invoicer.pricing.usage import MetricUsage
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
 from services.kit.errors import UnavailableError, from_rpc_error
@@ -59,12 +63,35 @@ class AggregatorUsage:
 
 def _selection(selection: Selection) -> aggregator_pb2.UsageSelection:
     message = aggregator_pb2.UsageSelection(
-        customer_id=selection.customer_id, metrics=selection.metrics
+        customer_id=selection.customer_id,
+        metrics=selection.metrics,
+        splits=[
+            _split(price.metric, price.model)
+            for price in selection.prices
+            if isinstance(price.model, Dimensional)
+        ],
     )
     # Not "message.from": that is a word of Python's.
     getattr(message, "from").FromDatetime(selection.period.start)
     message.to.FromDatetime(selection.period.end)
     return message
+
+
+def _split(metric: str, model: Dimensional) -> aggregator_pb2.UsageSplit:
+    matches = [aggregator_pb2.DimensionMatch(dimensions=dict(each.match)) for each in model.tried]
+    return aggregator_pb2.UsageSplit(metric=metric, matches=matches)
+
+
+def _metric_usage(price: MetricPrice, told: aggregator_pb2.MetricUsage) -> MetricUsage:
+    """Of a percentage the quantity is the sum of the amounts, however the metric counts."""
+    if isinstance(price.model, Percentage):
+        amount = Decimal(told.amount_sum or "0")
+        return MetricUsage(amount, told.unit, event_count=told.event_count)
+    if isinstance(price.model, Dimensional):
+        parts = price.model.parts([Decimal(text) for text in told.part_quantities])
+        quantity = total(part.quantity for part in parts)
+        return MetricUsage(quantity, told.unit, parts=parts, adds_up=told.adds_up)
+    return MetricUsage(Decimal(told.quantity), told.unit, adds_up=told.adds_up)
 
 
 def _billable_usage(
@@ -77,9 +104,9 @@ def _billable_usage(
         raise UnavailableError("aggregator answered something else than was asked")
     usages: list[Usage] = [
         {
-            metric.metric: MetricUsage(Decimal(metric.quantity), metric.unit)
-            for metric in usage.metrics
+            price.metric: _metric_usage(price, told)
+            for price, told in zip(selection.prices, usage.metrics, strict=True)
         }
-        for usage in response.selections
+        for selection, usage in zip(selections, response.selections, strict=True)
     ]
     return BillableUsage(response.as_of.ToDatetime(UTC), usages)

@@ -11,13 +11,14 @@ from datetime import datetime
 
 import structlog
 from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
-from services.invoicer.closing import OpenPeriod, Usage, following_period
+from services.invoicer.closing import OpenPeriod, Usage
 from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceStatus
 from services.invoicer.repository import closing, invoices
 from services.invoicer.repository.events import add_events
-from services.kit.database import Database
+from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
 
@@ -74,26 +75,42 @@ class InvoiceWriter:
     async def _write(self, batch: Sequence[Billable]) -> int:
         tenant, now = batch[0].due.subscription.tenant, self._now()
         drafts = {new_id("inv"): billable.due.draft(billable.usages) for billable in batch}
-        following = [
-            (each.due.subscription, following_period(each.due.subscription, each.due.period))
-            for each in batch
-        ]
+        following = [(each.due.subscription, each.due.following()) for each in batch]
         async with self._database.transaction() as connection:
             await closing.prefer_indexes(connection)
             moved = await closing.advance(connection, following)
             kept = {key: draft for key, draft in drafts.items() if draft.subscription_id in moved}
             if not kept:
                 return 0
-            await invoices.insert_drafts(connection, tenant, kept, now)
-            numbers = await invoices.finalize(connection, tenant, list(kept), now)
-            written = _finalized(kept, numbers, now)
-            events = [invoice_event(tenant, INVOICE_CREATED, each, now) for each in written]
-            await add_events(connection, events)
-        for invoice in written:
-            log.info("invoice_created", invoice_id=invoice.id, number=invoice.number)
-        _WRITTEN.inc(len(written))
+            written = await write_drafts(connection, tenant, kept, now)
+        tell_written(written)
         self._on_commit()
         return len(written)
+
+
+async def write_drafts(
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    drafts: Mapping[str, InvoiceDraft],
+    now: datetime,
+) -> list[Invoice]:
+    """Store drafts, by invoice id, as final invoices with their events; without lines.
+
+    Nobody else of the tenant gets a number until the transaction ends: do this last.
+    """
+    await invoices.insert_drafts(connection, tenant, drafts, now)
+    numbers = await invoices.finalize(connection, tenant, list(drafts), now)
+    written = _finalized(drafts, numbers, now)
+    events = [invoice_event(tenant, INVOICE_CREATED, each, now) for each in written]
+    await add_events(connection, events)
+    return written
+
+
+def tell_written(written: Sequence[Invoice]) -> None:
+    """Count and log invoices that are committed."""
+    for invoice in written:
+        log.info("invoice_created", invoice_id=invoice.id, number=invoice.number)
+    _WRITTEN.inc(len(written))
 
 
 def _finalized(

@@ -1,14 +1,16 @@
 """Who is calling: API keys, looked up at accounts and remembered for at most 30 s.
 
-A revoked key is dropped at once by a broadcast; whoever misses it (NATS is down) asks again within
-30 s. While NATS is up and accounts is down, what is remembered stays valid: a key can't be revoked
-without accounts, and its broadcast would arrive.
+A revoked key is dropped at once by a broadcast, and so are all keys of an organization whose
+settings changed; whoever misses it (NATS is down) asks again within 30 s. While NATS is up and
+accounts is down, what is remembered stays valid: a key can't be revoked without accounts, and its
+broadcast would arrive.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -18,18 +20,20 @@ from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc, messages_pb2
 from usageflow.common.v1 import common_pb2
 
 from services.kit import clock
-from services.kit.database import TenantKey
 from services.kit.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
     from_rpc_error,
 )
+from services.kit.events import MICROS_PER_DAY, PAST_DAYS_DEFAULT
 from services.kit.grpc_client import internal_metadata
 from services.kit.keys import looks_like_key
 from services.kit.messaging import Messaging
+from services.kit.tenant import TenantKey
 
 KEY_CHANGED_SUBJECT = "usageflow.accounts.api_key_changed"
+ORGANIZATION_CHANGED_SUBJECT = "usageflow.accounts.organization_changed"
 REMEMBERED_S = 30.0
 REFUSED_REMEMBERED_S = 5.0
 REMEMBERED_MAX = 10_000
@@ -46,7 +50,10 @@ SCOPE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a key stands for. `mode` is the proto number, `mode_name` "live" or "test"."""
+    """Who a key stands for. `mode` is the proto number, `mode_name` "live" or "test".
+
+    `event_past_micros` is `event_past_days` as events.check_event takes it.
+    """
 
     key_id: str
     organization_id: str
@@ -54,6 +61,12 @@ class Principal:
     mode_name: str
     scopes: frozenset[str]
     expire_time: datetime | None = None
+    event_past_days: int = PAST_DAYS_DEFAULT
+    event_past_micros: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Worked out once a key, not once an event."""
+        object.__setattr__(self, "event_past_micros", self.event_past_days * MICROS_PER_DAY)
 
     @property
     def tenant(self) -> TenantKey:
@@ -75,6 +88,7 @@ class Principal:
             mode_name=MODE_NAMES[message.mode],
             scopes=frozenset(SCOPE_NAMES[scope] for scope in message.scopes),
             expire_time=message.expire_time.ToDatetime(clock.UTC) if expires else None,
+            event_past_days=message.event_past_days or PAST_DAYS_DEFAULT,
         )
 
 
@@ -143,15 +157,25 @@ class KeyCache:
         self._changes = 0
 
     async def start(self) -> None:
-        """Begin to listen for revoked keys."""
+        """Begin to listen for revoked keys and changed organizations."""
         await self._messaging.on_broadcast(KEY_CHANGED_SUBJECT, self._on_key_changed)
+        await self._messaging.on_broadcast(
+            ORGANIZATION_CHANGED_SUBJECT, self._on_organization_changed
+        )
         self._messaging.on_reconnect(self._on_reconnect)
 
     async def _on_key_changed(self, payload: bytes) -> None:
         key_id = messages_pb2.ApiKeyChanged.FromString(payload).key_id
+        self._forget(lambda principal: principal.key_id == key_id)
+
+    async def _on_organization_changed(self, payload: bytes) -> None:
+        organization_id = messages_pb2.OrganizationChanged.FromString(payload).organization_id
+        self._forget(lambda principal: principal.organization_id == organization_id)
+
+    def _forget(self, changed: Callable[[Principal], bool]) -> None:
         self._changes += 1
         for secret, entry in list(self._remembered.items()):
-            if entry.principal.key_id == key_id:
+            if changed(entry.principal):
                 del self._remembered[secret]
 
     async def _on_reconnect(self) -> None:
@@ -202,7 +226,7 @@ class KeyCache:
                 raise invalid_key() from None
             return self._still_valid(secret)
         principal = Principal.from_proto(response.principal)
-        # A key that was revoked while we asked must not be remembered.
+        # What changed while we asked must not be remembered.
         if changes == self._changes:
             self._remember(secret, principal)
         return principal

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy import text
@@ -11,6 +10,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.kit.errors import UnavailableError
+from services.kit.tenant import TenantKey
+
+__all__ = ["Database", "TenantKey", "is_unavailable", "metadata_naming", "sqlalchemy_url"]
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_WAIT_S = 5.0
@@ -26,13 +28,6 @@ metadata_naming = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class TenantKey(NamedTuple):
-    """Whose data it is: organization and mode ("live" or "test"), as SQL has them."""
-
-    organization_id: str
-    mode: str
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -68,6 +63,8 @@ class Database:
             },
         )
 
+        self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """BEGIN .. COMMIT; ROLLBACK on any error; UnavailableError when PostgreSQL is away.
@@ -77,6 +74,19 @@ class Database:
         """
         try:
             async with self.engine.begin() as connection:
+                yield connection
+        except Exception as error:
+            if is_unavailable(error):
+                raise UnavailableError(
+                    "The database is away; try again", retry_after_s=RETRY_AFTER_S
+                ) from error
+            raise
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement that only reads: no BEGIN, no COMMIT; UnavailableError as above."""
+        try:
+            async with self._alone.connect() as connection:
                 yield connection
         except Exception as error:
             if is_unavailable(error):
@@ -98,6 +108,8 @@ class Database:
 _AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.InterfaceError,
+    # What asyncpg says of a connection that PostgreSQL has ended while its end is still to come.
+    asyncpg.exceptions.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,

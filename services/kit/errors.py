@@ -15,6 +15,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 ERROR_DOMAIN = "usageflow"
+# A negative push-back tells the client's channel not to repeat the call (gRFC A6).
+_NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class DomainError(Exception):
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
     reason: str = "unknown"
+    # Whether kit's channels may repeat a call that was answered so (grpc_client.py says which).
+    repeated_by_channels = True
 
     def __init__(
         self,
@@ -108,6 +112,12 @@ class UnavailableError(DomainError):
     reason = "unavailable"
 
 
+class NotYetError(UnavailableError):
+    """As UnavailableError, after a wait: a channel that repeats calls must not wait once more."""
+
+    repeated_by_channels = False
+
+
 class UnexpectedError(DomainError):
     """Anything a service answers that is none of the above."""
 
@@ -179,9 +189,12 @@ def to_status(error: DomainError) -> Any:
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     number = code_pb2.Code.Value(error.code.name)
-    return rpc_status.to_status(
+    status: Any = rpc_status.to_status(
         status_pb2.Status(code=number, message=error.message, details=packed)
     )
+    if error.repeated_by_channels:
+        return status
+    return status._replace(trailing_metadata=(*status.trailing_metadata, _NOT_AGAIN))
 
 
 def _pack(message: Any) -> any_pb2.Any:

@@ -8,8 +8,9 @@ way below.
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from decimal import Context, Decimal, Inexact
+from functools import lru_cache
 from hashlib import sha256 as _sha256
 from uuid import UUID
 
@@ -24,11 +25,20 @@ AMOUNT_CHARS_MAX = 64
 METADATA_BYTES_MAX = 8 * 1024
 METADATA_KEYS_MAX = 64
 METADATA_NUMBER_CHARS_MAX = 64
-PAST_DAYS_MAX = 35
+METADATA_REMEMBERED_MAX = 4_096
+METADATA_REMEMBERED_CHARS_MAX = 256
+# By default, and at least; an organization may set up to PAST_DAYS_MAX, for imports.
+PAST_DAYS_DEFAULT = 35
+PAST_DAYS_MAX = 400
+# How long raw events and their idempotency keys are kept after they were accepted.
+RETENTION_DAYS_MIN = 90
+RETENTION_DAYS_DEFAULT = 400
+RETENTION_DAYS_MAX = 3_650
 FUTURE_MINUTES_MAX = 5
 
 MICROS_PER_SECOND = 1_000_000
-PAST_MICROS_MAX = PAST_DAYS_MAX * 86_400 * MICROS_PER_SECOND
+MICROS_PER_DAY = 86_400 * MICROS_PER_SECOND
+PAST_MICROS_DEFAULT = PAST_DAYS_DEFAULT * MICROS_PER_DAY
 FUTURE_MICROS_MAX = FUTURE_MINUTES_MAX * 60 * MICROS_PER_SECOND
 
 EVENT_ID_BYTES = 16
@@ -72,7 +82,7 @@ def check_event(
     metadata_json: str,
     idempotency_key: str,
     now_micros: int,
-    past_micros_max: int = PAST_MICROS_MAX,
+    past_micros_max: int = PAST_MICROS_DEFAULT,
 ) -> list[FieldProblem]:
     """What is wrong with an event; an empty list: nothing.
 
@@ -95,7 +105,9 @@ def check_event(
         if not -past_micros_max <= ahead <= FUTURE_MICROS_MAX:
             problems.append(_time_problem(past_micros_max))
     if metadata_json:
-        problems += _metadata_problems(metadata_json)
+        remembered = len(metadata_json) <= METADATA_REMEMBERED_CHARS_MAX
+        find = _remembered_metadata_problems if remembered else _metadata_problems
+        problems += find(metadata_json)
     if idempotency_key and not (
         len(idempotency_key) <= IDEMPOTENCY_KEY_CHARS_MAX
         and idempotency_key.isascii()
@@ -103,6 +115,37 @@ def check_event(
     ):
         problems.append(_BAD_KEY)
     return problems
+
+
+def are_plain(
+    metrics: Collection[str],
+    amounts: Collection[str],
+    customer_ids: Sequence[str],
+    idempotency_keys: Sequence[str],
+) -> bool:
+    """Whether check_event finds nothing wrong with any of these, none of which is empty.
+
+    For thousands at once, at a third of its cost. False: only check_event can tell.
+    """
+    return (
+        all(map(_is_metric, metrics))
+        and all(map(_is_plain_amount, amounts))
+        and _are_printable(customer_ids, CUSTOMER_ID_CHARS_MAX)
+        and _are_printable(idempotency_keys, IDEMPOTENCY_KEY_CHARS_MAX)
+        and "".join(idempotency_keys).isascii()
+    )
+
+
+def are_in_time(times_micros: Collection[int], now_micros: int, past_micros_max: int) -> bool:
+    """Whether check_event finds nothing wrong with any of these times."""
+    return not times_micros or (
+        min(times_micros) >= now_micros - past_micros_max
+        and max(times_micros) <= now_micros + FUTURE_MICROS_MAX
+    )
+
+
+def _are_printable(texts: Sequence[str], chars_max: int) -> bool:
+    return max(map(len, texts), default=0) <= chars_max and "".join(texts).isprintable()
 
 
 def canonical_amount(text: str) -> str:
@@ -181,7 +224,7 @@ def _customer_problems(customer_id: str) -> list[FieldProblem]:
 
 
 def _time_problem(past_micros_max: int) -> FieldProblem:
-    days = past_micros_max // (86_400 * MICROS_PER_SECOND)
+    days = past_micros_max // MICROS_PER_DAY
     return FieldProblem(
         "timestamp",
         f"must be from {days} days ago to {FUTURE_MINUTES_MAX} minutes ahead",
@@ -230,6 +273,10 @@ def _metadata_problems(text: str) -> list[FieldProblem]:
     except (ValueError, RecursionError):
         return [FieldProblem("metadata", _BAD_METADATA)]
     return []
+
+
+# {"model": "..", "region": ".."} comes again and again.
+_remembered_metadata_problems = lru_cache(METADATA_REMEMBERED_MAX)(_metadata_problems)
 
 
 def _check_metadata(text: str) -> None:

@@ -23,7 +23,7 @@ API_KEY_HEADER = "x-usageflow-api-key"
 Metadata = tuple[tuple[str, str], ...]
 
 # Methods with these names change nothing, or change the same thing once when repeated.
-_REPEATABLE = ("Get", "List", "Query", "Quote", "Preview", "Resolve", "Record")
+_REPEATABLE = ("Get", "List", "Query", "Quote", "Preview", "Check", "Resolve", "Record", "Void")
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",

@@ -1,5 +1,6 @@
 """A gRPC server with health, reflection, limits, and the interceptor around every call."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +13,27 @@ from grpc_reflection.v1alpha import reflection
 from services.kit.auth import KeyResolver
 from services.kit.grpc_client import KEEPALIVE_MS, MESSAGE_BYTES_MAX
 from services.kit.interceptor import CallInterceptor
+from services.kit.readiness import DatabaseCheck, ReadinessLoop
 from services.kit.settings import ServiceSettings
 
 log = structlog.get_logger()
 
 CALLS_RUNNING_MAX = 2_000
 METADATA_BYTES_MAX = 16 * 1024
+# The name under which health says that the process lives, whether or not it can do its work.
+LIVE = "live"
 
 
 class GrpcServer:
-    """Serves one or more gRPC services on one port."""
+    """Serves one or more gRPC services on one port.
 
-    def __init__(self, settings: ServiceSettings, keys: KeyResolver) -> None:
+    While `database` does not answer, health says NOT_SERVING for the server ("") and for each of
+    its services; calls are answered all the same. Health of LIVE is SERVING until the end.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, keys: KeyResolver, database: DatabaseCheck | None = None
+    ) -> None:
         self._listen = settings.grpc_listen
         self._stop_s = settings.shutdown_s
         self._server = grpc.aio.server(
@@ -40,6 +50,8 @@ class GrpcServer:
         )
         self._names: list[str] = []
         self._health = health_aio.HealthServicer()
+        self._database = database
+        self._checking: asyncio.Task[None] | None = None
         self.port = 0
 
     def add(
@@ -52,17 +64,39 @@ class GrpcServer:
         self._names.append(full_name)
 
     async def start(self) -> None:
-        """Bind, serve, and report SERVING."""
+        """Bind, serve, and report SERVING unless the database is away."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflected = (*self._names, reflection.SERVICE_NAME, "grpc.health.v1.Health")
         reflection.enable_server_reflection(reflected, self._server)
         self.port = self._server.add_insecure_port(self._listen)
+        # Before anybody can ask: an unknown name would be answered with NOT_FOUND.
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self._report(False)
         await self._server.start()
-        for name in ("", *self._names):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._check_readiness()
         log.info("grpc_serving", listen=self._listen, port=self.port)
+
+    async def _check_readiness(self) -> None:
+        """Report health now, and from now on whenever it changes."""
+        if self._database is None:
+            await self._report(True)
+            return
+        readiness = ReadinessLoop(self._database, self._report)
+        await readiness.look()
+        self._checking = asyncio.create_task(readiness.run(), name="readiness")
+
+    async def _report(self, ready: bool) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        status = statuses.SERVING if ready else statuses.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
 
     async def stop(self) -> None:
         """Take no new calls, finish the running ones, close."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._stop_s / 2)
+        if self._database is not None:
+            self._database.close()

@@ -2,7 +2,18 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, any_, func, literal, select
+from sqlalchemy import (
+    Column,
+    DateTime,
+    FromClause,
+    MetaData,
+    Table,
+    Text,
+    any_,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1 import events_pb2
@@ -41,9 +52,12 @@ async def take_new(
 
 
 async def serve_inbox(
-    database: Database, table: Table, messaging: Messaging, consumer: str
+    database: Database, table: FromClause, messaging: Messaging, consumer: str
 ) -> None:
-    """Answer senders that ask which of their messages this consumer lacks."""
+    """Answer senders that ask which of their messages this consumer lacks.
+
+    `table` has the ids of those it has applied in the column `message_id`.
+    """
 
     async def find_missing(request_bytes: bytes) -> bytes:
         request = events_pb2.FindMissingMessagesRequest.FromString(request_bytes)

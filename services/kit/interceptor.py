@@ -36,6 +36,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, keys: auth.KeyResolver, internal_token: SecretStr) -> None:
         self._keys = keys
         self._token = internal_token.get_secret_value().encode()
+        # By method, of which there are few: each handler, and what is wrapped around it.
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -47,6 +49,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith(_OPEN_TO_ALL):
             return handler
+        known, wrapped = self._wrapped.get(method, (None, None))
+        if known is not handler:
+            wrapped = self._wrap(handler, method)
+            self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    def _wrap(self, handler: Any, method: str) -> Any:
         call = _Call(self._keys, self._token, method)
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
@@ -125,11 +134,7 @@ class _Call:
     async def _enter(
         self, servicer_context: grpc.aio.ServicerContext[Any, Any], *, deadline_required: bool
     ) -> None:
-        metadata = {
-            key: value
-            for key, value in servicer_context.invocation_metadata() or ()
-            if isinstance(value, str)
-        }
+        metadata = _texts(servicer_context)
         context.from_headers(metadata)
         auth.set_principal(None)
         if "InternalService/" in self._method:
@@ -150,6 +155,19 @@ class _Call:
         elif isinstance(error, UnavailableError | UnexpectedError):
             log.warning("rpc_refused", method=self._method, error=error.message)
         return to_status(error)
+
+
+def calling_key(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The key that a call came with, for a stream that goes on looking whether it still holds."""
+    return _api_key(_texts(servicer_context))
+
+
+def _texts(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in servicer_context.invocation_metadata() or ()
+        if isinstance(value, str)
+    }
 
 
 def _api_key(metadata: dict[str, str]) -> str:

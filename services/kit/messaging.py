@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+import services.kit.lean_nats  # noqa: F401 - before nats
 from services.kit import context
 from services.kit.consumer import Consumer, Handler
 from services.kit.errors import UnavailableError
@@ -69,7 +70,9 @@ EVENTS = Stream("USAGEFLOW_EVENTS", "usageflow.events.>")
 USAGE = Stream("USAGEFLOW_USAGE", "usageflow.usage.>", bytes_max=128 * 1024**2)
 # Billing events, from invoicer to notifier.
 BILLING = Stream("USAGEFLOW_BILLING", "usageflow.billing.>", bytes_max=128 * 1024**2)
-_STREAMS = (EVENTS, USAGE, BILLING)
+# What was done to organizations, from every service to accounts.
+AUDIT = Stream("USAGEFLOW_AUDIT", "usageflow.audit.>", bytes_max=64 * 1024**2)
+_STREAMS = (EVENTS, USAGE, BILLING, AUDIT)
 
 
 def stream_of(subject: str) -> Stream:

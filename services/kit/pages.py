@@ -12,11 +12,13 @@ PAGE_SIZE_MAX = 100
 TOKEN_CHARS_MAX = 2_000
 
 
-def page_limit(page_size: int) -> int:
-    """Rows to give: 20 for 0; InvalidArgumentError unless 0-100."""
-    if not 0 <= page_size <= PAGE_SIZE_MAX:
-        raise InvalidArgumentError([FieldProblem("limit", f"must be from 1 to {PAGE_SIZE_MAX}")])
-    return page_size or PAGE_SIZE_DEFAULT
+def page_limit(
+    page_size: int, *, default: int = PAGE_SIZE_DEFAULT, size_max: int = PAGE_SIZE_MAX
+) -> int:
+    """Rows to give: `default` for 0; InvalidArgumentError unless 0 to `size_max`."""
+    if not 0 <= page_size <= size_max:
+        raise InvalidArgumentError([FieldProblem("limit", f"must be from 1 to {size_max}")])
+    return page_size or default
 
 
 def encode_token(*parts: str) -> str:
@@ -24,10 +26,10 @@ def encode_token(*parts: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(parts)).rstrip(b"=").decode()
 
 
-def decode_token(token: str, count: int) -> tuple[str, ...]:
+def decode_token(token: str, count: int, *, chars_max: int = TOKEN_CHARS_MAX) -> tuple[str, ...]:
     """The `count` parts that encode_token was given; InvalidArgumentError for anything else."""
     try:
-        if len(token) > TOKEN_CHARS_MAX:
+        if len(token) > chars_max:
             raise ValueError(token)
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         parts = msgspec.json.decode(raw, type=tuple[str, ...])

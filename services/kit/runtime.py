@@ -11,6 +11,7 @@ import structlog
 import uvloop
 from prometheus_client import start_http_server
 
+from services.kit import faults
 from services.kit.logging import configure_logging
 from services.kit.settings import ProcessSettings
 
@@ -32,6 +33,7 @@ class Runtime:
 
     async def __aenter__(self) -> "Runtime":
         configure_logging(self._name, self._settings.log_level)
+        faults.install()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)

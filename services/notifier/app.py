@@ -1,8 +1,11 @@
 """Wires notifier together."""
 
+import asyncio
+
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.notifier.v1 import notifier_pb2_grpc
 
+from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
@@ -10,14 +13,21 @@ from services.kit.grpc_server import GrpcServer
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import BILLING, Messaging
 from services.kit.migrations import migrate
+from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
 from services.notifier.consumer import BATCH_MAX, BillingConsumer
+from services.notifier.deliveries import Deliveries
+from services.notifier.health import Health
+from services.notifier.listening import Listening
+from services.notifier.maintenance import Maintenance
 from services.notifier.recorder import Recorder
+from services.notifier.sealing import Sealer
+from services.notifier.secret_store import seal_all
 from services.notifier.sender import Sender
 from services.notifier.service import Notifier
 from services.notifier.servicer import NotifierServicer
 from services.notifier.settings import NotifierSettings
-from services.notifier.tables import inbox
+from services.notifier.tables import audit_outbox, inbox
 from services.notifier.worker import Worker
 
 CONSUMER = "notifier"
@@ -34,6 +44,8 @@ async def main(settings: NotifierSettings | None = None) -> None:
             url, pool_size=settings.database_pool_size, application_name="usageflow-notifier"
         )
         runtime.on_stop("database", database.close)
+        sealer = Sealer(settings.secrets_keys)
+        await seal_all(database, sealer)
         messaging = await Messaging.connect(settings.nats_url.get_secret_value(), "notifier")
         runtime.on_stop("messaging", messaging.close)
         channel = open_channel(settings.accounts_address, [ACCOUNTS_INTERNAL])
@@ -45,27 +57,33 @@ async def main(settings: NotifierSettings | None = None) -> None:
             allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
         )
         runtime.on_stop("sender", sender.close)
-        recorder = Recorder(database)
+        due = asyncio.Event()
+        recorder = Recorder(database, Health(database, due.set))
         runtime.spawn("recorder", recorder.run)
-        worker = Worker(database, sender, recorder, settings)
+        worker = Worker(database, sealer, sender, recorder, settings, due)
         runtime.spawn("worker", worker.run)
 
         notifier = Notifier(
             database,
+            sealer,
             allow_private=settings.webhook_allow_private,
             first_delay_s=settings.webhook_retry_delays_s[0],
-            due=worker.wake,
+            due=due.set,
         )
         consumer = messaging.consume(
             BILLING, CONSUMER, BillingConsumer(notifier).handle, batch_max=BATCH_MAX
         )
         await serve_inbox(database, inbox, messaging, CONSUMER)
+        runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         runtime.spawn("consumer", consumer.run)
 
-        server = GrpcServer(settings, keys)
+        maintenance = Maintenance(database, settings.webhook_retention_days)
+        runtime.spawn("maintenance", maintenance.run)
+
+        server = GrpcServer(settings, keys, DatabaseCheck(url))
         server.add(
             notifier_pb2_grpc.add_NotifierServiceServicer_to_server,
-            NotifierServicer(notifier),
+            NotifierServicer(notifier, Deliveries(database, due=due.set), Listening(database)),
             "usageflow.notifier.v1.NotifierService",
         )
         await server.start()

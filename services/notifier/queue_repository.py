@@ -6,14 +6,16 @@ they wait for: workers walk over the endpoints that have something pending (a lo
 small index) and take a few deliveries from each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.notifier.domain import Attempt
+
+BUCKET = timedelta(seconds=1)  # so much of a rate limit may be used at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,35 @@ class Claim:
     organization_id: str
     schedule_step: int
     lease_until: datetime
-    url: str
     body: bytes
-    keys: tuple[bytes, ...]
+    # Whether the endpoint was failing or throttled: then a success is news too (health.py).
+    ailing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """An endpoint with pending deliveries, and what of its state counts for how many to claim.
+
+    `resting`: nothing is sent now. `probing`: it throttled, and is to be tried with one webhook.
+    """
+
+    endpoint_id: str
+    organization_id: str
+    rate_limit: int
+    resting: bool
+    probing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an endpoint's webhooks go and what they carry; secrets as they are stored, sealed.
+
+    `secrets` are (kind, sealed) of each key that signs now, the newest first.
+    """
+
+    url: str
+    sealed_headers: bytes | None
+    secrets: tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,71 +80,119 @@ WITH RECURSIVE visited (endpoint_id, place) AS (
             ORDER BY d.endpoint_id LIMIT 1), v.place + 1
     FROM visited v WHERE v.endpoint_id IS NOT NULL AND v.place < :endpoints_max
 )
-SELECT e.id, e.organization_id FROM visited v JOIN endpoints e ON e.id = v.endpoint_id
+SELECT e.id, e.organization_id, e.rate_limit, e.throttle_step > 0 AS probing,
+    e.throttle_until > CAST(:now AS timestamptz) IS TRUE AS resting
+FROM visited v JOIN endpoints e ON e.id = v.endpoint_id
 ORDER BY v.place
 """
 )
 
 
 async def endpoints_with_pending(
-    connection: AsyncConnection, *, after: str, limit: int
-) -> list[tuple[str, str]]:
-    """Up to `limit` endpoints with pending deliveries, by id from `after` on, and whose they are.
+    connection: AsyncConnection, *, after: str, limit: int, now: datetime
+) -> list[Visited]:
+    """Up to `limit` endpoints with pending deliveries, by id from `after` on.
 
     Whether anything is due already, claim() finds out.
     """
-    rows = await connection.execute(VISIT, {"after": after, "endpoints_max": limit})
-    return [(row.id, row.organization_id) for row in rows]
+    rows = await connection.execute(VISIT, {"after": after, "endpoints_max": limit, "now": now})
+    return [
+        Visited(row.id, row.organization_id, row.rate_limit, row.resting, row.probing)
+        for row in rows
+    ]
 
 
-# Deliveries whose endpoint was deleted are dropped here instead of being claimed.
+# A rate limit is a bucket that holds what a second allows: `paced_until` is the time up to which
+# it is used up. Whoever claims for such an endpoint holds its row, so that workers share the rate;
+# an endpoint that another worker is just claiming for is left out.
+_ALLOWANCES = text(
+    """
+SELECT id, CAST(floor(rate_limit * extract(epoch FROM CAST(:now AS timestamptz)
+        - greatest(paced_until, CAST(:bucket_start AS timestamptz)))) AS int) AS allowance
+FROM endpoints WHERE id = ANY(CAST(:endpoint_ids AS text[]))
+ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+"""
+)
+
+
+async def allowances(
+    connection: AsyncConnection, endpoint_ids: Sequence[str], now: datetime
+) -> dict[str, int]:
+    """How many webhooks the rate limits of these endpoints allow now; note_paced() uses them up."""
+    values = {"endpoint_ids": list(endpoint_ids), "now": now, "bucket_start": now - BUCKET}
+    rows = await connection.execute(_ALLOWANCES, values)
+    return {row.id: row.allowance for row in rows}
+
+
+_NOTE_PACED = text(
+    """
+UPDATE endpoints e SET
+    paced_until = greatest(e.paced_until, CAST(:bucket_start AS timestamptz))
+        + c.claimed * interval '1 second' / e.rate_limit
+FROM unnest(CAST(:endpoint_ids AS text[]), CAST(:counts AS int[])) AS c (id, claimed)
+WHERE e.id = c.id AND e.rate_limit > 0
+"""
+)
+
+
+async def note_paced(
+    connection: AsyncConnection, claimed: Mapping[str, int], now: datetime
+) -> None:
+    """Use up what was claimed of allowances, in the transaction that asked for them."""
+    values = {
+        "endpoint_ids": list(claimed),
+        "counts": list(claimed.values()),
+        "bucket_start": now - BUCKET,
+    }
+    await connection.execute(_NOTE_PACED, values)
+
+
+# Deliveries whose endpoint was deleted or disabled end here instead of being claimed.
 CLAIM = text(
     """
 WITH due AS (
     SELECT d.id
-    FROM unnest(CAST(:endpoint_ids AS text[])) AS visited (endpoint_id)
+    FROM unnest(CAST(:endpoint_ids AS text[]), CAST(:limits AS int[]))
+        AS visited (endpoint_id, claims_max)
     CROSS JOIN LATERAL (
         SELECT id FROM deliveries
         WHERE endpoint_id = visited.endpoint_id AND status = 'pending'
             AND next_attempt_time <= :now AND (lease_until IS NULL OR lease_until <= :now)
-        ORDER BY next_attempt_time LIMIT :per_endpoint_max
+        ORDER BY next_attempt_time LIMIT visited.claims_max
         FOR UPDATE SKIP LOCKED
     ) d
     LIMIT :claims_max
 )
 UPDATE deliveries d SET
-    status = CASE WHEN e.delete_time IS NULL THEN 'pending' ELSE 'dropped' END,
-    next_attempt_time = CASE WHEN e.delete_time IS NULL THEN d.next_attempt_time END,
-    lease_until = CASE WHEN e.delete_time IS NULL THEN CAST(:lease_until AS timestamptz) END
+    status = CASE WHEN e.enabled THEN 'pending' WHEN e.delete_time IS NULL THEN 'failed'
+        ELSE 'dropped' END,
+    next_attempt_time = CASE WHEN e.enabled THEN d.next_attempt_time END,
+    lease_until = CASE WHEN e.enabled THEN CAST(:lease_until AS timestamptz) END
 FROM due, endpoints e, webhook_events w
 WHERE d.id = due.id AND e.id = d.endpoint_id
     AND w.organization_id = d.organization_id AND w.mode = d.mode AND w.id = d.event_id
 RETURNING d.id, d.event_id, d.endpoint_id, d.organization_id, d.schedule_step, d.lease_until,
-    e.url, w.body,
-    (SELECT array_agg(s.key ORDER BY s.id DESC) FROM endpoint_secrets s
-     WHERE s.endpoint_id = d.endpoint_id
-        AND (s.expire_time IS NULL OR s.expire_time > :now)) AS signing_keys
+    w.body, e.failing_since IS NOT NULL OR e.throttle_step > 0 AS ailing
 """
 )
 
 
 async def claim(
     connection: AsyncConnection,
-    endpoint_ids: Sequence[str],
+    limits: Mapping[str, int],
     *,
     now: datetime,
     lease_until: datetime,
-    per_endpoint_max: int,
     claims_max: int,
 ) -> list[Claim]:
-    """Lease due deliveries of these endpoints, oldest first within each."""
+    """Lease due deliveries of the endpoints in `limits`, at most so many of each, oldest first."""
     rows = await connection.execute(
         CLAIM,
         {
-            "endpoint_ids": list(endpoint_ids),
+            "endpoint_ids": list(limits),
+            "limits": list(limits.values()),
             "now": now,
             "lease_until": lease_until,
-            "per_endpoint_max": per_endpoint_max,
             "claims_max": claims_max,
         },
     )
@@ -128,14 +204,37 @@ async def claim(
             organization_id=row.organization_id,
             schedule_step=row.schedule_step,
             lease_until=row.lease_until,
-            url=row.url,
             body=row.body,
-            keys=tuple(row.signing_keys),
+            ailing=row.ailing,
         )
         for row in rows
         if row.lease_until is not None
     ]
     return sorted(claims, key=lambda claimed: claimed.delivery_id)
+
+
+_TARGETS = text(
+    """
+SELECT e.id, e.url, e.sealed_headers,
+    array_agg(s.kind ORDER BY s.id DESC) AS kinds,
+    array_agg(s.sealed ORDER BY s.id DESC) AS sealed
+FROM endpoints e JOIN endpoint_secrets s ON s.endpoint_id = e.id
+WHERE e.id = ANY(CAST(:endpoint_ids AS text[])) AND e.enabled AND s.sealed IS NOT NULL
+    AND (s.expire_time IS NULL OR s.expire_time > :now)
+GROUP BY e.id
+"""
+)
+
+
+async def targets(
+    connection: AsyncConnection, endpoint_ids: Sequence[str], now: datetime
+) -> dict[str, Target]:
+    """Where the webhooks of these endpoints go; of a disabled or deleted one there is none."""
+    rows = await connection.execute(_TARGETS, {"endpoint_ids": list(endpoint_ids), "now": now})
+    return {
+        row.id: Target(row.url, row.sealed_headers, tuple(zip(row.kinds, row.sealed, strict=True)))
+        for row in rows
+    }
 
 
 _RELEASE = text(
@@ -172,8 +271,8 @@ WITH results AS (
             response_status, error, response_body)
 ), decided AS (
     SELECT r.delivery_id,
-        d.status = 'pending' AND (r.status = 'succeeded' OR d.lease_until = r.lease_until) IS TRUE
-            AS decides
+        r.status = 'succeeded' AND d.status IN ('pending', 'failed')
+            OR (d.status = 'pending' AND d.lease_until = r.lease_until) IS TRUE AS decides
     FROM results r JOIN deliveries d ON d.id = r.delivery_id
     ORDER BY d.id FOR UPDATE OF d
 ), counted AS (

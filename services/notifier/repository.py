@@ -1,44 +1,42 @@
-"""SQL of endpoints, secrets, events, and of what is shown of deliveries.
+"""SQL of endpoints, secrets, events.
 
-Each function works inside the caller's transaction. What workers do is in queue_repository.py.
+Each function works inside the caller's transaction. Deliveries are in delivery_repository.py
+(what callers see of them) and queue_repository.py (what workers do with them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Row,
     Select,
+    Text,
+    all_,
     and_,
-    case,
+    delete,
     func,
-    insert,
+    literal,
     or_,
     select,
     text,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit.database import TenantKey
 from services.kit.ids import new_id
-from services.notifier.domain import REPLAY_PAUSE, Attempt, Delivery, Endpoint, WebhookEvent
-from services.notifier.tables import (
-    deliveries,
-    delivery_attempts,
-    endpoint_secrets,
-    endpoints,
-    webhook_events,
-)
+from services.notifier.domain import Endpoint, WebhookEvent
+from services.notifier.signing import SigningKey
+from services.notifier.tables import deliveries, endpoint_secrets, endpoints, webhook_events
 
-# Of each delivery in a list: 100 deliveries must fit into one gRPC message.
-ATTEMPTS_SHOWN_MAX = 20
-RESPONSE_BYTES_SHOWN_MAX = 1_024
-# Pending deliveries dropped with their endpoint; workers drop the rest as they come due.
-DROPPED_AT_ONCE_MAX = 10_000
+# Pending deliveries ended with their endpoint; workers end the rest as they come due.
+ENDED_AT_ONCE_MAX = 10_000
 
 
 def _of_tenant(tenant: TenantKey) -> ColumnElement[bool]:
@@ -53,7 +51,21 @@ async def lock_tenant(connection: AsyncConnection, tenant: TenantKey) -> None:
     await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
 
-async def insert_endpoint(connection: AsyncConnection, endpoint: Endpoint) -> None:
+def _endpoint_query() -> Select[*tuple[Any, ...]]:
+    """Endpoints with the kind of their current signing key."""
+    current = and_(
+        endpoint_secrets.c.endpoint_id == endpoints.c.id, endpoint_secrets.c.expire_time.is_(None)
+    )
+    return (
+        select(endpoints, endpoint_secrets.c.kind, endpoint_secrets.c.public_key)
+        .join_from(endpoints, endpoint_secrets, current)
+        .where(endpoints.c.delete_time.is_(None))
+    )
+
+
+async def insert_endpoint(
+    connection: AsyncConnection, endpoint: Endpoint, sealed_headers: bytes | None
+) -> None:
     """Store a new endpoint."""
     await connection.execute(
         insert(endpoints).values(
@@ -65,8 +77,21 @@ async def insert_endpoint(connection: AsyncConnection, endpoint: Endpoint) -> No
             description=endpoint.description,
             enabled=endpoint.enabled,
             create_time=endpoint.create_time,
+            rate_limit=endpoint.rate_limit,
+            header_names=list(endpoint.header_names),
+            sealed_headers=sealed_headers,
         )
     )
+
+
+async def update_endpoint(
+    connection: AsyncConnection, endpoint_id: str, values: Mapping[str, object]
+) -> None:
+    """Set these columns of an endpoint that the caller has locked."""
+    if values:
+        await connection.execute(
+            update(endpoints).where(endpoints.c.id == endpoint_id).values(dict(values))
+        )
 
 
 async def count_endpoints(connection: AsyncConnection, tenant: TenantKey) -> int:
@@ -79,11 +104,9 @@ async def get_endpoint(
     connection: AsyncConnection, tenant: TenantKey, endpoint_id: str, *, lock: bool = False
 ) -> Endpoint | None:
     """The endpoint unless it is deleted, locked against rotation and deletion if asked; or None."""
-    query = select(endpoints).where(
-        _of_tenant(tenant), endpoints.c.id == endpoint_id, endpoints.c.delete_time.is_(None)
-    )
+    query = _endpoint_query().where(_of_tenant(tenant), endpoints.c.id == endpoint_id)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update(of=endpoints)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _endpoint(row)
 
@@ -92,7 +115,7 @@ async def list_endpoints(
     connection: AsyncConnection, tenant: TenantKey, *, before_id: str | None, limit: int
 ) -> list[Endpoint]:
     """Up to `limit` endpoints, newest first, older than `before_id`."""
-    query = select(endpoints).where(_of_tenant(tenant), endpoints.c.delete_time.is_(None))
+    query = _endpoint_query().where(_of_tenant(tenant))
     if before_id is not None:
         query = query.where(endpoints.c.id < before_id)
     rows = await connection.execute(query.order_by(endpoints.c.id.desc()).limit(limit))
@@ -103,10 +126,8 @@ async def endpoints_of(
     connection: AsyncConnection, tenants: Sequence[TenantKey]
 ) -> dict[TenantKey, list[Endpoint]]:
     """The enabled endpoints of each of these tenants."""
-    query = select(endpoints).where(
-        tuple_(endpoints.c.organization_id, endpoints.c.mode).in_(tenants),
-        endpoints.c.delete_time.is_(None),
-        endpoints.c.enabled,
+    query = _endpoint_query().where(
+        tuple_(endpoints.c.organization_id, endpoints.c.mode).in_(tenants), endpoints.c.enabled
     )
     found: dict[TenantKey, list[Endpoint]] = {tenant: [] for tenant in tenants}
     for row in await connection.execute(query):
@@ -118,34 +139,56 @@ async def endpoints_of(
 async def delete_endpoint(
     connection: AsyncConnection, tenant: TenantKey, endpoint_id: str, now: datetime
 ) -> bool:
-    """End the endpoint and drop what is pending for it. False: the tenant never had it."""
+    """End the endpoint, drop what is pending for it, forget its secrets.
+
+    False: the tenant never had it.
+    """
     statement = (
         update(endpoints)
         .where(_of_tenant(tenant), endpoints.c.id == endpoint_id)
-        .values(delete_time=func.coalesce(endpoints.c.delete_time, now), enabled=False)
+        .values(
+            delete_time=func.coalesce(endpoints.c.delete_time, now),
+            enabled=False,
+            header_names=[],
+            sealed_headers=None,
+        )
     )
     if (await connection.execute(statement)).rowcount == 0:
         return False
+    await end_pending(connection, endpoint_id, "dropped")
+    await connection.execute(
+        delete(endpoint_secrets).where(endpoint_secrets.c.endpoint_id == endpoint_id)
+    )
+    return True
+
+
+async def end_pending(connection: AsyncConnection, endpoint_id: str, status: str) -> None:
+    """End what is pending for an endpoint: "dropped", as nobody sees it any more, or "failed"."""
     pending = (
         select(deliveries.c.id)
         .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.status == text("'pending'"))
-        .limit(DROPPED_AT_ONCE_MAX)
+        .limit(ENDED_AT_ONCE_MAX)
         .with_for_update()
     )
     await connection.execute(
         update(deliveries)
         .where(deliveries.c.id.in_(pending))
-        .values(status="dropped", next_attempt_time=None, lease_until=None)
+        .values(status=status, next_attempt_time=None, lease_until=None)
     )
-    return True
 
 
 async def insert_secret(
-    connection: AsyncConnection, endpoint_id: str, key: bytes, now: datetime
+    connection: AsyncConnection, endpoint_id: str, key: SigningKey, sealed: bytes, now: datetime
 ) -> None:
-    """Store the endpoint's current signing key; there must be no other current one."""
+    """Store the endpoint's current signing key, sealed; there must be no other current one."""
     await connection.execute(
-        insert(endpoint_secrets).values(endpoint_id=endpoint_id, key=key, create_time=now)
+        insert(endpoint_secrets).values(
+            endpoint_id=endpoint_id,
+            kind=key.kind,
+            sealed=sealed,
+            public_key=key.public_key,
+            create_time=now,
+        )
     )
 
 
@@ -171,8 +214,8 @@ async def expire_current_secret(
     )
 
 
-async def insert_events(connection: AsyncConnection, events: Sequence[WebhookEvent]) -> None:
-    """Store new events."""
+async def insert_events(connection: AsyncConnection, events: Sequence[WebhookEvent]) -> set[str]:
+    """Store events; returns the ids of those that were not there before."""
     values = [
         {
             "id": event.id,
@@ -184,8 +227,64 @@ async def insert_events(connection: AsyncConnection, events: Sequence[WebhookEve
         }
         for event in events
     ]
-    if values:
-        await connection.execute(insert(webhook_events), values)
+    if not values:
+        return set()
+    statement = insert(webhook_events).on_conflict_do_nothing().returning(webhook_events.c.id)
+    return set((await connection.execute(statement, values)).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class TakenEvent:
+    """An event as it is streamed; `take_time` is when notifier took it."""
+
+    id: str
+    type: str
+    take_time: datetime
+    body: bytes
+
+
+async def database_time(connection: AsyncConnection) -> datetime:
+    """The time that `take_time` is told in."""
+    return (await connection.execute(select(func.now()))).scalar_one()
+
+
+async def events_taken_since(
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    begin: datetime,
+    *,
+    known: Sequence[str],
+    limit: int,
+) -> list[TakenEvent]:
+    """Up to `limit` events taken from `begin` on, in order, but for the known ones."""
+    columns = webhook_events.c
+    query = (
+        select(columns.id, columns.type, columns.take_time, columns.body)
+        .where(
+            columns.take_time >= begin,
+            columns.organization_id == tenant.organization_id,
+            columns.mode == tenant.mode,
+            columns.id != all_(literal(list(known), ARRAY(Text))),
+        )
+        .order_by(columns.take_time, columns.id)
+        .limit(limit)
+    )
+    return [TakenEvent(*row) for row in await connection.execute(query)]
+
+
+# Arrays, not a statement a row: an event may go to a hundred endpoints.
+_INSERT_DELIVERIES = text(
+    """
+INSERT INTO deliveries (id, organization_id, mode, event_id, endpoint_id, status, attempt_count,
+    schedule_step, next_attempt_time, create_time)
+SELECT d.id, d.organization_id, d.mode, d.event_id, d.endpoint_id, 'pending', 0, 0,
+    CAST(:due_time AS timestamptz), CAST(:now AS timestamptz)
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:organization_ids AS text[]), CAST(:modes AS text[]),
+    CAST(:event_ids AS text[]), CAST(:endpoint_ids AS text[])
+) AS d (id, organization_id, mode, event_id, endpoint_id)
+"""
+)
 
 
 async def insert_deliveries(
@@ -195,156 +294,21 @@ async def insert_deliveries(
     due_time: datetime,
 ) -> list[str]:
     """Store a pending delivery for each event and endpoint; returns their ids."""
-    values = [
-        {
-            "id": new_id("whd"),
-            "organization_id": endpoint.tenant.organization_id,
-            "mode": endpoint.tenant.mode,
-            "event_id": event.id,
-            "endpoint_id": endpoint.id,
-            "status": "pending",
-            "attempt_count": 0,
-            "schedule_step": 0,
-            "next_attempt_time": due_time,
-            "create_time": now,
-        }
-        for event, endpoint in pairs
-    ]
-    if values:
-        await connection.execute(insert(deliveries), values)
-    return [str(value["id"]) for value in values]
-
-
-async def replay_delivery(
-    connection: AsyncConnection, tenant: TenantKey, delivery_id: str, now: datetime
-) -> bool:
-    """Make the delivery due now, from the start of the schedule. False: there is none.
-
-    One that is pending, or that was replayed a moment ago, keeps its place.
-    """
-    columns = deliveries.c
-    still = (
-        select(endpoints.c.id)
-        .where(endpoints.c.id == columns.endpoint_id, endpoints.c.delete_time.is_(None))
-        .exists()
-    )
-    pending = columns.status == "pending"
-    recent = func.coalesce(columns.replay_time > now - REPLAY_PAUSE, False)
-    unchanged = recent & ~pending
-    statement = (
-        update(deliveries)
-        .where(
-            columns.id == delivery_id,
-            columns.organization_id == tenant.organization_id,
-            columns.mode == tenant.mode,
-            still,
+    ids = [new_id("whd") for _ in pairs]
+    if ids:
+        await connection.execute(
+            _INSERT_DELIVERIES,
+            {
+                "ids": ids,
+                "organization_ids": [endpoint.tenant.organization_id for _, endpoint in pairs],
+                "modes": [endpoint.tenant.mode for _, endpoint in pairs],
+                "event_ids": [event.id for event, _ in pairs],
+                "endpoint_ids": [endpoint.id for _, endpoint in pairs],
+                "due_time": due_time,
+                "now": now,
+            },
         )
-        .values(
-            status=case((unchanged, columns.status), else_="pending"),
-            schedule_step=case((unchanged | pending, columns.schedule_step), else_=0),
-            next_attempt_time=case(
-                (unchanged, columns.next_attempt_time),
-                else_=func.least(columns.next_attempt_time, now),
-            ),
-            replay_time=case((unchanged | pending, columns.replay_time), else_=now),
-        )
-    )
-    return (await connection.execute(statement)).rowcount == 1
-
-
-async def get_delivery(
-    connection: AsyncConnection, tenant: TenantKey, delivery_id: str
-) -> Delivery | None:
-    """The delivery with its last attempts, or None."""
-    query = _delivery_query(tenant).where(deliveries.c.id == delivery_id)
-    found = await _with_attempts(connection, query)
-    return found[0] if found else None
-
-
-async def list_deliveries(
-    connection: AsyncConnection,
-    tenant: TenantKey,
-    endpoint_id: str,
-    *,
-    status: str | None,
-    before_id: str | None,
-    limit: int,
-) -> list[Delivery]:
-    """Up to `limit` deliveries of an endpoint, newest first, older than `before_id`."""
-    query = _delivery_query(tenant).where(deliveries.c.endpoint_id == endpoint_id)
-    if status is not None:
-        query = query.where(deliveries.c.status == status)
-    if before_id is not None:
-        query = query.where(deliveries.c.id < before_id)
-    return await _with_attempts(connection, query.order_by(deliveries.c.id.desc()).limit(limit))
-
-
-def _delivery_query(tenant: TenantKey) -> Select[*tuple[Any, ...]]:
-    event = and_(
-        webhook_events.c.organization_id == deliveries.c.organization_id,
-        webhook_events.c.mode == deliveries.c.mode,
-        webhook_events.c.id == deliveries.c.event_id,
-    )
-    return (
-        select(
-            deliveries.c.id,
-            deliveries.c.event_id,
-            deliveries.c.endpoint_id,
-            webhook_events.c.type,
-            deliveries.c.status,
-            deliveries.c.next_attempt_time,
-            deliveries.c.create_time,
-        )
-        .join_from(deliveries, webhook_events, event)
-        .where(
-            deliveries.c.organization_id == tenant.organization_id,
-            deliveries.c.mode == tenant.mode,
-        )
-    )
-
-
-async def _with_attempts(
-    connection: AsyncConnection, query: Select[*tuple[Any, ...]]
-) -> list[Delivery]:
-    rows = (await connection.execute(query)).all()
-    columns = delivery_attempts.c
-    body = func.substring(columns.response_body, 1, RESPONSE_BYTES_SHOWN_MAX).label("body")
-    wanted = (
-        select(*columns, body)
-        .join(deliveries, deliveries.c.id == columns.delivery_id)
-        .where(
-            columns.delivery_id.in_([row.id for row in rows]),
-            columns.number > deliveries.c.attempt_count - ATTEMPTS_SHOWN_MAX,
-        )
-        .order_by(columns.delivery_id, columns.number)
-    )
-    attempts: dict[str, list[Attempt]] = {row.id: [] for row in rows}
-    for row in await connection.execute(wanted):
-        attempts[row.delivery_id].append(_attempt(row))
-    return [
-        Delivery(
-            id=row.id,
-            event_id=row.event_id,
-            endpoint_id=row.endpoint_id,
-            event_type=row.type,
-            status=row.status,
-            next_attempt_time=row.next_attempt_time,
-            create_time=row.create_time,
-            attempts=tuple(attempts[row.id]),
-        )
-        for row in rows
-    ]
-
-
-def _attempt(row: Row[*tuple[Any, ...]]) -> Attempt:
-    return Attempt(
-        start_time=row.start_time,
-        duration_ms=row.duration_ms,
-        response_status=row.response_status,
-        error=row.error,
-        response_body=row.body,
-        number=row.number,
-    )
+    return ids
 
 
 def _endpoint(row: Row[*tuple[Any, ...]]) -> Endpoint:
@@ -354,6 +318,14 @@ def _endpoint(row: Row[*tuple[Any, ...]]) -> Endpoint:
         url=row.url,
         event_types=tuple(row.event_types),
         description=row.description,
-        enabled=row.enabled,
         create_time=row.create_time,
+        enabled=row.enabled,
+        rate_limit=row.rate_limit,
+        header_names=tuple(row.header_names),
+        signature_kind=row.kind,
+        public_key=row.public_key,
+        disabled_reason=row.disabled_reason,
+        disable_time=row.disable_time,
+        failing_since=row.failing_since,
+        throttle_until=row.throttle_until,
     )

@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,8 @@ from aiohttp.client_exceptions import ClientConnectorDNSError, ClientSSLError
 from services.kit import clock
 from services.notifier.addresses import is_public, parse_address
 from services.notifier.domain import Attempt
-from services.notifier.signing import signature_header
+from services.notifier.pace import retry_after_s
+from services.notifier.signing import SigningKey, signature_header
 
 log = structlog.get_logger()
 
@@ -48,13 +49,21 @@ class RefusedAddressError(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
-    """What is to be sent, where to, and the keys that sign it."""
+class Address:
+    """Where an endpoint's webhooks go, the headers of its own, and the keys that sign."""
 
     url: str
+    headers: Mapping[str, str]
+    keys: Sequence[SigningKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """What is to be sent, and where to."""
+
+    address: Address
     webhook_id: str
     body: bytes
-    keys: Sequence[bytes]
 
 
 class CheckedResolver(AbstractResolver):
@@ -158,25 +167,29 @@ class Sender:
             response_status=answer.status,
             error=error,
             response_body=bytes(answer.body[:KEPT_BYTES_MAX]),
+            retry_after_s=answer.retry_after_s,
         )
 
     async def _post(self, webhook: Webhook, answer: "_Answer") -> None:
-        if not self._allow_private and not webhook.url.startswith("https://"):
+        if not self._allow_private and not webhook.address.url.startswith("https://"):
             raise RefusedAddressError(1, "webhooks go over https only")
         timestamp_s = _receivers_time().timestamp()
         headers = {
+            **webhook.address.headers,
             "content-type": "application/json",
             "user-agent": USER_AGENT,
             "webhook-id": webhook.webhook_id,
             "webhook-timestamp": str(int(timestamp_s)),
             "webhook-signature": signature_header(
-                webhook.keys, webhook.webhook_id, int(timestamp_s), webhook.body
+                webhook.address.keys, webhook.webhook_id, int(timestamp_s), webhook.body
             ),
         }
         async with self._session.post(
-            webhook.url, data=webhook.body, headers=headers, allow_redirects=False
+            webhook.address.url, data=webhook.body, headers=headers, allow_redirects=False
         ) as response:
             answer.status = response.status
+            asked = response.headers.get("retry-after", "")
+            answer.retry_after_s = retry_after_s(asked, _receivers_time()) if asked else None
             while len(answer.body) < READ_BYTES_MAX:
                 chunk = await response.content.read(READ_BYTES_MAX - len(answer.body))
                 if not chunk:
@@ -197,6 +210,7 @@ class _Answer:
 
     def __init__(self) -> None:
         self.status = 0
+        self.retry_after_s: float | None = None
         self.body = bytearray()
 
 

@@ -7,20 +7,27 @@ others: each has its share of what is claimed and of what is in flight.
 import asyncio
 import random
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit import clock
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
-from services.notifier import queue_repository
-from services.notifier.domain import Attempt, next_attempt_time
-from services.notifier.limits import KeyedCount, KeyedSlots
-from services.notifier.queue_repository import Claim, Outcome
+from services.notifier import pace, queue_repository
+from services.notifier.domain import Attempt
+from services.notifier.limits import KeyedCount, KeyedSlots, Lanes, Rests, Shares
+from services.notifier.queue_repository import Claim, Outcome, Target, Visited
 from services.notifier.recorder import Recorder
-from services.notifier.sender import Webhook
+from services.notifier.sealing import Sealer, SealError
+from services.notifier.secret_store import open_target
+from services.notifier.sender import Address, Webhook
 from services.notifier.settings import NotifierSettings
 
 log = structlog.get_logger()
@@ -28,11 +35,16 @@ log = structlog.get_logger()
 CLAIMS_MAX = 256  # in one transaction
 CLAIMED_MAX = 2_000  # by this process, waiting for their turn or in flight
 ENDPOINTS_VISITED_MAX = 100  # in one transaction
-# So many are claimed for each that an endpoint may have in flight, so that fast ones never wait.
+# So many are claimed for each that an endpoint may have in flight, so that fast ones never wait;
+# of one that answers slowly so many, and of one that nobody knows 1.
 CLAIMED_PER_IN_FLIGHT = 16
+CLAIMED_PER_IN_FLIGHT_SLOW = 2
 ORGANIZATION_SHARE = 4  # one organization may take a 4th
+# An attempt that has taken so long only waits: it leaves its slot to others, and so many may.
+SLOW_AFTER_S = 0.5
+SLOW_PER_IN_FLIGHT = 4
 
-_ATTEMPTS = Counter("usageflow_webhook_attempts", "Attempts to deliver a webhook", ["error"])
+_ATTEMPTS = Metric("usageflow_webhook_attempts", "Attempts to deliver a webhook", ["error"])
 _CLAIMED = Gauge("usageflow_webhook_claimed", "Deliveries this process has claimed")
 
 # Jitter needs no secrecy, but this source needs no seed and no lock either.
@@ -47,16 +59,23 @@ class Posts(Protocol):
 
 
 class Worker:
-    """One process's worker."""
+    """One process's worker. `due` is set when something new is due: it looks at once."""
 
     def __init__(
-        self, database: Database, sender: Posts, recorder: Recorder, settings: NotifierSettings
+        self,
+        database: Database,
+        sealer: Sealer,
+        sender: Posts,
+        recorder: Recorder,
+        settings: NotifierSettings,
+        due: asyncio.Event,
     ) -> None:
         self._database = database
+        self._sealer = sealer
         self._sender = sender
         self._recorder = recorder
         self._settings = settings
-        self._wake = asyncio.Event()
+        self._wake = due
         self._stopping = False
         self._after = ""  # the endpoint up to which this walk has come
         self._cut_short = False  # this walk left something that was due
@@ -65,16 +84,21 @@ class Worker:
         in_flight_max = settings.webhook_in_flight_max
         endpoint_max = min(settings.webhook_endpoint_in_flight_max, in_flight_max)
         organization_max = max(in_flight_max // ORGANIZATION_SHARE, endpoint_max)
-        self._slots = asyncio.Semaphore(in_flight_max)
+        self._rests = Rests()
         self._endpoint_slots = KeyedSlots(endpoint_max)
-        self._organization_slots = KeyedSlots(organization_max)
-        self._per_endpoint_max = endpoint_max * CLAIMED_PER_IN_FLIGHT
-        self._endpoint_claims = KeyedCount(self._per_endpoint_max)
+        self._lanes = Lanes(
+            quick=in_flight_max,
+            quick_of_key=organization_max,
+            slow=in_flight_max * SLOW_PER_IN_FLIGHT,
+            slow_of_key=organization_max * SLOW_PER_IN_FLIGHT,
+            slow_after_s=SLOW_AFTER_S,
+        )
+        self._endpoint_claims = Shares(
+            first=endpoint_max,
+            slow=endpoint_max * CLAIMED_PER_IN_FLIGHT_SLOW,
+            most=endpoint_max * CLAIMED_PER_IN_FLIGHT,
+        )
         self._organization_claims = KeyedCount(CLAIMED_MAX // ORGANIZATION_SHARE)
-
-    def wake(self) -> None:
-        """Something new is due: look at once."""
-        self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled; then finish what is in flight and give the rest back."""
@@ -100,52 +124,100 @@ class Worker:
 
     async def _claim_some(self) -> bool:
         """Claim from the next endpoints of the walk. Returns whether to go on at once."""
+        await self._give_back()
         claims_max = min(CLAIMS_MAX, CLAIMED_MAX - len(self._tasks))
         if claims_max <= 0:
             return False
         claimed_s = time.monotonic()
+        now = clock.now()
         async with self._database.transaction() as connection:
             visited = await queue_repository.endpoints_with_pending(
-                connection, after=self._after, limit=ENDPOINTS_VISITED_MAX
+                connection, after=self._after, limit=ENDPOINTS_VISITED_MAX, now=now
             )
-            wanted = [
-                endpoint_id
-                for endpoint_id, organization_id in visited
-                if self._endpoint_claims.has_room(endpoint_id)
-                and self._organization_claims.has_room(organization_id)
-            ]
-            now = clock.now()
+            wanted = [endpoint for endpoint in visited if self._wants(endpoint, claimed_s)]
+            limits = await self._limits(connection, wanted, now)
             claims = await queue_repository.claim(
                 connection,
-                wanted,
+                limits,
                 now=now,
                 lease_until=now + self._settings.lease,
-                per_endpoint_max=self._per_endpoint_max,
                 claims_max=claims_max,
             )
+            claimed = Counter(claim.endpoint_id for claim in claims)
+            paced = {e.endpoint_id: claimed[e.endpoint_id] for e in wanted if e.rate_limit}
+            if paced:
+                await queue_repository.note_paced(connection, paced, now)
+            targets = await queue_repository.targets(connection, list(claimed), now)
+        opened = self._open(targets)
         for claim in claims:
-            self._start(claim, claimed_s)
+            if claim.endpoint_id in opened:
+                self._start(claim, opened[claim.endpoint_id], claimed_s)
         return self._go_on(visited, claims, claims_max)
 
-    def _go_on(self, visited: list[tuple[str, str]], claims: list[Claim], claims_max: int) -> bool:
+    def _wants(self, endpoint: Visited, now_s: float) -> bool:
+        """Whether to claim for an endpoint now."""
+        return (
+            not endpoint.resting
+            and not self._rests.resting(endpoint.endpoint_id, now_s)
+            and self._endpoint_claims.room(endpoint.endpoint_id) > 0
+            and self._organization_claims.has_room(endpoint.organization_id)
+        )
+
+    async def _limits(
+        self, connection: AsyncConnection, wanted: Sequence[Visited], now: datetime
+    ) -> dict[str, int]:
+        """How many deliveries to claim of each endpoint at most."""
+        limits = {
+            endpoint.endpoint_id: (
+                1 if endpoint.probing else self._endpoint_claims.room(endpoint.endpoint_id)
+            )
+            for endpoint in wanted
+        }
+        limited = [endpoint.endpoint_id for endpoint in wanted if endpoint.rate_limit]
+        if limited:
+            allowed = await queue_repository.allowances(connection, limited, now)
+            for endpoint_id in limited:
+                limits[endpoint_id] = min(limits[endpoint_id], allowed.get(endpoint_id, 0))
+        return limits
+
+    async def _give_back(self) -> None:
+        """Release what was claimed but not sent."""
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            async with self._database.transaction() as connection:
+                await queue_repository.release(connection, unsent)
+
+    def _open(self, targets: Mapping[str, Target]) -> dict[str, Address]:
+        """What can be opened of the targets; the claims of others are left until they run out."""
+        opened = {}
+        for endpoint_id, target in targets.items():
+            try:
+                headers, keys = open_target(self._sealer, endpoint_id, target)
+            except SealError as error:
+                log.error("endpoint_sealed", endpoint_id=endpoint_id, error=str(error))  # noqa: TRY400
+                continue
+            opened[endpoint_id] = Address(target.url, headers, keys)
+        return opened
+
+    def _go_on(self, visited: list[Visited], claims: list[Claim], claims_max: int) -> bool:
         """Move the walk on. Returns whether something that is due may not have been seen."""
         if len(claims) == claims_max:
             self._cut_short = True
             self._after = max(claim.endpoint_id for claim in claims)
             return True
         if len(visited) == ENDPOINTS_VISITED_MAX:
-            self._after = visited[-1][0]
+            self._after = visited[-1].endpoint_id
             return True
         self._after = ""
         again, self._cut_short = self._cut_short, False
         return again
 
-    def _start(self, claim: Claim, claimed_s: float) -> None:
+    def _start(self, claim: Claim, address: Address, claimed_s: float) -> None:
         if claim.delivery_id in self._tasks:
             return  # our own lease ran out while we are still at it
         self._endpoint_claims.take(claim.endpoint_id)
         self._organization_claims.take(claim.organization_id)
-        task = asyncio.create_task(self._deliver(claim, claimed_s))
+        task = asyncio.create_task(self._deliver(claim, address, claimed_s))
         self._tasks[claim.delivery_id] = task
         task.add_done_callback(lambda _task: self._ended(claim))
         _CLAIMED.set(len(self._tasks))
@@ -161,34 +233,44 @@ class Worker:
         if any(room):
             self._wake.set()
 
-    async def _deliver(self, claim: Claim, claimed_s: float) -> None:
+    async def _deliver(self, claim: Claim, address: Address, claimed_s: float) -> None:
         async with (
             self._endpoint_slots.hold(claim.endpoint_id),
-            self._organization_slots.hold(claim.organization_id),
-            self._slots,
+            self._lanes.hold(
+                claim.organization_id, proven=self._endpoint_claims.quick(claim.endpoint_id)
+            ),
         ):
-            if self._stopping:
+            if self._stopping or self._rests.resting(claim.endpoint_id, time.monotonic()):
                 self._unsent.append(claim)
                 return
             # A lease that may run out during the attempt is left to do so: nobody sends it twice.
             held_s = time.monotonic() - claimed_s
             if held_s + self._settings.webhook_timeout_s > self._settings.webhook_lease_s:
                 return
-            attempt = await self._sender.send(
-                Webhook(claim.url, claim.event_id, claim.body, claim.keys)
-            )
+            attempt = await self._sender.send(Webhook(address, claim.event_id, claim.body))
+            if attempt.response_status in pace.THROTTLING_STATUSES:
+                # Before the slot goes to the next one; the database follows (health.py).
+                self._rests.rest(claim.endpoint_id, pace.rest_s(attempt.retry_after_s))
+        self._endpoint_claims.note(
+            claim.endpoint_id,
+            slow=attempt.duration_ms >= SLOW_AFTER_S * 1_000,
+            failed=bool(attempt.error),
+        )
         _ATTEMPTS.labels(attempt.error or "none").inc()
         await self._recorder.record(self._outcome(claim, attempt))
 
     def _outcome(self, claim: Claim, attempt: Attempt) -> Outcome:
         if not attempt.error:
             return Outcome(claim, attempt, "succeeded", None)
-        due_time = next_attempt_time(
+        due_time = pace.next_attempt_time(
             self._settings.webhook_retry_delays_s,
             claim.schedule_step + 1,
             clock.now(),
             _random.uniform(-1, 1),
+            attempt.retry_after_s,
         )
+        if attempt.response_status == pace.GONE_STATUS:
+            due_time = None
         log.info(
             "webhook_attempt_failed",
             delivery_id=claim.delivery_id,
@@ -208,7 +290,4 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        unsent, self._unsent = self._unsent, []
-        if unsent:
-            async with self._database.transaction() as connection:
-                await queue_repository.release(connection, unsent)
+        await self._give_back()

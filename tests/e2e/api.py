@@ -12,8 +12,17 @@ import httpx
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from usageflow.common.v1 import common_pb2
 
+from cli.connection import Connection, read_connection
+
 REQUEST_TIMEOUT_S = 30.0
 POLL_S = 0.05
+
+
+def connection_of(home: Path) -> Connection:
+    """The stack that runs there as it is now: processes that were killed have others."""
+    connection = read_connection(home / "connection.json")
+    assert connection is not None
+    return connection
 
 
 class Api:
@@ -58,9 +67,10 @@ class Api:
 
     def await_usage(self, wanted: str, wait_s: float = 30.0, **parameters: str) -> None:
         """Return when the usage is `wanted`; it must not go beyond or come late."""
-        wait_for(f"usage {wanted}", lambda: self._usage_or_none(**parameters) == wanted, wait_s)
+        wait_for(f"usage {wanted}", lambda: self.usage_or_none(**parameters) == wanted, wait_s)
 
-    def _usage_or_none(self, **parameters: str) -> str | None:
+    def usage_or_none(self, **parameters: str) -> str | None:
+        """The total of API_CALL this month; None while no event has defined the metric."""
         response = self.http.get("/api/usage", params={"metric": "API_CALL", **parameters})
         if not response.is_success:
             return None

@@ -14,12 +14,11 @@ import httpx
 import pytest
 
 from cli.children import Child
-from cli.connection import Connection, read_connection
 from cli.embedded import EmbeddedNats
 from cli.home import new_secret
 from cli.ports import free_port
 from cli.stack import running_stack, start_stack, wait_for_stack
-from tests.e2e.api import Api, new_key, wait_for
+from tests.e2e.api import Api, connection_of, new_key, wait_for
 
 RECOVERY_S = 60.0
 # Longer than a look at the database and a kill take, shorter than the gateway waits for ingest.
@@ -44,12 +43,6 @@ def kill(home: Path, name: str) -> None:
     before = connection_of(home).pids[name]
     os.kill(before, signal.SIGKILL)
     wait_for(f"another {name}", lambda: connection_of(home).pids[name] != before, RECOVERY_S)
-
-
-def connection_of(home: Path) -> Connection:
-    connection = read_connection(home / "connection.json")
-    assert connection is not None
-    return connection
 
 
 @contextmanager

@@ -1,15 +1,28 @@
 """Two organizations, and the two modes of one, see nothing of each other: HTTP and gRPC."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
-from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from usageflow.aggregator.v1 import (
+    aggregator_pb2,
+    aggregator_pb2_grpc,
+    live_pb2,
+    live_pb2_grpc,
+    quotas_pb2,
+    quotas_pb2_grpc,
+)
 from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-from usageflow.invoicer.v1 import invoicer_pb2, invoicer_pb2_grpc
+from usageflow.invoicer.v1 import (
+    billing_terms_pb2,
+    billing_terms_pb2_grpc,
+    invoicer_pb2,
+    invoicer_pb2_grpc,
+)
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
 from cli.connection import Connection
@@ -41,6 +54,13 @@ class Ours:
             "startsAt": "2026-01-01T00:00:00Z",
         }
         self.subscription = api.post("/api/subscriptions", subscription)["id"]
+        discount = {"percent": "10"}
+        path = f"/api/subscriptions/{self.subscription}/discounts"
+        self.discount = api.post(path, discount)["id"]
+        charge = {"customerId": CUSTOMER, "description": "D", "unitPrice": "1.00"}
+        self.charge = api.post("/api/charges", charge)["id"]
+        rate = {"name": "VAT", "percent": "0"}
+        self.rate = api.post("/api/tax-rates", rate)["id"]
         hook = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
         self.endpoint = api.post("/api/webhooks", hook)["id"]
         self.key = api.post("/api/keys", {"name": "k", "scopes": ["read"]})["id"]
@@ -50,6 +70,9 @@ class Ours:
 
         wait_for("an invoice", invoices, 60)
         self.invoice = invoices()[0]["id"]
+        credit = {"reason": "R", "lines": [{"line": 1, "amount": "0.10"}]}
+        path = f"/api/invoices/{self.invoice}/credit-notes"
+        self.credit_note = api.post(path, credit)["id"]
 
         def deliveries() -> list[dict[str, Any]]:
             return list(api.get(f"/api/webhooks/{self.endpoint}/deliveries")["data"])
@@ -57,6 +80,10 @@ class Ours:
         wait_for("a delivery", deliveries, 60)
         self.delivery = deliveries()[0]["id"]
         api.await_usage("7", metric=METRIC)
+        quota = {"metric": METRIC, "customerId": CUSTOMER, "limit": "10"}
+        self.quota = api.post("/api/quotas", quota)["id"]
+        units = {"metric": METRIC, "customerId": CUSTOMER, "amount": 1, "ttlSeconds": 86_400}
+        self.reservation = api.post("/api/quotas/reservations", units)["id"]
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +106,27 @@ def stranger(stack: Connection, stranger_key: str) -> Api:
 
 
 LISTS = ["events", "metrics", "customers", "plans", "subscriptions", "invoices", "webhooks"]
+LISTS += ["webhooks/deliveries", "quotas", "charges", "tax-rates"]
+LISTS += ["credit-notes"]
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_of_a_stranger_are_empty(ours: Ours, stranger: Api, name: str) -> None:
     assert stranger.get(f"/api/{name}")["data"] == []
+
+
+def test_the_audit_log_of_a_stranger_tells_of_none_of_ours(
+    ours: Ours, stack: Connection, stranger: Api
+) -> None:
+    """A stranger has its own: of the key that it calls with, at least."""
+    api = Api(stack.http, stack.api_key)
+    mine = (ours.key, ours.endpoint)
+    for target_id in mine:
+        wait_for("an entry", lambda: api.get("/api/audit", targetId=target_id)["data"], 30)  # noqa: B023
+        assert stranger.get("/api/audit", targetId=target_id)["data"] == []
+    theirs = [event["targetId"] for event in stranger.get("/api/audit", limit="100")["data"]]
+    assert theirs
+    assert not set(mine) & set(theirs)
 
 
 def test_usage_of_a_stranger_is_empty(ours: Ours, stranger: Api) -> None:
@@ -92,8 +135,28 @@ def test_usage_of_a_stranger_is_empty(ours: Ours, stranger: Api) -> None:
     assert stranger.usage(METRIC, customerId=CUSTOMER) == "0"
 
 
+def test_live_usage_of_a_stranger_is_empty(
+    ours: Ours, stack: Connection, stranger: Api, stranger_key: str
+) -> None:
+    stranger.http.post("/api/metrics", json={"key": METRIC})
+    path = f"/api/usage/live?metric={METRIC}&customerId={CUSTOMER}"
+    with stranger.http.stream("GET", path) as response:
+        data = next(line for line in response.iter_lines() if line.startswith("data: "))
+    assert [row["value"] for row in json.loads(data.removeprefix("data: "))["data"]] == ["0"]
+    question = aggregator_pb2.QueryUsageRequest(metric=METRIC)
+    with grpc.insecure_channel(stack.grpc["aggregator"]) as channel:
+        watch = live_pb2_grpc.LiveUsageServiceStub(channel).WatchUsage(
+            live_pb2.WatchUsageRequest(question=question),
+            timeout=10,
+            metadata=(("x-usageflow-api-key", stranger_key),),
+        )
+        assert [row.value for row in next(iter(watch)).usage.rows] == ["0"]
+        watch.cancel()
+
+
 ROUTES = [
     ("GET", "/api/events/{event}"),
+    ("POST", "/api/events/{event}/void"),
     ("GET", "/api/customers/" + CUSTOMER),
     ("PATCH", "/api/customers/" + CUSTOMER),
     ("GET", "/api/plans/{plan}"),
@@ -101,20 +164,41 @@ ROUTES = [
     ("GET", "/api/subscriptions/{subscription}"),
     ("POST", "/api/subscriptions/{subscription}/cancel"),
     ("POST", "/api/subscriptions/{subscription}/resume"),
+    ("POST", "/api/subscriptions/{subscription}/discounts"),
+    ("GET", "/api/subscriptions/{subscription}/discounts"),
+    ("POST", "/api/discounts/{discount}/end"),
+    ("GET", "/api/charges/{charge}"),
+    ("POST", "/api/invoices/{invoice}/credit-notes"),
+    ("GET", "/api/credit-notes/{credit_note}"),
+    ("GET", "/api/tax-rates/{rate}"),
+    ("GET", "/api/customers/" + CUSTOMER + "/tax-rates"),
+    ("PUT", "/api/customers/" + CUSTOMER + "/tax-rates"),
+    ("DELETE", "/api/charges/{charge}"),
     ("GET", "/api/invoices/{invoice}"),
     ("POST", "/api/invoices/{invoice}/pay"),
     ("POST", "/api/invoices/{invoice}/fail"),
     ("POST", "/api/invoices/{invoice}/void"),
     ("GET", "/api/webhooks/{endpoint}"),
+    ("PATCH", "/api/webhooks/{endpoint}"),
     ("POST", "/api/webhooks/{endpoint}/rotate-secret"),
     ("POST", "/api/webhooks/{endpoint}/test"),
     ("GET", "/api/webhooks/{endpoint}/deliveries"),
+    ("GET", "/api/webhooks/{endpoint}/stats"),
+    ("POST", "/api/webhooks/{endpoint}/replay"),
+    ("GET", "/api/webhooks/deliveries/{delivery}"),
     ("POST", "/api/webhooks/deliveries/{delivery}/replay"),
+    ("GET", "/api/quotas/{quota}"),
+    ("DELETE", "/api/quotas/{quota}"),
+    ("GET", "/api/quotas/reservations/{reservation}"),
+    ("POST", "/api/quotas/reservations/{reservation}/commit"),
     ("DELETE", "/api/keys/{key}"),
 ]
 BODIES: dict[str, Any] = {
     "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
     "/api/customers/" + CUSTOMER: {"name": "N"},
+    "/api/subscriptions/{subscription}/discounts": {"percent": "10"},
+    "/api/invoices/{invoice}/credit-notes": {"reason": "R"},
+    "/api/customers/" + CUSTOMER + "/tax-rates": {"taxRateIds": []},
 }
 
 
@@ -122,7 +206,7 @@ BODIES: dict[str, Any] = {
 def test_object_of_another_is_404_over_http(
     ours: Ours, stranger: Api, method: str, route: str
 ) -> None:
-    body = BODIES.get(route, {}) if method in ("POST", "PATCH") else None
+    body = BODIES.get(route, {}) if method in ("POST", "PATCH", "PUT") else None
     response = stranger.http.request(method, route.format(**vars(ours)), json=body)
     assert response.status_code == 404, response.text
     assert response.json()["code"] == "not_found"
@@ -132,6 +216,16 @@ def test_subscription_on_anothers_plan_is_refused(ours: Ours, stranger: Api) -> 
     body = {"customerId": "c", "planId": ours.plan}
     response = stranger.http.post("/api/subscriptions", json=body)
     assert response.status_code in (400, 404), response.text
+
+
+def test_settings_of_another_organization_stay(stack: Connection, stack_home: Path) -> None:
+    """The setting belongs to the organization: both of its modes have it, nobody else."""
+    other = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    before = Api(stack.http, stack.api_key).get("/api/organization")
+    changed = other.http.patch("/api/organization", json={"settings": {"eventPastDays": 400}})
+    assert changed.json()["settings"] == {"eventPastDays": 400, "eventRetentionDays": 400}
+    assert other.get("/api/organization") == changed.json()
+    assert Api(stack.http, stack.api_key).get("/api/organization") == before
 
 
 def test_preview_of_anothers_subscription_is_404(ours: Ours, stranger: Api) -> None:
@@ -145,14 +239,42 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     invoicer, notifier = invoicer_pb2, notifier_pb2
     invoices = invoicer_pb2_grpc.InvoicerServiceStub
     hooks = notifier_pb2_grpc.NotifierServiceStub
+    quotas, by_quota = quotas_pb2_grpc.QuotaServiceStub, {"id": ours.quota}
+    by_reservation = {"id": ours.reservation}
     plan = invoicer.Plan(id=ours.plan, name="Q", currency="USD")
     by_subscription = {"subscription_id": ours.subscription}
     get_subscription = invoicer.GetSubscriptionRequest(**by_subscription)
     by_invoice = {"invoice_id": ours.invoice}
     by_endpoint = {"endpoint_id": ours.endpoint}
+    terms, term_stub = billing_terms_pb2, billing_terms_pb2_grpc.BillingTermsServiceStub
+    discount = invoicer.Discount(percent="10")
     return [
+        ("invoicer", term_stub, "CreateDiscount",
+         terms.CreateDiscountRequest(subscription_id=ours.subscription, discount=discount)),
+        ("invoicer", term_stub, "ListDiscounts", terms.ListDiscountsRequest(**by_subscription)),
+        ("invoicer", term_stub, "EndDiscount",
+         terms.EndDiscountRequest(discount_id=ours.discount)),
+        ("invoicer", term_stub, "CreateCreditNote",
+         terms.CreateCreditNoteRequest(invoice_id=ours.invoice, reason="R")),
+        ("invoicer", term_stub, "GetCreditNote",
+         terms.GetCreditNoteRequest(credit_note_id=ours.credit_note)),
+        ("invoicer", term_stub, "GetTaxRate", terms.GetTaxRateRequest(tax_rate_id=ours.rate)),
+        ("invoicer", term_stub, "AssignTaxRates",
+         terms.AssignTaxRatesRequest(customer_id=CUSTOMER, inherit=True)),
+        ("invoicer", term_stub, "GetAssignedTaxRates",
+         terms.GetAssignedTaxRatesRequest(customer_id=CUSTOMER)),
+        ("invoicer", term_stub, "GetCharge", terms.GetChargeRequest(charge_id=ours.charge)),
+        ("invoicer", term_stub, "DeleteCharge", terms.DeleteChargeRequest(charge_id=ours.charge)),
         ("ingest", ingest_pb2_grpc.IngestServiceStub, "GetEvent",
          ingest_pb2.GetEventRequest(event_id=ours.event)),
+        ("aggregator", quotas, "GetQuota", quotas_pb2.GetQuotaRequest(**by_quota)),
+        ("aggregator", quotas, "DeleteQuota", quotas_pb2.DeleteQuotaRequest(**by_quota)),
+        ("aggregator", quotas, "GetReservation",
+         quotas_pb2.GetReservationRequest(**by_reservation)),
+        ("aggregator", quotas, "CommitReservation",
+         quotas_pb2.CommitReservationRequest(**by_reservation)),
+        ("aggregator", quotas, "ReleaseReservation",
+         quotas_pb2.ReleaseReservationRequest(**by_reservation)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
          accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
         ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),
@@ -169,10 +291,14 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
         ("invoicer", invoices, "FailInvoice", invoicer.FailInvoiceRequest(**by_invoice)),
         ("invoicer", invoices, "VoidInvoice", invoicer.VoidInvoiceRequest(**by_invoice)),
         ("notifier", hooks, "GetEndpoint", notifier.GetEndpointRequest(**by_endpoint)),
+        ("notifier", hooks, "UpdateEndpoint", notifier.UpdateEndpointRequest(**by_endpoint)),
         ("notifier", hooks, "RotateEndpointSecret",
          notifier.RotateEndpointSecretRequest(**by_endpoint)),
         ("notifier", hooks, "TestEndpoint", notifier.TestEndpointRequest(**by_endpoint)),
         ("notifier", hooks, "ListDeliveries", notifier.ListDeliveriesRequest(**by_endpoint)),
+        ("notifier", hooks, "GetEndpointStats", notifier.GetEndpointStatsRequest(**by_endpoint)),
+        ("notifier", hooks, "ReplayDeliveries", notifier.ReplayDeliveriesRequest(**by_endpoint)),
+        ("notifier", hooks, "GetDelivery", notifier.GetDeliveryRequest(delivery_id=ours.delivery)),
         ("notifier", hooks, "ReplayDelivery",
          notifier.ReplayDeliveryRequest(delivery_id=ours.delivery)),
     ]  # fmt: skip
@@ -187,6 +313,18 @@ def test_object_of_another_is_not_found_over_grpc(
             with pytest.raises(grpc.RpcError) as caught:
                 getattr(stub(channel), rpc)(request, timeout=10, metadata=metadata)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND, rpc
+
+
+def test_event_of_another_is_not_voided_over_grpc(
+    ours: Ours, stack: Connection, stranger_key: str
+) -> None:
+    with grpc.insecure_channel(stack.grpc["ingest"]) as channel:
+        request = ingest_pb2.VoidEventsRequest(event_ids=[ours.event])
+        answer = ingest_pb2_grpc.IngestServiceStub(channel).VoidEvents(
+            request, timeout=10, metadata=(("x-usageflow-api-key", stranger_key),)
+        )
+    assert [each.status for each in answer.receipts] == [ingest_pb2.VOID_STATUS_NOT_FOUND]
+    assert not answer.usage_token
 
 
 def test_lists_of_a_stranger_are_empty_over_grpc(
@@ -236,4 +374,7 @@ def test_what_a_stranger_tried_changed_nothing(
     assert api.get(f"/api/webhooks/{ours.endpoint}")["enabled"] is True
     assert api.get(f"/api/invoices/{ours.invoice}")["status"] == "PENDING"
     assert api.get(f"/api/subscriptions/{ours.subscription}")["status"] == "ACTIVE"
+    assert api.get(f"/api/events/{ours.event}")["voidedAt"] is None
     assert api.usage(METRIC) == "7"
+    check = api.get("/api/quotas/check", metric=METRIC, customerId=CUSTOMER)
+    assert (check["limit"], check["used"], check["reserved"]) == ("10", "7", "1")

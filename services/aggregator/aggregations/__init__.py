@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Protocol
 
-from services.aggregator.aggregations import average, count, latest, maximum, minimum
+from services.aggregator.aggregations import average, count, latest, maximum, minimum, unique_count
 from services.aggregator.aggregations import sum as sum_
 from services.aggregator.aggregations.tally import Part, Tally
 
@@ -30,6 +30,7 @@ KINDS: Mapping[str, Kind] = {
     "MIN": minimum,
     "AVG": average,
     "LATEST": latest,
+    "UNIQUE_COUNT": unique_count,
 }
 
 __all__ = ["KINDS", "Kind", "Part", "Tally"]

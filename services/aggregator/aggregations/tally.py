@@ -17,3 +17,7 @@ class Tally:
     amount_max: Decimal = Decimal(0)
     # Amount of the event that happened last; of several at once, the one with the highest id.
     latest_value: Decimal = Decimal(0)
+    # Different values of the metric's property; only of UNIQUE_COUNT.
+    unique_count: int = 0
+    # Only when a percentile was asked for.
+    percentile: Decimal = Decimal(0)

@@ -7,12 +7,10 @@ from typing import Any, ClassVar, Self
 
 from services.invoicer.exact import multiply, readable
 from services.invoicer.pricing.model import Rated
+from services.invoicer.pricing.parameters import Parameters
+from services.invoicer.pricing.usage import MetricUsage
 from services.kit.errors import FieldChecks
 from services.kit.money import format_decimal
-
-# With a quantity's 38 digits this makes 58: within the 60 that are exact.
-UNIT_PRICE_DIGITS_MAX = 20
-UNIT_PRICE_SCALE_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +19,19 @@ class PerUnit:
 
     unit_price: Decimal
     name: ClassVar[str] = "PER_UNIT"
+    by_quantity: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, parameters: Mapping[str, Any], field: str, checks: FieldChecks) -> Self:
         """Takes `unitPrice`: a decimal >= 0."""
-        text = parameters.get("unitPrice", "")
-        where = f"{field}.unitPrice"
-        if not checks.require(text != "", where, "is required"):
-            return cls(Decimal(0))
-        price = checks.decimal(
-            text, where, digits_max=UNIT_PRICE_DIGITS_MAX, scale_max=UNIT_PRICE_SCALE_MAX
-        )
-        return cls(price)
+        return cls(Parameters(parameters, field, checks, ["unitPrice"]).required("unitPrice"))
 
     def parameters(self) -> dict[str, Any]:
         """What parse takes."""
         return {"unitPrice": format_decimal(self.unit_price)}
 
-    def rate(self, quantity: Decimal) -> Rated:
+    def rate(self, usage: MetricUsage) -> Rated:
         """quantity x unit price."""
-        amount = multiply(quantity, self.unit_price)
-        formula = f"{readable(quantity)} x {format_decimal(self.unit_price)}"
+        amount = multiply(usage.quantity, self.unit_price)
+        formula = f"{readable(usage.quantity)} x {format_decimal(self.unit_price)}"
         return Rated(amount, formula, (f"{formula} = {readable(amount)}",), self.unit_price)

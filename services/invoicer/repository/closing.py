@@ -1,34 +1,58 @@
 """Periods that are over: claiming them, and what was billed for the ones before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.closing import EarlierPeriod, OpenPeriod
 from services.invoicer.domain import Subscription
+from services.invoicer.exact import ZERO
 from services.invoicer.lines import Billed
 from services.invoicer.periods import Period
+from services.invoicer.repository import terms
 from services.invoicer.repository.plans import PlanKey, load_plans
 from services.invoicer.repository.subscriptions import subscription_of
+from services.invoicer.repository.taxes import rates_of
 from services.kit.database import TenantKey
 
 # A lease is by the database's clock, which all replicas share.
-_CLAIM = text(
-    """
-    WITH due AS (
-        SELECT organization_id, mode, id FROM subscriptions
-        WHERE period_end <= :ended_before AND attempt_time <= now()
-        ORDER BY period_end
-        LIMIT :limit
-        FOR UPDATE SKIP LOCKED
-    )
+_LEASE = """
     UPDATE subscriptions s SET attempt_time = now() + CAST(:lease AS interval)
     FROM due
     WHERE (s.organization_id, s.mode, s.id) = (due.organization_id, due.mode, due.id)
     RETURNING s.*
-    """
+"""
+
+_CLAIM = text(
+    f"""
+    WITH due AS (
+        SELECT organization_id, mode, id FROM subscriptions
+        WHERE period_end <= :ended_before AND NOT opening AND attempt_time <= now()
+        ORDER BY period_end
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    {_LEASE}
+    """  # noqa: S608 (no value is pasted in)
+)
+
+# An index holds those that have not been opened, which are few at any time.
+_CLAIM_OPENINGS = text(
+    f"""
+    WITH due AS (
+        SELECT organization_id, mode, id FROM subscriptions
+        WHERE opening AND start_time <= :now AND period_start IS NOT NULL
+            AND attempt_time <= now()
+        ORDER BY start_time
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    {_LEASE}
+    """  # noqa: S608 (no value is pasted in)
 )
 
 # Only what nobody has changed since: whoever changed it has made it claimable anew.
@@ -47,7 +71,7 @@ _RELEASE = text(
 _ADVANCE = text(
     """
     UPDATE subscriptions s
-    SET period_start = given.period_start, period_end = given.period_end,
+    SET period_start = given.period_start, period_end = given.period_end, opening = false,
         attempt_time = '-infinity', revision = s.revision + 1
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
@@ -62,8 +86,9 @@ _ADVANCE = text(
 
 _COUNT_DUE = text("SELECT count(*) FROM subscriptions WHERE period_end <= :ended_before")
 
-# More periods than 400 days can hold. The order makes PostgreSQL take the index that begins with
-# the subscription, also when it knows nothing yet of how many invoices the tenant has.
+# More periods than 400 days can hold, also of a week. The order makes PostgreSQL take the index
+# that begins with the subscription, also when it knows nothing yet of how many invoices the tenant
+# has.
 EARLIER_PERIODS_MAX = 100
 
 _EARLIER_INVOICES = """
@@ -76,6 +101,7 @@ _EARLIER_INVOICES = """
         WHERE (organization_id, mode, subscription_id)
                 = (given.organization_id, given.mode, given.id)
             AND status <> 'VOID'
+            AND kind = 'PERIOD'
             AND period_start < given.period_start
             AND period_end > given.period_start - CAST(:late AS interval)
         ORDER BY subscription_id, organization_id, mode, period_start
@@ -105,6 +131,20 @@ _BILLED = text(
     """  # noqa: S608 (no value is pasted in)
 )
 
+# Of all invoices that are not void, however old.
+_CARRIED = text(
+    """
+    SELECT given.organization_id, given.mode, given.id, sum(l.amount) AS amount
+    FROM unnest(CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]))
+        AS given (organization_id, mode, id)
+    JOIN invoices i ON (i.organization_id, i.mode, i.subscription_id)
+        = (given.organization_id, given.mode, given.id) AND i.status <> 'VOID'
+    JOIN invoice_lines l ON (l.organization_id, l.mode, l.invoice_id)
+        = (i.organization_id, i.mode, i.id) AND l.kind = 'CREDIT_CARRIED'
+    GROUP BY given.organization_id, given.mode, given.id
+    """
+)
+
 _PREFER_INDEXES = text("SET LOCAL enable_seqscan = off")
 
 _SubscriptionKey = tuple[str, str, str]
@@ -131,6 +171,17 @@ async def claim_due(
         _CLAIM, {"ended_before": ended_before, "limit": limit, "lease": lease}
     )
     return [subscription_of(row) for row in rows]
+
+
+async def claim_openings(
+    connection: AsyncConnection, now: datetime, *, limit: int, lease: timedelta
+) -> list[Subscription]:
+    """Up to `limit` subscriptions that have started and whose opening is not invoiced.
+
+    They stay claimed as with claim_due, which leaves them out: the opening comes first.
+    """
+    given = {"now": now, "limit": limit, "lease": lease}
+    return [subscription_of(row) for row in await connection.execute(_CLAIM_OPENINGS, given)]
 
 
 async def release(
@@ -195,6 +246,7 @@ async def open_periods(
     }
     earlier_rows = (await connection.execute(_EARLIER, given)).all()
     billed = await _billed(connection, given)
+    carried = await _carried(connection, given)
     keys = [_plan_key(s.tenant, s.plan_id, s.plan_version) for s, _ in live]
     keys += [PlanKey(r.organization_id, r.mode, r.plan_id, r.plan_version) for r in earlier_rows]
     plans = await load_plans(connection, keys)
@@ -208,14 +260,37 @@ async def open_periods(
             billed.get((key, row.period_start), {}),
         )
         earlier.setdefault(key, []).append(found)
-    return [
+    found_terms = await terms.find_terms(connection, [(*s.tenant, s.id) for s, _ in live])
+    rates = await rates_of(connection, [(*s.tenant, s.customer_id) for s, _ in live])
+    periods = [
         OpenPeriod(
             subscription=s,
             plan=plans[_plan_key(s.tenant, s.plan_id, s.plan_version)],
             period=period,
             earlier=tuple(earlier.get((*s.tenant, s.id), ())),
+            carried=carried.get((*s.tenant, s.id), ZERO),
+            charges=found_terms.charges.get((*s.tenant, s.id), ()),
+            discounts=found_terms.discounts.get((*s.tenant, s.id), ()),
+            tax_rates=rates.get((*s.tenant, s.customer_id), ()),
         )
         for s, period in live
+    ]
+    return await _with_billed_parts(connection, periods, late)
+
+
+async def _with_billed_parts(
+    connection: AsyncConnection, periods: Sequence[OpenPeriod], late: timedelta
+) -> list[OpenPeriod]:
+    """The same, with what was billed where sums of a period may be changed."""
+    changing = [
+        ((*each.subscription.tenant, each.subscription.id), each.period.start)
+        for each in periods
+        if each.may_change_sums
+    ]
+    parts = await terms.billed_parts(connection, changing, late)
+    return [
+        replace(each, billed_parts=parts.get((*each.subscription.tenant, each.subscription.id), ()))
+        for each in periods
     ]
 
 
@@ -228,6 +303,15 @@ async def _billed(
         key = ((row.organization_id, row.mode, row.subscription_id), row.period_start)
         billed.setdefault(key, {})[row.metric] = Billed(row.quantity, row.amount)
     return billed
+
+
+async def _carried(
+    connection: AsyncConnection, given: Mapping[str, object]
+) -> dict[_SubscriptionKey, Decimal]:
+    """The credit that each subscription's invoices have carried and not used up; none: left out."""
+    keys = {name: given[name] for name in ("organization_id", "mode", "id")}
+    rows = await connection.execute(_CARRIED, keys)
+    return {(row.organization_id, row.mode, row.id): row.amount for row in rows}
 
 
 def _plan_key(tenant: TenantKey, plan_id: str, version: int) -> PlanKey:

@@ -14,24 +14,25 @@ from services.invoicer.domain import (
     InvoiceLine,
     InvoiceStatus,
     LineKind,
+    TaxAmount,
     invoice_number,
 )
 from services.invoicer.periods import Period
-from services.invoicer.tables import invoice_lines, invoices
+from services.invoicer.tables import invoice_lines, invoice_taxes, invoices
 from services.kit.database import TenantKey
 
 _INSERT_INVOICES = text(
     """
     INSERT INTO invoices (
         organization_id, mode, id, customer_id, subscription_id, plan_id, plan_version,
-        period_start, period_end, currency, amount, create_time
+        period_start, period_end, currency, amount, kind, create_time
     )
     SELECT :organization_id, :mode, invoice.*, :now
     FROM unnest(
         CAST(:id AS text[]), CAST(:customer_id AS text[]), CAST(:subscription_id AS text[]),
         CAST(:plan_id AS text[]), CAST(:plan_version AS integer[]),
         CAST(:period_start AS timestamptz[]), CAST(:period_end AS timestamptz[]),
-        CAST(:currency AS text[]), CAST(:amount AS numeric[])
+        CAST(:currency AS text[]), CAST(:amount AS numeric[]), CAST(:kind AS text[])
     ) AS invoice
     """
 )
@@ -40,7 +41,7 @@ _INSERT_LINES = text(
     """
     INSERT INTO invoice_lines (
         organization_id, mode, invoice_id, position, kind, metric, description, quantity,
-        included_units, unit_price, amount, period_start, period_end, steps
+        included_units, unit_price, amount, period_start, period_end, steps, charge_id
     )
     SELECT :organization_id, :mode, line.*
     FROM unnest(
@@ -48,8 +49,23 @@ _INSERT_LINES = text(
         CAST(:metric AS text[]), CAST(:description AS text[]), CAST(:quantity AS numeric[]),
         CAST(:included_units AS numeric[]), CAST(:unit_price AS numeric[]),
         CAST(:amount AS numeric[]), CAST(:period_start AS timestamptz[]),
-        CAST(:period_end AS timestamptz[]), CAST(:steps AS json[])
+        CAST(:period_end AS timestamptz[]), CAST(:steps AS json[]), CAST(:charge_id AS text[])
     ) AS line
+    """
+)
+
+_INSERT_TAXES = text(
+    """
+    INSERT INTO invoice_taxes (
+        organization_id, mode, invoice_id, position, tax_rate_id, name, percent, inclusive, taxable,
+        amount
+    )
+    SELECT :organization_id, :mode, tax.*
+    FROM unnest(
+        CAST(:invoice_id AS text[]), CAST(:position AS integer[]), CAST(:tax_rate_id AS text[]),
+        CAST(:name AS text[]), CAST(:percent AS numeric[]), CAST(:inclusive AS boolean[]),
+        CAST(:taxable AS numeric[]), CAST(:amount AS numeric[])
+    ) AS tax
     """
 )
 
@@ -92,13 +108,14 @@ async def insert_drafts(
             "now": now,
             "id": list(drafts),
             "customer_id": [draft.customer_id for draft in invoices_given],
-            "subscription_id": [draft.subscription_id for draft in invoices_given],
-            "plan_id": [draft.plan_id for draft in invoices_given],
-            "plan_version": [draft.plan_version for draft in invoices_given],
+            "subscription_id": [draft.subscription_id or None for draft in invoices_given],
+            "plan_id": [draft.plan_id or None for draft in invoices_given],
+            "plan_version": [draft.plan_version or None for draft in invoices_given],
             "period_start": [draft.period.start for draft in invoices_given],
             "period_end": [draft.period.end for draft in invoices_given],
             "currency": [draft.currency for draft in invoices_given],
             "amount": [draft.amount for draft in invoices_given],
+            "kind": [draft.kind.value for draft in invoices_given],
         },
     )
     entries = [
@@ -123,6 +140,35 @@ async def insert_drafts(
             "period_start": [line.period.start for line in lines],
             "period_end": [line.period.end for line in lines],
             "steps": [json.dumps(line.steps, ensure_ascii=False) for line in lines],
+            "charge_id": [line.charge_id or None for line in lines],
+        },
+    )
+    await _insert_taxes(connection, tenant, drafts)
+
+
+async def _insert_taxes(
+    connection: AsyncConnection, tenant: TenantKey, drafts: Mapping[str, InvoiceDraft]
+) -> None:
+    entries = [
+        (invoice_id, position, tax)
+        for invoice_id, draft in drafts.items()
+        for position, tax in enumerate(draft.taxes, start=1)
+    ]
+    if not entries:
+        return
+    taxes = [tax for _, _, tax in entries]
+    await connection.execute(
+        _INSERT_TAXES,
+        {
+            **tenant._asdict(),
+            "invoice_id": [invoice_id for invoice_id, _, _ in entries],
+            "position": [position for _, position, _ in entries],
+            "tax_rate_id": [tax.rate_id for tax in taxes],
+            "name": [tax.name for tax in taxes],
+            "percent": [tax.percent for tax in taxes],
+            "inclusive": [tax.inclusive for tax in taxes],
+            "taxable": [tax.taxable for tax in taxes],
+            "amount": [tax.amount for tax in taxes],
         },
     )
 
@@ -135,9 +181,7 @@ async def finalize(
     Until the transaction ends nobody else of the tenant gets a number, so that none is left out
     when it is rolled back: do this last.
     """
-    given = {**tenant._asdict(), "series": INVOICE_SERIES, "count": len(invoice_ids)}
-    newest = (await connection.execute(_TAKE_NUMBERS, given)).scalar_one()
-    sequences = list(range(newest - len(invoice_ids) + 1, newest + 1))
+    sequences = await take_numbers(connection, tenant, INVOICE_SERIES, len(invoice_ids))
     numbers = [invoice_number(INVOICE_SERIES, sequence) for sequence in sequences]
     await connection.execute(
         _FINALIZE,
@@ -150,6 +194,15 @@ async def finalize(
         },
     )
     return numbers
+
+
+async def take_numbers(
+    connection: AsyncConnection, tenant: TenantKey, series: str, count: int
+) -> list[int]:
+    """The tenant's next `count` numbers of a series; all must be used in this transaction."""
+    given = {**tenant._asdict(), "series": series, "count": count}
+    newest = (await connection.execute(_TAKE_NUMBERS, given)).scalar_one()
+    return list(range(newest - count + 1, newest + 1))
 
 
 def _of_tenant(tenant: TenantKey) -> Select[tuple[object, ...]]:
@@ -238,15 +291,42 @@ async def _with_lines(
     lines: dict[str, list[InvoiceLine]] = {}
     for row in await connection.execute(query):
         lines.setdefault(row.invoice_id, []).append(_line(row))
-    return [_invoice(row, tuple(lines.get(row.id, ()))) for row in rows]
+    taxes = await _taxes(connection, tenant, [row.id for row in rows])
+    return [
+        _invoice(row, tuple(lines.get(row.id, ())), tuple(taxes.get(row.id, ()))) for row in rows
+    ]
 
 
-def _invoice(row: Row[tuple[object, ...]], lines: tuple[InvoiceLine, ...]) -> Invoice:
+async def _taxes(
+    connection: AsyncConnection, tenant: TenantKey, invoice_ids: Sequence[str]
+) -> dict[str, list[TaxAmount]]:
+    columns = invoice_taxes.c
+    query = (
+        select(invoice_taxes)
+        .where(
+            columns.organization_id == tenant.organization_id,
+            columns.mode == tenant.mode,
+            columns.invoice_id.in_(invoice_ids),
+        )
+        .order_by(columns.invoice_id, columns.position)
+    )
+    taxes: dict[str, list[TaxAmount]] = {}
+    for row in await connection.execute(query):
+        tax = TaxAmount(
+            row.tax_rate_id, row.name, row.percent, row.inclusive, row.taxable, row.amount
+        )
+        taxes.setdefault(row.invoice_id, []).append(tax)
+    return taxes
+
+
+def _invoice(
+    row: Row[tuple[object, ...]], lines: tuple[InvoiceLine, ...], taxes: tuple[TaxAmount, ...]
+) -> Invoice:
     return Invoice(
         id=row.id,
         number=row.number or "",
         customer_id=row.customer_id,
-        subscription_id=row.subscription_id,
+        subscription_id=row.subscription_id or "",
         status=InvoiceStatus(row.status),
         currency=row.currency,
         amount=row.amount,
@@ -254,6 +334,7 @@ def _invoice(row: Row[tuple[object, ...]], lines: tuple[InvoiceLine, ...]) -> In
         finalize_time=row.finalize_time,
         failed_payments=row.failed_payments,
         lines=lines,
+        taxes=taxes,
     )
 
 
@@ -268,4 +349,5 @@ def _line(row: Row[tuple[object, ...]]) -> InvoiceLine:
         amount=row.amount,
         period=Period(row.period_start, row.period_end),
         steps=tuple(row.steps),
+        charge_id=row.charge_id or "",
     )

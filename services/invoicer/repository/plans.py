@@ -6,8 +6,10 @@ from typing import NamedTuple
 from sqlalchemy import Row, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.invoicer.domain import MetricPrice, Plan, PlanContent
+from services.invoicer.discounts import discount_parameters, parse_discount
+from services.invoicer.domain import BasePriceTiming, MetricPrice, Plan, PlanContent
 from services.invoicer.periods import BillingPeriod
+from services.invoicer.pricing.charge import Limits
 from services.invoicer.pricing.registry import PRICING_MODELS
 from services.invoicer.tables import plan_prices, plan_versions, plans
 from services.kit.database import TenantKey
@@ -65,6 +67,11 @@ async def insert_version(connection: AsyncConnection, tenant: TenantKey, plan: P
             currency=content.currency,
             base_price=content.base_price,
             billing_period=content.billing_period.value,
+            base_price_timing=content.base_price_timing.value,
+            setup_fee=content.setup_fee,
+            minimum=content.limits.minimum,
+            maximum=content.limits.maximum,
+            discounts=[discount_parameters(each) for each in content.discounts],
             metrics_count=len(content.metrics),
             create_time=plan.create_time,
         )
@@ -75,6 +82,8 @@ async def insert_version(connection: AsyncConnection, tenant: TenantKey, plan: P
             "position": position,
             "metric": price.metric,
             "included_units": price.included_units,
+            "minimum": price.limits.minimum,
+            "maximum": price.limits.maximum,
             "model": price.model.name,
             "parameters": price.model.parameters(),
         }
@@ -142,6 +151,10 @@ def _plan(row: Row[tuple[object, ...]], prices: list[MetricPrice]) -> Plan:
         base_price=row.base_price,
         billing_period=BillingPeriod(row.billing_period),
         metrics=tuple(prices),
+        base_price_timing=BasePriceTiming(row.base_price_timing),
+        setup_fee=row.setup_fee,
+        discounts=tuple(parse_discount(each) for each in row.discounts),
+        limits=Limits(row.minimum, row.maximum),
     )
     return Plan(row.plan_id, row.version, content, row.create_time)
 
@@ -150,4 +163,5 @@ def _metric_price(row: Row[tuple[object, ...]]) -> MetricPrice:
     checks = FieldChecks()
     model = PRICING_MODELS[row.model].parse(row.parameters, row.metric, checks)
     checks.done()
-    return MetricPrice(row.metric, row.included_units, model)
+    limits = Limits(row.minimum, row.maximum)
+    return MetricPrice(row.metric, row.included_units, model, limits)

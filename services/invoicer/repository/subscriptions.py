@@ -1,5 +1,7 @@
 """Subscriptions."""
 
+from typing import NamedTuple
+
 from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,8 +13,36 @@ from services.kit.database import TenantKey
 # Whoever looks for work may take the subscription.
 _AT_ONCE = text("'-infinity'")
 
+_LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
-async def insert_subscription(connection: AsyncConnection, subscription: Subscription) -> None:
+
+class MadeUnder(NamedTuple):
+    """An idempotency key, and the digest of what was asked for under it."""
+
+    key: str
+    digest: bytes
+
+
+async def find_made_under(
+    connection: AsyncConnection, tenant: TenantKey, key: str
+) -> tuple[Subscription, bytes] | None:
+    """The subscription that was made under the idempotency key, and the digest; None: none.
+
+    Whoever else asks for the same key waits until the caller's transaction ends.
+    """
+    await connection.execute(_LOCK_KEY, {"key": "/".join((*tenant, key))})
+    query = select(subscriptions).where(
+        subscriptions.c.organization_id == tenant.organization_id,
+        subscriptions.c.mode == tenant.mode,
+        subscriptions.c.idempotency_key == key,
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else (subscription_of(row), row.idempotency_digest)
+
+
+async def insert_subscription(
+    connection: AsyncConnection, subscription: Subscription, made_under: MadeUnder | None = None
+) -> None:
     """Store a new subscription."""
     await connection.execute(
         insert(subscriptions).values(
@@ -28,6 +58,8 @@ async def insert_subscription(connection: AsyncConnection, subscription: Subscri
             start_time=subscription.start_time,
             revision=subscription.revision,
             create_time=subscription.create_time,
+            idempotency_key=made_under.key if made_under else None,
+            idempotency_digest=made_under.digest if made_under else None,
             **_state(subscription),
         )
     )
@@ -72,6 +104,19 @@ async def list_subscriptions(
     return [subscription_of(row) for row in rows]
 
 
+async def list_live(
+    connection: AsyncConnection, tenant: TenantKey, customer_id: str, *, limit: int
+) -> list[str]:
+    """The ids of up to `limit` of a customer's subscriptions that will have another invoice."""
+    query = select(subscriptions.c.id).where(
+        subscriptions.c.organization_id == tenant.organization_id,
+        subscriptions.c.mode == tenant.mode,
+        subscriptions.c.customer_id == customer_id,
+        subscriptions.c.period_end.is_not(None),
+    )
+    return list((await connection.execute(query.limit(limit))).scalars())
+
+
 async def update_subscription(connection: AsyncConnection, subscription: Subscription) -> bool:
     """Store the state of a subscription over the revision it was read in.
 
@@ -102,6 +147,7 @@ def _state(subscription: Subscription) -> dict[str, object]:
         "period_start": None if period is None else period.start,
         "period_end": None if period is None else period.end,
         "cancel_time": subscription.cancel_time,
+        "opening": subscription.opening,
     }
 
 
@@ -123,4 +169,5 @@ def subscription_of(row: Row[tuple[object, ...]]) -> Subscription:
         cancel_time=row.cancel_time,
         revision=row.revision,
         create_time=row.create_time,
+        opening=row.opening,
     )

@@ -20,7 +20,8 @@ from services.invoicer.domain import (
     check_payable,
     check_voidable,
 )
-from services.invoicer.repository import closing, invoices, subscriptions
+from services.invoicer.projection import projected_usages
+from services.invoicer.repository import closing, credit_notes, invoices, subscriptions
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import require_subscription, store_and_tell
@@ -41,6 +42,17 @@ class InvoiceFilter:
     customer_id: str = ""
     subscription_id: str = ""
     status: InvoiceStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """An invoice as it is with everything accepted before `as_of`, and as it is `projected` to be
+    at its period's end.
+    """
+
+    draft: InvoiceDraft
+    projected: InvoiceDraft
+    as_of: datetime
 
 
 class Invoices:
@@ -89,8 +101,10 @@ class Invoices:
             )
         return found[:limit], next_token([invoice.id for invoice in found], limit)
 
-    async def preview_invoice(self, tenant: TenantKey, subscription_id: str) -> InvoiceDraft:
-        """What the period that is not invoiced yet would cost with the usage there is now."""
+    async def preview_invoice(self, tenant: TenantKey, subscription_id: str) -> Preview:
+        """What the period that is not invoiced yet costs with the usage there is, and will cost
+        at its end when usage goes on as it did so far. Nothing is written.
+        """
         async with self._database.transaction() as connection:
             subscription = await require_subscription(connection, tenant, subscription_id)
             found = await closing.open_periods(connection, [subscription], self._late)
@@ -101,8 +115,11 @@ class Invoices:
         (period,) = found
         selections = period.selections()
         if not selections:
-            return period.draft(())
-        return period.draft((await self._usage.billable(tenant, selections)).usages)
+            draft = period.draft(())
+            return Preview(draft, draft, self._now())
+        answer = await self._usage.billable(tenant, selections)
+        projected = projected_usages(period, answer.usages, answer.as_of)
+        return Preview(period.draft(answer.usages), period.draft(projected), answer.as_of)
 
     async def pay_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
         """Mark an invoice paid; repeating it changes nothing. PreconditionError when void."""
@@ -128,7 +145,7 @@ class Invoices:
                 connection, tenant, invoice, InvoiceStatus.FAILED, billing_events.INVOICE_FAILED
             )
             too_often = failed.failed_payments >= self._failures_max
-            if too_often and subscription.status is SubscriptionStatus.ACTIVE:
+            if too_often and subscription and subscription.status is SubscriptionStatus.ACTIVE:
                 suspended = replace(subscription, status=SubscriptionStatus.SUSPENDED)
                 await store_and_tell(
                     connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, self._now()
@@ -145,11 +162,17 @@ class Invoices:
             subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
             if not check_voidable(invoice):
                 return invoice
+            if await credit_notes.credited_of(connection, tenant, invoice.id):
+                raise PreconditionError(
+                    "The invoice has credit notes: credit all that is left instead",
+                    reason="invoice_credited",
+                )
             voided = await self._set_status(
                 connection, tenant, invoice, InvoiceStatus.VOID, billing_events.INVOICE_VOIDED
             )
-            # What is just being computed from what this invoice billed must not be written.
-            await subscriptions.update_subscription(connection, subscription)
+            if subscription:
+                # What is just being computed from what this invoice billed must not be written.
+                await subscriptions.update_subscription(connection, subscription)
         self._wakes.relay()
         return voided
 
@@ -183,8 +206,13 @@ async def _require_invoice(
 
 async def _lock_invoice(
     connection: AsyncConnection, tenant: TenantKey, invoice_id: str
-) -> tuple[Subscription, Invoice]:
-    """An invoice and its subscription, locked in the order that everybody locks them in."""
+) -> tuple[Subscription | None, Invoice]:
+    """An invoice and its subscription, locked in the order that everybody locks them in.
+
+    The invoice of a one-off charge has none.
+    """
     subscription_id = (await _require_invoice(connection, tenant, invoice_id)).subscription_id
-    subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
+    subscription = None
+    if subscription_id:
+        subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
     return subscription, await _require_invoice(connection, tenant, invoice_id, lock=True)

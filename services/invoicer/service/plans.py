@@ -1,11 +1,11 @@
 """Plans and what they would cost."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
 
-from services.invoicer.checks import PlanInput, check_plan, check_quote
+from services.invoicer.checks import PlanInput, QuoteInput, check_plan, check_quote
 from services.invoicer.domain import Plan
 from services.invoicer.quotes import Quote, quote
 from services.invoicer.repository import plans
@@ -64,7 +64,6 @@ class Plans:
             found = await plans.list_plans(connection, tenant, before_id=before_id, limit=limit + 1)
         return found[:limit], next_token([plan.id for plan in found], limit)
 
-    def quote_plan(self, given: PlanInput, quantities: Mapping[str, str]) -> Quote:
+    def quote_plan(self, given: QuoteInput) -> Quote:
         """What a plan would cost; nothing is stored."""
-        content, exact = check_quote(given, quantities)
-        return quote(content, exact)
+        return quote(*check_quote(given))

@@ -12,10 +12,11 @@ PEPPER = b"a pepper of more than 32 characters"
 
 
 class RecordedChanges:
-    """A KeyChanges that keeps what it was told, and fails when `failure` is set."""
+    """A Changes that keeps what it was told, and fails when `failure` is set."""
 
     def __init__(self) -> None:
         self.key_ids: list[str] = []
+        self.organization_ids: list[str] = []
         self.failure: Exception | None = None
 
     async def key_changed(self, key_id: str) -> None:
@@ -23,6 +24,12 @@ class RecordedChanges:
         if self.failure is not None:
             raise self.failure
         self.key_ids.append(key_id)
+
+    async def organization_changed(self, organization_id: str) -> None:
+        """Keep the id or fail."""
+        if self.failure is not None:
+            raise self.failure
+        self.organization_ids.append(organization_id)
 
 
 @pytest.fixture

@@ -12,6 +12,16 @@ from services.accounts.tables import metadata
 from services.kit.database import Database, TenantKey
 from services.kit.migrations import migrate
 
+AUDIT_COLUMNS = "id organization_id mode action target_id key_id request_id time details"
+
+
+def audit_like(**changed: str) -> str:
+    """A statement that adds an entry like those that are there, but for some columns."""
+    names = AUDIT_COLUMNS.split()
+    columns = {"id": "'aud_' || md5(id)", **changed}
+    values = ", ".join(columns.get(name, name) for name in names)
+    return f"INSERT INTO audit_log ({', '.join(names)}) SELECT {values} FROM audit_log LIMIT 1"
+
 
 @pytest.fixture
 async def key_id(accounts: Accounts, tenant: TenantKey) -> str:
@@ -32,12 +42,43 @@ async def key_id(accounts: Accounts, tenant: TenantKey) -> str:
         ("UPDATE api_keys SET create_time = 'epoch'", "never changes"),
         ("UPDATE api_keys SET organization_id = 'org_' || md5('x')", "never changes"),
         ("DELETE FROM api_keys", "never deleted"),
+        ("UPDATE audit_log SET key_id = ''", "the audit log is only added to"),
+        ("UPDATE audit_log SET details = '{}'", "the audit log is only added to"),
+        ("DELETE FROM audit_log", "the audit log is only added to"),
+        ("TRUNCATE audit_log", "the audit log is only added to"),
+        ("INSERT INTO audit_log SELECT * FROM audit_log", "pk_audit_log"),
+        (audit_like(mode="'demo'"), "ck_audit_log_mode"),
+        (audit_like(action="'created'"), "ck_audit_log_action"),
+        (audit_like(details="'[]'"), "ck_audit_log_details"),
+        (audit_like(key_id="repeat('k', 256)"), "ck_audit_log_ids"),
+        (audit_like(id="'aud_1'"), "ck_audit_log_id"),
+        (
+            audit_like(organization_id="'org_' || md5('x')"),
+            "fk_audit_log_organization_id_organizations",
+        ),
         ("DELETE FROM organizations", "fk_api_keys_organization_id_organizations"),
         ("UPDATE api_keys SET scopes = '{}'", "ck_api_keys_scopes"),
         ("UPDATE api_keys SET scopes = '{owner}'", "ck_api_keys_scopes"),
         ("UPDATE api_keys SET name = repeat('x', 201)", "ck_api_keys_name"),
         ("UPDATE organizations SET name = ''", "ck_organizations_name"),
         ("UPDATE organizations SET id = 'acme'", "ck_organizations_id"),
+        ("UPDATE organizations SET event_past_days = 34", "ck_organizations_event_past_days"),
+        (
+            "UPDATE organizations SET event_past_days = 401, event_retention_days = 500",
+            "ck_organizations_event_past_days",
+        ),
+        (
+            "UPDATE organizations SET event_retention_days = 89",
+            "ck_organizations_event_retention_days",
+        ),
+        (
+            "UPDATE organizations SET event_retention_days = 3651",
+            "ck_organizations_event_retention_days",
+        ),
+        (
+            "UPDATE organizations SET event_past_days = 200, event_retention_days = 199",
+            "ck_organizations_event_kept_days",
+        ),
         (
             "INSERT INTO api_keys SELECT 'key_' || md5('x'), organization_id, mode, name, prefix, "
             "key_hash, scopes, create_time FROM api_keys",
@@ -82,4 +123,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0001"]
+        assert versions.scalars().all() == ["0003"]

@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import accounts_pb2_grpc, messages_pb2
 from usageflow.common.v1 import common_pb2
 
-from services.accounts.keys import KeyBroadcast, OwnKeys
+from services.accounts.audit import AuditLog
+from services.accounts.keys import ChangeBroadcast, OwnKeys
 from services.accounts.service import Accounts
 from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
 from services.accounts.settings import AccountsSettings
-from services.kit.auth import KEY_CHANGED_SUBJECT, KeyCache
+from services.kit.auth import KEY_CHANGED_SUBJECT, ORGANIZATION_CHANGED_SUBJECT, KeyCache
 from services.kit.database import Database
 from services.kit.errors import UnauthenticatedError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
@@ -88,11 +90,11 @@ async def client(
     database: Database, messaging: Messaging, settings: AccountsSettings
 ) -> AsyncIterator[Client]:
     """A client of a running accounts."""
-    accounts = Accounts(database, PEPPER, KeyBroadcast(messaging))
+    accounts = Accounts(database, PEPPER, ChangeBroadcast(messaging))
     server = GrpcServer(settings, OwnKeys(accounts))
     server.add(
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
-        AccountsServicer(accounts),
+        AccountsServicer(accounts, AuditLog(database)),
         "usageflow.accounts.v1.AccountsService",
     )
     server.add(
@@ -115,6 +117,7 @@ async def test_an_issued_key_resolves_and_names_its_organization(client: Client)
         organization_id=organization_id,
         mode=common_pb2.MODE_TEST,
         scopes=[pb.SCOPE_TRACK, pb.SCOPE_ADMIN],
+        event_past_days=35,
     )
     response = await client.public.GetOrganization(
         pb.GetOrganizationRequest(),
@@ -122,6 +125,9 @@ async def test_an_issued_key_resolves_and_names_its_organization(client: Client)
         metadata=api_key_metadata(issued.secret),
     )
     assert (response.organization.id, response.organization.name) == (organization_id, "Acme")
+    assert response.organization.settings == pb.OrganizationSettings(
+        event_past_days=35, event_retention_days=400
+    )
 
 
 async def test_a_key_makes_lists_and_revokes_keys_of_its_own_mode(client: Client) -> None:
@@ -157,12 +163,12 @@ async def test_a_key_makes_lists_and_revokes_keys_of_its_own_mode(client: Client
         ("CreateApiKey", pb.CreateApiKeyRequest(scopes=[pb.SCOPE_TRACK])),
         ("ListApiKeys", pb.ListApiKeysRequest()),
         ("RevokeApiKey", pb.RevokeApiKeyRequest(key_id="key_" + "0" * 32)),
+        ("UpdateOrganization", pb.UpdateOrganizationRequest(event_past_days=400)),
+        ("ListAuditEvents", pb.ListAuditEventsRequest()),
     ],
 )
-async def test_managing_keys_takes_the_scope_admin(
-    client: Client,
-    method: str,
-    request_message: pb.CreateApiKeyRequest | pb.ListApiKeysRequest | pb.RevokeApiKeyRequest,
+async def test_managing_keys_and_the_organization_takes_the_scope_admin(
+    client: Client, method: str, request_message: Message
 ) -> None:
     organization_id = await client.organization("Acme")
     key = await client.issue(organization_id, pb.SCOPE_TRACK, pb.SCOPE_READ)
@@ -187,6 +193,10 @@ async def test_another_organization_s_key_is_not_found(client: Client) -> None:
         pb.ListApiKeysRequest(), timeout=DEADLINE_S, metadata=api_key_metadata(other.secret)
     )
     assert [key.id for key in listed.api_keys] == [other.api_key.id]
+    told = await client.public.ListAuditEvents(
+        pb.ListAuditEventsRequest(), timeout=DEADLINE_S, metadata=api_key_metadata(other.secret)
+    )
+    assert [event.target_id for event in told.events] == [other.api_key.id]
 
 
 async def test_the_internal_service_takes_the_internal_token_only(client: Client) -> None:
@@ -259,6 +269,69 @@ async def test_a_revoked_key_is_forgotten_by_other_processes_within_a_second(
     with pytest.raises(UnauthenticatedError):
         await cache.resolve(key.secret)
     await elsewhere.close()
+
+
+async def test_a_changed_setting_reaches_other_processes_within_a_second(
+    client: Client, nats_url: str
+) -> None:
+    """Every key of the organization is asked for again, in both modes; other keys are not."""
+    organization_id = await client.organization("Acme")
+    admin = await client.issue(organization_id, pb.SCOPE_ADMIN)
+    tracking = await client.issue(organization_id, pb.SCOPE_TRACK, mode=common_pb2.MODE_LIVE)
+    stranger = await client.issue(await client.organization("Other"), pb.SCOPE_TRACK)
+    elsewhere = await Messaging.connect(nats_url, "elsewhere")
+    cache = KeyCache(client.channel, client.settings.internal_token, elsewhere)
+    await cache.start()
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+    await elsewhere.on_broadcast(ORGANIZATION_CHANGED_SUBJECT, told.put)
+    await elsewhere.client.flush()
+    assert (await cache.resolve(tracking.secret)).event_past_days == 35
+    await cache.resolve(stranger.secret)
+    await client.public.UpdateOrganization(
+        pb.UpdateOrganizationRequest(event_past_days=400),
+        timeout=DEADLINE_S,
+        metadata=api_key_metadata(admin.secret),
+    )
+    change = messages_pb2.OrganizationChanged.FromString(await asyncio.wait_for(told.get(), 1))
+    assert change.organization_id == organization_id
+    assert cache.cached(tracking.secret) is None
+    assert cache.cached(stranger.secret) is not None
+    principal = await cache.resolve(tracking.secret)
+    assert principal.event_past_days == 400
+    assert principal.event_past_micros == 400 * 86_400 * 1_000_000
+    await elsewhere.close()
+
+
+async def test_a_wrong_setting_is_named_with_what_is_allowed(client: Client) -> None:
+    admin = await client.issue(await client.organization("Acme"), pb.SCOPE_ADMIN)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.public.UpdateOrganization(
+            pb.UpdateOrganizationRequest(name="", event_past_days=401, event_retention_days=0),
+            timeout=DEADLINE_S,
+            metadata=api_key_metadata(admin.secret),
+        )
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    told = {problem.field: problem.message for problem in from_rpc_error(refused.value).problems}
+    assert told == {
+        "name": "is required",
+        "settings.eventPastDays": "must be from 35 to 400 days",
+        "settings.eventRetentionDays": "must be from 90 to 3650 days",
+    }
+
+
+async def test_every_organization_is_listed_to_our_own_processes(client: Client) -> None:
+    made = [await client.organization(name) for name in ("Acme", "Other", "Third")]
+    seen, token = [], ""
+    for _ in range(2):
+        page = await client.internal.ListOrganizations(
+            pb.ListOrganizationsRequest(page_size=2, page_token=token),
+            timeout=DEADLINE_S,
+            metadata=internal_metadata(client.settings.internal_token),
+        )
+        assert all(each.settings.event_retention_days == 400 for each in page.organizations)
+        seen += [each.id for each in page.organizations]
+        token = page.next_page_token
+    assert (seen, token) == (made, "")
 
 
 async def test_a_key_is_revoked_while_nats_is_away(client: Client, messaging: Messaging) -> None:

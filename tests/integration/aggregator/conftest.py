@@ -1,16 +1,21 @@
 """aggregator on a real database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import pytest
+from usageflow.events.v1.events_pb2 import UsageEvent
 
 from services.aggregator.folder import Folder
 from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.token_wait import TokenWait
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from services.kit.migrations import migrate
 from tests.integration.aggregator.sending import new_tenant, utc
+
+# Long enough to outlast a busy machine, short enough for a test that waits it out.
+TOKEN_WAIT_S = 2.0
 
 
 class SetWatermark:
@@ -32,6 +37,21 @@ class SetWatermark:
         self._last = self.now
         return self.now
 
+    async def ask_anew(self) -> datetime:
+        """What is set."""
+        return await self.ask()
+
+
+class NoReplay:
+    """A ReplaySource that is away."""
+
+    async def replay(
+        self, tenant: TenantKey, metric: str, customer_id: str, start: datetime, end: datetime
+    ) -> AsyncIterator[Sequence[UsageEvent]]:
+        """UnavailableError."""
+        raise UnavailableError("ingest is away")
+        yield []
+
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
@@ -49,9 +69,15 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def folder(database: Database, told: list[str]) -> Folder:
+def waits(database: Database, watermark: SetWatermark) -> TokenWait:
+    """Where one replica's questions wait for what their token stands for."""
+    return TokenWait(database, watermark, TOKEN_WAIT_S)
+
+
+@pytest.fixture
+def folder(database: Database, told: list[str], waits: TokenWait) -> Folder:
     """One replica's fold."""
-    return Folder(database, lambda: told.append("told"))
+    return Folder(database, lambda: told.append("told"), batches_counted=waits.counted)
 
 
 @pytest.fixture
@@ -67,9 +93,9 @@ def watermark() -> SetWatermark:
 
 
 @pytest.fixture
-def answers(database: Database, watermark: SetWatermark) -> UsageAnswers:
+def answers(database: Database, watermark: SetWatermark, waits: TokenWait) -> UsageAnswers:
     """The use cases of usage."""
-    return UsageAnswers(database, watermark)
+    return UsageAnswers(database, watermark, waits, NoReplay())
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """aggregator over real gRPC, with a stand-in for ingest that speaks its protocol."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
@@ -15,16 +17,19 @@ from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.aggregator.folder import Folder
+from services.aggregator.replay import IngestReplay
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.token_wait import TokenWait
 from services.aggregator.watermark import IngestWatermark
-from services.kit import clock
+from services.kit import clock, usage_token
 from services.kit.auth import MODE_NAMES, Principal, invalid_key
 from services.kit.database import Database
 from services.kit.errors import DomainError, UnavailableError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
+from tests.integration.aggregator.conftest import TOKEN_WAIT_S
 from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
 
 DEADLINE_S = 10.0
@@ -55,6 +60,14 @@ class IngestStandIn(ingest_pb2_grpc.IngestInternalServiceServicer):
     ) -> ingest_pb2.RecordTenantEventsResponse:
         # aggregator never calls it.
         return await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+
+    async def ReplayEvents(
+        self, request: ingest_pb2.ReplayEventsRequest, context: object
+    ) -> AsyncIterator[ingest_pb2.ReplayEventsResponse]:
+        """There are no events."""
+        events: list[ingest_pb2.ReplayEventsResponse] = []
+        for some in events:
+            yield some
 
 
 class Keys:
@@ -134,9 +147,13 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         nats_url="nats://unused",
         internal_token="t" * 32,
         ingest_address=f"127.0.0.1:{ingest_port}",
+        usage_token_wait_s=TOKEN_WAIT_S,
     )
     async with open_channel(settings.ingest_address) as to_ingest:
-        answers = UsageAnswers(database, IngestWatermark(to_ingest, settings.internal_token))
+        watermark = IngestWatermark(to_ingest, settings.internal_token)
+        waits = TokenWait(database, watermark, settings.usage_token_wait_s)
+        replay = IngestReplay(to_ingest, settings.internal_token, timeout_s=DEADLINE_S)
+        answers = UsageAnswers(database, watermark, waits, replay)
         server = GrpcServer(settings, Keys())
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
@@ -206,6 +223,7 @@ async def test_usage_is_answered_as_the_contract_says(client: Client, folder: Fo
         filters={"model": "gpt-4"},
         **MARCH,
     )
+    start: dict[str, Any] = {"from": MARCH["from"]}
     assert response == pb.QueryUsageResponse(
         metric="AI_TOKEN",
         to=MARCH["to"],
@@ -218,7 +236,7 @@ async def test_usage_is_answered_as_the_contract_says(client: Client, folder: Fo
                 value="1500.500000000001",
             )
         ],
-        **{"from": MARCH["from"]},
+        **start,
     )
 
 
@@ -261,8 +279,10 @@ async def test_scopes_are_required(client: Client) -> None:
 
 async def test_wrong_fields_are_named(client: Client) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
-    unique = pb.Metric(key="U", aggregation=pb.AGGREGATION_UNIQUE_COUNT, unique_by="userId")
-    assert await error_of(client.create("admin", unique)) == (invalid, ["aggregation", "uniqueBy"])
+    unique = pb.Metric(key="U", aggregation=pb.AGGREGATION_UNIQUE_COUNT, unique_by="user id")
+    assert await error_of(client.create("admin", unique)) == (invalid, ["uniqueBy"])
+    unknown = pb.Metric(key="U", aggregation=99, unique_by="userId")  # type: ignore[arg-type]
+    assert await error_of(client.create("admin", unknown)) == (invalid, ["aggregation", "uniqueBy"])
     await client.create("admin", TOKENS)
     other = pb.Metric(key="AI_TOKEN", aggregation=pb.AGGREGATION_MAX)
     assert await error_of(client.create("admin", other)) == (grpc.StatusCode.ALREADY_EXISTS, [])
@@ -272,17 +292,94 @@ async def test_wrong_fields_are_named(client: Client) -> None:
     assert await error_of(too_late) == (invalid, ["to"])
 
 
+WRONG_QUESTIONS: list[tuple[dict[str, object], list[str], str]] = [
+    ({"metric": "NOPE"}, ["metric"], "there is no such"),
+    ({"window": 99}, ["window"], "15MIN, HOUR, DAY, WEEK, MONTH, TOTAL"),
+    ({"time_zone": "Mars/Olympus"}, ["timezone"], "IANA"),
+    ({"group_by": ["colour"]}, ["groupBy"], "customerId, model"),
+    ({"filters": {"colour": "x"}}, ["filter"], "allowed: model"),
+    ({"filters_any": {"colour": pb.FilterValues(values=["x"])}}, ["filter"], "allowed: model"),
+    ({"filters_any": {"model": pb.FilterValues()}}, ["filter"], "1 to 100"),
+    ({"to": Timestamp(seconds=0)}, ["to"], "quarter of an hour between"),
+    ({"from": stamp(utc("2026-03-01T00:01"))}, ["from"], "quarter of an hour"),
+    ({"from": stamp(utc("2026-04-01")), "to": stamp(utc("2026-04-01"))}, ["from"], "before to"),
+    (
+        {
+            "from": stamp(utc("2026-03-01")),
+            "to": stamp(utc("2026-03-01") + timedelta(hours=10_000, minutes=15)),
+            "window": pb.WINDOW_HOUR,
+        },
+        ["window"],
+        "10,000",
+    ),
+    ({"top": 5}, ["top"], "groupBy"),
+    ({"page_size": 10_001}, ["limit"], "10,000"),
+    ({"page_token": "x"}, ["cursor"], "limit"),
+    ({"percentile": pb.PERCENTILE_P95}, ["percentile"], "percentiles"),
+    ({"percentile": 9}, ["percentile"], "P50, P95, P99"),
+]
+
+
+async def test_every_wrong_part_of_a_question_is_named_with_what_is_allowed(client: Client) -> None:
+    await client.create("admin", TOKENS)
+    for change, fields, allowed in WRONG_QUESTIONS:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.query("reader", **{"metric": "AI_TOKEN", **change})
+        error = from_rpc_error(refused.value)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert [problem.field for problem in error.problems] == fields
+        assert allowed in error.message
+
+
+async def test_values_and_percentiles_are_told_over_grpc(client: Client, folder: Folder) -> None:
+    users = pb.Metric(
+        key="USERS",
+        aggregation=pb.AGGREGATION_UNIQUE_COUNT,
+        unique_by="userId",
+        percentiles=True,
+        dimensions=["model"],
+    )
+    made = await client.create("admin", users)
+    assert (made.unique_by, made.percentiles) == ("userId", True)
+    events = [
+        Event("USERS", str(n), metadata={"userId": f"u{n % 3}", "model": "abc"[n % 3]})
+        for n in range(1, 101)
+    ]
+    await folder.apply([batch(TENANT, *events), batch(OTHER, Event("USERS", "1"))])
+    counted = await client.query("reader", metric="USERS", **MARCH)
+    assert ([row.value for row in counted.rows], counted.approximate) == (["3"], False)
+    told = await client.query("reader", metric="USERS", percentile=pb.PERCENTILE_P95, **MARCH)
+    assert ([row.value for row in told.rows], told.approximate) == (["95"], True)
+    some = {"model": pb.FilterValues(values=["a", "c"])}
+    filtered = await client.query("reader", metric="USERS", filters_any=some, **MARCH)
+    assert [row.value for row in filtered.rows] == ["2"]
+
+
 async def test_billable_usage_takes_the_internal_token_only(client: Client, folder: Folder) -> None:
     await folder.apply([batch(TENANT, Event("A", "2.50"))])
-    selection = pb.UsageSelection(customer_id="user_1", metrics=["A", "B"], **MARCH)
+    selection = pb.UsageSelection(
+        customer_id="user_1",
+        metrics=["A", "B"],
+        splits=[
+            pb.UsageSplit(metric="A", matches=[pb.DimensionMatch(dimensions={"model": "gpt-4"})])
+        ],
+        **MARCH,
+    )
     response = await client.billable(selection)
     assert response == pb.GetBillableUsageResponse(
         as_of=stamp(utc("2026-03-31T12:00")),
         selections=[
             pb.SelectionUsage(
                 metrics=[
-                    pb.MetricUsage(metric="A", quantity="2.5"),
-                    pb.MetricUsage(metric="B", quantity="0"),
+                    pb.MetricUsage(
+                        metric="A",
+                        quantity="2.5",
+                        event_count=1,
+                        amount_sum="2.5",
+                        part_quantities=["0", "2.5"],
+                        adds_up=True,
+                    ),
+                    pb.MetricUsage(metric="B", quantity="0", amount_sum="0", adds_up=True),
                 ]
             )
         ],
@@ -317,6 +414,34 @@ async def test_an_ingest_that_hangs_is_given_up_in_time(client: Client, folder: 
     client.ingest.may_answer.clear()
     assert (await client.query("reader", metric="A", **MARCH)).as_of == known
     client.ingest.may_answer.set()
+
+
+async def test_a_question_with_a_token_counts_what_the_token_stands_for(
+    client: Client, folder: Folder
+) -> None:
+    made = batch(TENANT, Event("A", "5"))
+    await folder.apply([made])
+    token = usage_token.encode([UUID(made.batch_id)], clock.now())
+    [row] = (await client.query("reader", metric="A", usage_token=token, **MARCH)).rows
+    assert row.value == "5"
+
+
+async def test_a_token_that_does_not_come_true_is_told_once_and_when_to_try_again(
+    client: Client,
+) -> None:
+    """The channel would repeat the call otherwise, and wait once more each time."""
+    token = usage_token.encode([uuid4()], clock.now())
+    started_s = time.monotonic()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.query("reader", metric="A", usage_token=token, **MARCH)
+    assert time.monotonic() - started_s < 2 * TOKEN_WAIT_S
+    error = from_rpc_error(refused.value)
+    assert (type(error), error.retry_after_s) == (UnavailableError, 1.0)
+
+
+async def test_a_malformed_token_is_refused_by_its_name(client: Client) -> None:
+    asked = client.query("reader", metric="A", usage_token="?", **MARCH)
+    assert await error_of(asked) == (grpc.StatusCode.INVALID_ARGUMENT, ["usageToken"])
 
 
 async def test_what_the_watermark_promises_is_in_the_answer(client: Client, folder: Folder) -> None:

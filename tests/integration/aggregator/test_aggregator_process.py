@@ -17,6 +17,7 @@ from services.aggregator.service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.grpc_client import open_channel
 from services.kit.messaging import EVENTS, Messaging
+from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import Event, batch, total
 
 START_S = 20.0
@@ -63,11 +64,16 @@ async def start(database_url: str, nats_url: str) -> AsyncIterator[Start]:
         )
         running.append(process)
         async with open_channel(f"127.0.0.1:{port}") as channel:
-            health = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
+            # It answers before it has looked for its database, then with NOT_SERVING.
+            watched = health_pb2_grpc.HealthStub(channel).Watch(  # type: ignore[attr-defined]
                 health_pb2.HealthCheckRequest(service="usageflow.aggregator.v1.AggregatorService"),
                 timeout=START_S,
                 wait_for_ready=True,
             )
+            async for health in watched:
+                if health.status == health_pb2.HealthCheckResponse.SERVING:
+                    break
+            watched.cancel()
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         return process
 
@@ -155,6 +161,33 @@ async def test_killed_between_commit_and_acknowledgement_it_counts_once(
     await send(messaging, batch(tenant, Event("A", "100")))
     await counted(database, 3)
     assert await total(answers, tenant, "A") == 111
+
+
+async def test_killed_between_commit_and_acknowledgement_it_takes_a_void_out_once(
+    start: Start,
+    database: Database,
+    answers: UsageAnswers,
+    messaging: Messaging,
+    tenant: TenantKey,
+) -> None:
+    ledger = Ledger(tenant)
+    first = await start()
+    await send(messaging, ledger.accept(*(Event("A", amount) for amount in ("1", "10", "100"))))
+    await counted(database, 3)
+    await all_acknowledged(messaging)
+    first.kill()
+    await first.communicate()
+    paused = await start(USAGEFLOW_TEST_PAUSE_AFTER_COMMIT_S="60")
+    voids = ledger.take_back(ledger.events[1])
+    await send(messaging, voids)
+    await counted(database, 2)
+    paused.kill()
+    await paused.communicate()
+    await start()
+    await send(messaging, voids, ".again")
+    await send(messaging, ledger.accept(Event("A", "1000")))
+    await counted(database, 3)
+    assert await total(answers, tenant, "A") == 1101
 
 
 async def test_a_redelivered_message_is_acknowledged_and_counted_once(

@@ -1,6 +1,7 @@
 """What invoicer asks: many customers' metrics over their periods, and up to when it is complete."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,9 +12,10 @@ from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.questions import Selection
 from services.aggregator.service import BilledMetric, Metrics, UsageAnswers
+from services.aggregator.token_wait import TokenWait
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, UnavailableError
-from tests.integration.aggregator.conftest import SetWatermark
+from tests.integration.aggregator.conftest import NoReplay, SetWatermark
 from tests.integration.aggregator.sending import Event, batch, new_tenant, somebody_waits, utc
 
 
@@ -113,8 +115,9 @@ async def test_many_selections_take_few_statements(
         tenant, [select(customer, "A", "B") for customer in customers]
     )
     assert quantities(answer) == [[str(2 * number), str(number)] for number in range(1000)]
-    # The snapshot, the metrics, and one for each of two aggregations.
-    assert len(statements) == 4
+    # The snapshot, the metrics, whether voids have left MAX exact, and for each aggregation how far
+    # usage is rolled up and the figures.
+    assert len(statements) == 7
 
 
 async def test_without_ingest_nobody_knows_whether_usage_is_complete(
@@ -149,9 +152,9 @@ class CountsWhileAsked(SetWatermark):
 
 
 async def test_figures_hold_all_that_the_watermark_promises(
-    database: Database, folder: Folder, tenant: TenantKey
+    database: Database, folder: Folder, waits: TokenWait, tenant: TenantKey
 ) -> None:
-    answers = UsageAnswers(database, CountsWhileAsked(folder, tenant))
+    answers = UsageAnswers(database, CountsWhileAsked(folder, tenant), waits, NoReplay())
     _, answer = await answers.billable(tenant, [select("user_1", "A")])
     assert answer[0][0].quantity == Decimal(5)
 
@@ -173,3 +176,90 @@ async def test_all_figures_are_of_one_instant(
     assert quantities(answer) == [["1", "1"]]
     _, answer = await answers.billable(tenant, [select("user_1", "A", "B")])
     assert quantities(answer) == [["9", "2"]]
+
+
+async def test_however_a_metric_counts_the_number_and_sum_of_its_events_are_told(
+    folder: Folder,
+    metrics: Metrics,
+    answers: UsageAnswers,
+    watermark: SetWatermark,
+    tenant: TenantKey,
+) -> None:
+    for key, aggregation in (("PAYOUT", "SUM"), ("JOB", "COUNT"), ("SEATS", "MAX")):
+        await metrics.create(tenant, NewMetric(key, aggregation=aggregation))
+        events = (Event(key, amount) for amount in ("10", "2.5", "0"))
+        await folder.apply([batch(tenant, *events)])
+    _, (told,) = await answers.billable(tenant, [select("user_1", "PAYOUT", "JOB", "SEATS")])
+    assert quantities([told]) == [["12.5", "3", "10"]]
+    assert [(metric.event_count, f"{metric.amount_sum:f}") for metric in told] == [(3, "12.5")] * 3
+
+
+async def test_usage_is_told_in_parts_by_the_first_match_that_fits(
+    folder: Folder,
+    metrics: Metrics,
+    answers: UsageAnswers,
+    watermark: SetWatermark,
+    tenant: TenantKey,
+) -> None:
+    await metrics.create(tenant, NewMetric("TOKENS", dimensions=("model", "region")))
+    await metrics.create(tenant, NewMetric("PEAK", aggregation="MAX", dimensions=("model",)))
+    await folder.apply(
+        [
+            batch(
+                tenant,
+                Event("TOKENS", "1", metadata={"model": "a", "region": "eu"}),
+                Event("TOKENS", "2", metadata={"model": "a", "region": "us"}),
+                Event("TOKENS", "4", metadata={"model": "b", "region": "eu"}),
+                Event("TOKENS", "8", metadata={"model": 'b"\\', "region": "eu"}),
+                Event("TOKENS", "16", metadata={"region": "us"}),
+                Event("TOKENS", "32"),
+                Event("TOKENS", "64", metadata={"model": "a", "region": "eu"}),
+                Event("TOKENS", "128", "user_2", metadata={"model": "a", "region": "eu"}),
+                Event("PEAK", "5", metadata={"model": "a"}),
+                Event("PEAK", "7", metadata={"model": "b"}),
+                Event("PEAK", "6", metadata={"model": "c"}),
+            )
+        ]
+    )
+    splits = {
+        "TOKENS": [
+            {"model": "a", "region": "eu"},
+            {"model": "a"},
+            {"model": 'b"\\'},
+            {"model": "", "region": ""},
+            {"model": "nothing"},
+        ],
+        "PEAK": [{"model": "a"}],
+        "UNKNOWN": [{"model": "a"}],
+    }
+    asked = replace(select("user_1", "TOKENS", "PEAK", "UNKNOWN"), splits=splits)
+    nobody = replace(asked, customer_id="nobody")
+    unsplit = select("user_1", "TOKENS")
+    _, answer = await answers.billable(tenant, [asked, unsplit, nobody])
+    parts = [[[f"{part:f}" for part in metric.parts] for metric in each] for each in answer]
+    assert parts == [
+        [["65", "2", "8", "32", "0", "20"], ["5", "7"], ["0", "0"]],
+        [[]],
+        [["0"] * 6, ["0", "0"], ["0", "0"]],
+    ]
+    assert quantities(answer) == [["127", "7", "0"], ["127"], ["0", "0", "0"]]
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"TOKENS": [{"model": "a"}]},
+        {"API_CALL": []},
+        {"API_CALL": [{"model": "a"}] * 101},
+        {"API_CALL": [{"model": "a\0"}]},
+    ],
+)
+async def test_splits_that_are_wrong_are_refused(
+    answers: UsageAnswers,
+    watermark: SetWatermark,
+    tenant: TenantKey,
+    splits: dict[str, list[dict[str, str]]],
+) -> None:
+    asked = replace(select("user_1", "API_CALL"), splits=splits)
+    with pytest.raises(InvalidArgumentError, match=r"selections\[0\].splits"):
+        await answers.billable(tenant, [asked])

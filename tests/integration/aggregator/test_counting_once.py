@@ -241,7 +241,9 @@ events = st.lists(
         st.datetimes(
             utc("2026-03-01").replace(tzinfo=None), utc("2026-03-03T23:59").replace(tzinfo=None)
         ).map(lambda naive: naive.isoformat()),
-        st.sampled_from([{}, {"model": "a"}, {"model": "b"}, {"model": 1.5}]),
+        st.sampled_from(
+            [{}, {"model": "a"}, {"model": "b", "userId": "u1"}, {"model": 1.5, "userId": 7}]
+        ),
         st.binary(min_size=16, max_size=16),
     ),
     unique_by=lambda event: event.event_id,
@@ -255,6 +257,7 @@ KINDS = {
     "SMALLEST": "MIN",
     "AVERAGED": "AVG",
     "LATEST": "LATEST",
+    "DIFFERENT": "UNIQUE_COUNT",
 }
 
 
@@ -267,6 +270,8 @@ def naive_figure(aggregation: str, members: list[Event]) -> Fraction:
     if aggregation == "LATEST":
         last = max(members, key=lambda event: (event.at, event.event_id))
         return Fraction(last.amount)
+    if aggregation == "UNIQUE_COUNT":
+        return Fraction(len({str(m.metadata["userId"]) for m in members if "userId" in m.metadata}))
     figures = {"SUM": sum(amounts), "COUNT": len(amounts), "MAX": max(amounts), "MIN": min(amounts)}
     return Fraction(figures[aggregation])
 
@@ -300,7 +305,11 @@ async def test_every_aggregation_gives_what_a_naive_recount_gives(
 ) -> None:
     tenant = new_tenant()
     for key, aggregation in KINDS.items():
-        await metrics.create(tenant, NewMetric(key, aggregation=aggregation, dimensions=("model",)))
+        unique_by = "userId" if aggregation == "UNIQUE_COUNT" else ""
+        await metrics.create(
+            tenant,
+            NewMetric(key, aggregation=aggregation, dimensions=("model",), unique_by=unique_by),
+        )
     shuffled = list(sent)
     order.shuffle(shuffled)
     size = order.randint(1, len(shuffled))

@@ -11,10 +11,11 @@ from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.token_wait import TokenWait
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError
-from tests.integration.aggregator.conftest import SetWatermark
+from tests.integration.aggregator.conftest import NoReplay, SetWatermark
 from tests.integration.aggregator.sending import (
     Event,
     batch,
@@ -163,6 +164,42 @@ ZONED = [
         [("2026-04-04T11:00", "3"), ("2026-04-05T12:00", "4")],
     ),
     (
+        "Europe/London",
+        "DAY",
+        [("2025-10-25T22:59", "1"), ("2025-10-25T23:00", "2"), ("2025-10-26T23:59", "4")],
+        [("2025-10-24T23:00", "1"), ("2025-10-25T23:00", "6")],
+    ),
+    (
+        "America/New_York",
+        "WEEK",
+        [("2027-11-01T03:59", "1"), ("2027-11-01T04:00", "2"), ("2027-11-08T04:59", "4")],
+        [("2027-10-25T04:00", "1"), ("2027-11-01T04:00", "6")],
+    ),
+    (
+        "Asia/Kolkata",
+        "MONTH",
+        [("2027-02-28T18:29:59", "1"), ("2027-02-28T18:30", "2")],
+        [("2027-01-31T18:30", "1"), ("2027-02-28T18:30", "2")],
+    ),
+    (
+        "Asia/Kathmandu",
+        "DAY",
+        [("2025-06-14T18:14:59", "1"), ("2025-06-14T18:15", "2")],
+        [("2025-06-13T18:15", "1"), ("2025-06-14T18:15", "2")],
+    ),
+    (
+        "America/Sao_Paulo",
+        "DAY",
+        [("2025-02-16T02:59:59", "1"), ("2025-02-16T03:00", "2")],
+        [("2025-02-15T03:00", "1"), ("2025-02-16T03:00", "2")],
+    ),
+    (
+        "Pacific/Auckland",
+        "HOUR",
+        [("2025-04-05T13:59", "1"), ("2025-04-05T14:00", "2"), ("2025-04-05T14:59", "4")],
+        [("2025-04-05T13:00", "1"), ("2025-04-05T14:00", "6")],
+    ),
+    (
         "Pacific/Auckland",
         "MONTH",
         [("2027-08-31T11:59:59", "1"), ("2027-08-31T12:00", "2"), ("2027-09-30T10:59:59", "4")],
@@ -281,8 +318,7 @@ async def test_too_many_rows_are_refused_and_the_way_out_is_named(
     tenant: TenantKey,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("usage_repository", "service"):
-        monkeypatch.setattr(f"services.aggregator.{module}.ROWS_MAX", 3)
+    monkeypatch.setattr("services.aggregator.questions.ROWS_MAX", 3)
     await folder.apply([batch(tenant, *(Event("A", "1", f"user_{n}") for n in range(4)))])
     with pytest.raises(InvalidArgumentError) as refused:
         await answers.query(tenant, question("A", group_by=("customerId",)))
@@ -341,15 +377,19 @@ async def test_the_watermark_is_told_with_the_answer(
 
 
 async def test_while_ingest_is_away_the_last_known_watermark_is_told(
-    database: Database, watermark: SetWatermark, folder: Folder, tenant: TenantKey
+    database: Database,
+    watermark: SetWatermark,
+    folder: Folder,
+    waits: TokenWait,
+    tenant: TenantKey,
 ) -> None:
     await folder.apply([batch(tenant, Event("A"))])
-    answers = UsageAnswers(database, watermark)
+    answers = UsageAnswers(database, watermark, waits, NoReplay())
     told = (await answers.query(tenant, question("A"))).as_of
     watermark.now = None
     assert (await answers.query(tenant, question("A"))).as_of == told
     # A replica that has just started knows what another one has noted, or nothing at all.
-    fresh = UsageAnswers(database, away())
+    fresh = UsageAnswers(database, away(), waits, NoReplay())
     assert (await fresh.query(tenant, question("A"))).as_of == utc("1970-01-01")
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE fold_state SET watermark = '2026-03-30 UTC'"))

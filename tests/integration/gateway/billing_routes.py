@@ -22,6 +22,8 @@ PLAN = invoicer.Plan(
     name="Pro",
     currency="USD",
     base_price="100.00",
+    base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ADVANCE,
+    setup_fee="49.00",
     billing_period=invoicer.BILLING_PERIOD_MONTHLY,
     metrics=[
         invoicer.MetricPrice(
@@ -31,6 +33,12 @@ PLAN = invoicer.Plan(
             unit_price="0.01",
         )
     ],
+    discounts=[
+        invoicer.Discount(name="Launch", percent="10", periods=3),
+        invoicer.Discount(amount="5"),
+    ],
+    minimum="50",
+    maximum="500",
     create_time=at(1),
 )
 PLAN_JSON = {
@@ -39,6 +47,8 @@ PLAN_JSON = {
     "name": "Pro",
     "currency": "USD",
     "basePrice": "100.00",
+    "basePriceTiming": "IN_ADVANCE",
+    "setupFee": "49.00",
     "billingPeriod": "MONTHLY",
     "metrics": [
         {
@@ -48,20 +58,33 @@ PLAN_JSON = {
             "unitPrice": "0.01",
         }
     ],
+    "discounts": [
+        {"name": "Launch", "percent": "10", "amount": None, "periods": 3},
+        {"name": "", "percent": None, "amount": "5", "periods": None},
+    ],
+    "minimum": "50",
+    "maximum": "500",
     "createdAt": "2026-01-01T00:00:00Z",
 }
 NEW_PLAN_JSON = {
     "name": "Pro",
     "currency": "USD",
     "basePrice": 100.00,
+    "basePriceTiming": "IN_ADVANCE",
+    "setupFee": 49,
     "metrics": [
         {"metric": "API_CALL", "model": "PER_UNIT", "includedUnits": 1e4, "unitPrice": "0.01"}
     ],
+    "discounts": [{"name": "Launch", "percent": 10, "periods": 3}, {"amount": "5"}],
+    "minimum": 50,
+    "maximum": "500",
 }
 NEW_PLAN = invoicer.Plan(
     name="Pro",
     currency="USD",
     base_price="100.0",
+    base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ADVANCE,
+    setup_fee="49",
     billing_period=invoicer.BILLING_PERIOD_MONTHLY,
     metrics=[
         invoicer.MetricPrice(
@@ -71,6 +94,12 @@ NEW_PLAN = invoicer.Plan(
             unit_price="0.01",
         )
     ],
+    discounts=[
+        invoicer.Discount(name="Launch", percent="10", periods=3),
+        invoicer.Discount(amount="5"),
+    ],
+    minimum="50",
+    maximum="500",
 )
 SUBSCRIPTION = invoicer.Subscription(
     id="sub_1",
@@ -118,6 +147,17 @@ INVOICE = invoicer.Invoice(
             amount="20.00",
             period_start_time=at(1),
             period_end_time=at(31),
+            steps=["2,000 x 0.01 = 20"],
+        )
+    ],
+    taxes=[
+        invoicer.InvoiceTax(
+            tax_rate_id="tax_1",
+            name="VAT",
+            percent="19",
+            inclusive=True,
+            taxable="100.87",
+            amount="19.16",
         )
     ],
 )
@@ -143,10 +183,83 @@ INVOICE_JSON = {
             "amount": "20.00",
             "periodStart": "2026-01-01T00:00:00Z",
             "periodEnd": "2026-01-31T00:00:00Z",
+            "steps": ["2,000 x 0.01 = 20"],
+        }
+    ],
+    "taxes": [
+        {
+            "taxRateId": "tax_1",
+            "name": "VAT",
+            "percent": "19",
+            "inclusive": True,
+            "taxable": "100.87",
+            "amount": "19.16",
         }
     ],
 }
+# Every field that a price can have, whether one model takes them all or not.
+ALL_FIELDS = invoicer.MetricPrice(
+    metric="M",
+    model=invoicer.PRICING_MODEL_DIMENSIONAL,
+    included_units="1",
+    minimum="2",
+    maximum="3",
+    unit_price="4",
+    tiers=[
+        invoicer.PriceTier(up_to="100", unit_price="0.1", flat_price="5"),
+        invoicer.PriceTier(flat_price="6"),
+    ],
+    package_size="7",
+    package_price="8",
+    rate="9",
+    fixed_per_event="10",
+    free_events="11",
+    free_amount="12",
+    min_per_event="13",
+    max_per_event="14",
+    prices=[invoicer.DimensionPrice(match={"model": "gpt-4"}, unit_price="15")],
+)
+ALL_FIELDS_JSON = {
+    "metric": "M",
+    "model": "DIMENSIONAL",
+    "includedUnits": "1",
+    "minimum": "2",
+    "maximum": "3",
+    "unitPrice": "4",
+    "tiers": [
+        {"upTo": "100", "unitPrice": "0.1", "flatPrice": "5"},
+        {"upTo": None, "flatPrice": "6"},
+    ],
+    "packageSize": "7",
+    "packagePrice": "8",
+    "rate": "9",
+    "fixedPerEvent": "10",
+    "freeEvents": "11",
+    "freeAmount": "12",
+    "minPerEvent": "13",
+    "maxPerEvent": "14",
+    "prices": [{"match": {"model": "gpt-4"}, "unitPrice": "15"}],
+}
+MONTHLY = invoicer.BILLING_PERIOD_MONTHLY
 
+PROJECTED = invoicer.Invoice(
+    customer_id="user_1",
+    subscription_id="sub_1",
+    status=invoicer.INVOICE_STATUS_DRAFT,
+    currency="USD",
+    amount="30.00",
+    period_start_time=at(1),
+    period_end_time=at(31),
+)
+PROJECTED_JSON = INVOICE_JSON | {
+    "id": None,
+    "number": None,
+    "status": "DRAFT",
+    "amount": "30.00",
+    "createdAt": None,
+    "lines": [],
+    "taxes": [],
+}
 CASES = [
     Case(
         "POST",
@@ -221,6 +334,8 @@ CASES = [
                 name="P",
                 currency="USD",
                 base_price="0",
+                base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ARREARS,
+                setup_fee="0",
                 billing_period=invoicer.BILLING_PERIOD_MONTHLY,
             )
         ),
@@ -273,6 +388,70 @@ CASES = [
             ],
         },
         {"plan": NEW_PLAN_JSON, "quantities": {"API_CALL": 12000}},
+    ),
+    Case(
+        "POST",
+        "/api/plans/quote",
+        "QuotePlan",
+        invoicer.QuotePlanRequest(
+            plan=invoicer.Plan(
+                currency="USD",
+                base_price="0",
+                base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ARREARS,
+                setup_fee="0",
+                billing_period=MONTHLY,
+                metrics=[ALL_FIELDS],
+            ),
+            events={"PAYOUT": invoicer.EventAmounts(amounts=["10.00", "250.00"])},
+            groups={
+                "M": invoicer.GroupQuantities(
+                    groups=[invoicer.GroupQuantity(group={"model": "gpt-4"}, value="5")]
+                )
+            },
+        ),
+        invoicer.QuotePlanResponse(currency="USD", amount="0.00"),
+        {"currency": "USD", "amount": "0.00", "lines": []},
+        {
+            "plan": {"currency": "USD", "metrics": [ALL_FIELDS_JSON]},
+            "events": {"PAYOUT": ["10.00", "250.00"]},
+            "groups": {"M": [{"group": {"model": "gpt-4"}, "value": 5}]},
+        },
+    ),
+    Case(
+        "POST",
+        "/api/plans",
+        "CreatePlan",
+        invoicer.CreatePlanRequest(
+            plan=invoicer.Plan(
+                name="P",
+                currency="USD",
+                base_price="0",
+                base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ARREARS,
+                setup_fee="0",
+                billing_period=MONTHLY,
+                metrics=[ALL_FIELDS],
+            )
+        ),
+        invoicer.CreatePlanResponse(
+            plan=invoicer.Plan(
+                id="plan_1",
+                version=1,
+                name="P",
+                currency="USD",
+                base_price="0.00",
+                base_price_timing=invoicer.BASE_PRICE_TIMING_IN_ARREARS,
+                setup_fee="0.00",
+                billing_period=MONTHLY,
+                metrics=[ALL_FIELDS],
+                create_time=at(1),
+            )
+        ),
+        PLAN_JSON
+        | {"version": 1, "name": "P", "basePrice": "0.00", "metrics": [ALL_FIELDS_JSON]}
+        | {"basePriceTiming": "IN_ARREARS", "setupFee": "0.00"}
+        | {"discounts": [], "minimum": None, "maximum": None},
+        {"name": "P", "currency": "USD", "metrics": [ALL_FIELDS_JSON]},
+        201,
     ),
     Case(
         "POST",
@@ -362,11 +541,13 @@ CASES = [
                 amount="1.00",
                 period_start_time=at(1),
                 period_end_time=at(31),
-            )
+            ),
+            projected=PROJECTED,
+            as_of=at(2),
         ),
-        INVOICE_JSON
-        | {"id": None, "number": None, "status": "DRAFT", "amount": "1.00", "lines": []}
-        | {"createdAt": None},
+        PROJECTED_JSON
+        | {"amount": "1.00", "asOf": "2026-01-02T00:00:00Z"}
+        | {"projected": PROJECTED_JSON},
         {"subscriptionId": "sub_1"},
     ),
     Case(

@@ -12,9 +12,21 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from pydantic import SecretStr
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
-from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from usageflow.aggregator.v1 import (
+    aggregator_pb2,
+    aggregator_pb2_grpc,
+    live_pb2,
+    live_pb2_grpc,
+    quotas_pb2,
+    quotas_pb2_grpc,
+)
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-from usageflow.invoicer.v1 import invoicer_pb2, invoicer_pb2_grpc
+from usageflow.invoicer.v1 import (
+    billing_terms_pb2,
+    billing_terms_pb2_grpc,
+    invoicer_pb2,
+    invoicer_pb2_grpc,
+)
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
 from cli.embedded import EmbeddedNats
@@ -22,21 +34,26 @@ from gateway.app import build
 from gateway.calls import Channels
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
-from services.kit import auth
+from services.kit import auth, clock, usage_token
 from services.kit.auth import KeyCache, Principal
 from services.kit.grpc_server import GrpcServer
+from services.kit.ids import new_uuid
 from services.kit.keys import looks_like_key, make_key
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
 
 TOKEN = SecretStr("internal token of these tests, long")
 ORGANIZATION_ID = "org_" + "a" * 32
+USAGE_TOKEN = usage_token.encode([new_uuid()], clock.now())
 ALL_SCOPES = ("track", "read", "admin")
 _MODULES = (
     (accounts_pb2, accounts_pb2_grpc),
     (aggregator_pb2, aggregator_pb2_grpc),
+    (quotas_pb2, quotas_pb2_grpc),
+    (live_pb2, live_pb2_grpc),
     (ingest_pb2, ingest_pb2_grpc),
     (invoicer_pb2, invoicer_pb2_grpc),
+    (billing_terms_pb2, billing_terms_pb2_grpc),
     (notifier_pb2, notifier_pb2_grpc),
 )
 
@@ -52,9 +69,15 @@ class World:
     stored: dict[tuple[str, int, str], ingest_pb2.EventInput] = field(default_factory=dict)
     record_failure: Exception | None = None
     recording: asyncio.Event = field(default_factory=asyncio.Event)
+    # One for each call to ingest; when there are none left, USAGE_TOKEN.
+    usage_tokens: list[str] = field(default_factory=list)
+    # What WatchUsage sends, one after the other; None ends it.
+    watched: asyncio.Queue[Message | Exception | None] = field(default_factory=asyncio.Queue)
+    watches_ended: int = 0
     resolved: int = 0
+    past_days_told: list[int] = field(default_factory=list)
 
-    def new_key(self, *scopes: str) -> str:
+    def new_key(self, *scopes: str, event_past_days: int = 35) -> str:
         """A key of the organization with these scopes."""
         secret = make_key("test")
         self.principals[secret] = Principal(
@@ -63,6 +86,7 @@ class World:
             mode=auth.MODE_NUMBERS["test"],
             mode_name="test",
             scopes=frozenset(scopes or ALL_SCOPES),
+            event_past_days=event_past_days,
         )
         return secret
 
@@ -98,6 +122,7 @@ class World:
                 organization_id=principal.organization_id,
                 mode=principal.mode,  # type: ignore[arg-type]
                 scopes=scopes,
+                event_past_days=principal.event_past_days,
             )
         )
 
@@ -107,7 +132,9 @@ class World:
         if self.record_failure is not None:
             raise self.record_failure
         response = ingest_pb2.RecordTenantEventsResponse()
+        response.usage_token = self.usage_tokens.pop(0) if self.usage_tokens else USAGE_TOKEN
         for tenant in request.tenants:
+            self.past_days_told.append(tenant.event_past_days)
             for event in tenant.events:
                 key = (tenant.organization_id, tenant.mode, event.idempotency_key)
                 response.receipts.append(self._receipt(key, event))
@@ -143,6 +170,20 @@ def add_services(server: GrpcServer, world: World) -> None:
 
 
 def _handler(world: World, method: str) -> Any:
+    async def watch(_self: Any, request: Message, _context: Any) -> AsyncIterator[Message]:
+        world.callers.append(auth.current_principal())
+        world.requests.append((method, request))
+        try:
+            while (answer := await world.watched.get()) is not None:
+                if isinstance(answer, Exception):
+                    raise answer
+                yield answer
+        finally:
+            world.watches_ended += 1
+
+    if method == "WatchUsage":
+        return watch
+
     async def handle(_self: Any, request: Message, _context: Any) -> Message:
         if method == "RecordTenantEvents":
             await world.recording.wait()

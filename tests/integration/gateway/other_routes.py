@@ -1,19 +1,33 @@
-"""Cases of the routes that become RPCs of accounts, aggregator, ingest and notifier."""
+"""Cases of the routes that become RPCs of accounts, aggregator and ingest."""
+
+from typing import Any
 
 from usageflow.accounts.v1 import accounts_pb2 as accounts
 from usageflow.aggregator.v1 import aggregator_pb2 as aggregator
 from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2 as ingest
-from usageflow.notifier.v1 import notifier_pb2 as notifier
 
 from tests.integration.gateway.route_cases import Case, at, page
 
+ORGANIZATION = accounts.Organization(
+    id="org_1",
+    name="Acme",
+    create_time=at(1),
+    settings=accounts.OrganizationSettings(event_past_days=400, event_retention_days=500),
+)
+ORGANIZATION_JSON = {
+    "id": "org_1",
+    "name": "Acme",
+    "settings": {"eventPastDays": 400, "eventRetentionDays": 500},
+    "createdAt": "2026-01-01T00:00:00Z",
+}
 METRIC = aggregator.Metric(
     key="AI_TOKEN",
     name="Tokens",
     unit="tokens",
     aggregation=aggregator.AGGREGATION_SUM,
     dimensions=["model"],
+    percentiles=True,
     create_time=at(1),
 )
 METRIC_JSON = {
@@ -23,51 +37,7 @@ METRIC_JSON = {
     "aggregation": "SUM",
     "dimensions": ["model"],
     "uniqueBy": None,
-    "createdAt": "2026-01-01T00:00:00Z",
-}
-ENDPOINT = notifier.Endpoint(
-    id="whe_1",
-    url="https://a.example/hook",
-    event_types=["invoice.created"],
-    description="d",
-    enabled=True,
-    create_time=at(1),
-)
-ENDPOINT_JSON = {
-    "id": "whe_1",
-    "url": "https://a.example/hook",
-    "events": ["invoice.created"],
-    "description": "d",
-    "enabled": True,
-    "createdAt": "2026-01-01T00:00:00Z",
-}
-DELIVERY = notifier.Delivery(
-    id="whd_1",
-    event_id="whev_1",
-    endpoint_id="whe_1",
-    event_type="invoice.created",
-    status=notifier.DELIVERY_STATUS_PENDING,
-    next_attempt_time=at(2),
-    attempts=[notifier.DeliveryAttempt(number=1, start_time=at(1), duration_ms=5, error="timeout")],
-    create_time=at(1),
-)
-DELIVERY_JSON = {
-    "id": "whd_1",
-    "eventId": "whev_1",
-    "endpointId": "whe_1",
-    "type": "invoice.created",
-    "status": "PENDING",
-    "nextAttemptAt": "2026-01-02T00:00:00Z",
-    "attempts": [
-        {
-            "number": 1,
-            "startedAt": "2026-01-01T00:00:00Z",
-            "durationMs": 5,
-            "responseStatus": None,
-            "error": "timeout",
-            "responseBody": "",
-        }
-    ],
+    "percentiles": True,
     "createdAt": "2026-01-01T00:00:00Z",
 }
 API_KEY = accounts.ApiKey(
@@ -104,7 +74,21 @@ STORED_EVENT_JSON = {
     "timestamp": "2026-01-01T00:00:00Z",
     "metadata": {"model": "gpt-4"},
     "acceptedAt": "2026-01-02T00:00:00Z",
+    "voidedAt": None,
+    "voidReason": None,
 }
+VOIDED_EVENT = ingest.StoredEvent(void_time=at(3), void_reason="sent twice")
+VOIDED_EVENT.MergeFrom(STORED_EVENT)
+VOIDED_EVENT_JSON = STORED_EVENT_JSON | {
+    "voidedAt": "2026-01-03T00:00:00Z",
+    "voidReason": "sent twice",
+}
+VOIDED = ingest.VoidEventsResponse(
+    receipts=[ingest.VoidReceipt(event_id="evt_1", status=ingest.VOID_STATUS_VOIDED)],
+    usage_token="token",
+)
+# The field's name is a keyword of Python.
+FROM: dict[str, Any] = {"from": at(1)}
 USAGE_ANSWER = aggregator.QueryUsageResponse(
     metric="AI_TOKEN",
     to=at(31),
@@ -114,13 +98,16 @@ USAGE_ANSWER = aggregator.QueryUsageResponse(
             start_time=at(1), end_time=at(2), group={"model": "gpt-4"}, value="1500"
         )
     ],
-    **{"from": at(1)},
+    **FROM,
 )
+PERCENTILE_ANSWER = aggregator.QueryUsageResponse(approximate=True)
+PERCENTILE_ANSWER.MergeFrom(USAGE_ANSWER)
 USAGE_JSON = {
     "metric": "AI_TOKEN",
     "from": "2026-01-01T00:00:00Z",
     "to": "2026-01-31T00:00:00Z",
     "asOf": "2026-01-30T00:00:00Z",
+    "approximate": False,
     "data": [
         {
             "start": "2026-01-01T00:00:00Z",
@@ -129,6 +116,7 @@ USAGE_JSON = {
             "value": "1500",
         }
     ],
+    "nextCursor": None,
 }
 
 CASES = [
@@ -144,6 +132,38 @@ CASES = [
         aggregator.CreateMetricResponse(metric=METRIC),
         METRIC_JSON,
         {"key": "AI_TOKEN", "dimensions": ["model"]},
+        201,
+    ),
+    Case(
+        "POST",
+        "/api/metrics",
+        "CreateMetric",
+        aggregator.CreateMetricRequest(
+            metric=aggregator.Metric(
+                key="USERS",
+                aggregation=aggregator.AGGREGATION_UNIQUE_COUNT,
+                unique_by="userId",
+                percentiles=True,
+            )
+        ),
+        aggregator.CreateMetricResponse(
+            metric=aggregator.Metric(
+                key="USERS",
+                aggregation=aggregator.AGGREGATION_UNIQUE_COUNT,
+                unique_by="userId",
+                percentiles=True,
+                create_time=at(1),
+            )
+        ),
+        METRIC_JSON
+        | {"key": "USERS", "name": "", "unit": "", "dimensions": []}
+        | {"aggregation": "UNIQUE_COUNT", "uniqueBy": "userId"},
+        {
+            "key": "USERS",
+            "aggregation": "UNIQUE_COUNT",
+            "uniqueBy": "userId",
+            "percentiles": True,
+        },
         201,
     ),
     Case(
@@ -175,89 +195,35 @@ CASES = [
             group_by=["customerId", "model"],
             time_zone="Asia/Tokyo",
             filters={"model": "gpt-4"},
-            **{"from": at(1)},
+            **FROM,
         ),
         USAGE_ANSWER,
         USAGE_JSON,
     ),
     Case(
         "GET",
-        "/api/usage?metric=AI_TOKEN",
+        "/api/usage?metric=AI_TOKEN&percentile=P95&filter[model]=a,b&filter[region]=eu"
+        "&filter[region]=&filter[region]=us",
         "QueryUsage",
-        aggregator.QueryUsageRequest(metric="AI_TOKEN", window=aggregator.WINDOW_TOTAL),
+        aggregator.QueryUsageRequest(
+            metric="AI_TOKEN",
+            window=aggregator.WINDOW_TOTAL,
+            percentile=aggregator.PERCENTILE_P95,
+            filters={"model": "a,b"},
+            filters_any={"region": aggregator.FilterValues(values=["eu", "", "us"])},
+        ),
+        PERCENTILE_ANSWER,
+        USAGE_JSON | {"approximate": True},
+    ),
+    Case(
+        "GET",
+        "/api/usage?metric=AI_TOKEN&usageToken=abc",
+        "QueryUsage",
+        aggregator.QueryUsageRequest(
+            metric="AI_TOKEN", window=aggregator.WINDOW_TOTAL, usage_token="abc"
+        ),
         USAGE_ANSWER,
         USAGE_JSON,
-    ),
-    Case(
-        "POST",
-        "/api/webhooks",
-        "CreateEndpoint",
-        notifier.CreateEndpointRequest(
-            url="https://a.example/hook", event_types=["invoice.created"], description="d"
-        ),
-        notifier.CreateEndpointResponse(endpoint=ENDPOINT, secret="whsec_1"),
-        ENDPOINT_JSON | {"secret": "whsec_1"},
-        {"url": "https://a.example/hook", "events": ["invoice.created"], "description": "d"},
-        201,
-    ),
-    Case(
-        "GET",
-        "/api/webhooks",
-        "ListEndpoints",
-        notifier.ListEndpointsRequest(page_size=20),
-        notifier.ListEndpointsResponse(endpoints=[ENDPOINT], next_page_token="next"),
-        page(ENDPOINT_JSON),
-    ),
-    Case(
-        "GET",
-        "/api/webhooks/whe_1",
-        "GetEndpoint",
-        notifier.GetEndpointRequest(endpoint_id="whe_1"),
-        notifier.GetEndpointResponse(endpoint=ENDPOINT),
-        ENDPOINT_JSON,
-    ),
-    Case(
-        "DELETE",
-        "/api/webhooks/whe_1",
-        "DeleteEndpoint",
-        notifier.DeleteEndpointRequest(endpoint_id="whe_1"),
-        notifier.DeleteEndpointResponse(),
-        None,
-        status=204,
-    ),
-    Case(
-        "POST",
-        "/api/webhooks/whe_1/rotate-secret",
-        "RotateEndpointSecret",
-        notifier.RotateEndpointSecretRequest(endpoint_id="whe_1"),
-        notifier.RotateEndpointSecretResponse(secret="whsec_2"),
-        {"id": "whe_1", "secret": "whsec_2"},
-    ),
-    Case(
-        "POST",
-        "/api/webhooks/whe_1/test",
-        "TestEndpoint",
-        notifier.TestEndpointRequest(endpoint_id="whe_1"),
-        notifier.TestEndpointResponse(delivery=DELIVERY),
-        DELIVERY_JSON,
-    ),
-    Case(
-        "GET",
-        "/api/webhooks/whe_1/deliveries?status=FAILED",
-        "ListDeliveries",
-        notifier.ListDeliveriesRequest(
-            endpoint_id="whe_1", status=notifier.DELIVERY_STATUS_FAILED, page_size=20
-        ),
-        notifier.ListDeliveriesResponse(deliveries=[DELIVERY], next_page_token="next"),
-        page(DELIVERY_JSON),
-    ),
-    Case(
-        "POST",
-        "/api/webhooks/deliveries/whd_1/replay",
-        "ReplayDelivery",
-        notifier.ReplayDeliveryRequest(delivery_id="whd_1"),
-        notifier.ReplayDeliveryResponse(delivery=DELIVERY),
-        DELIVERY_JSON,
     ),
     Case(
         "GET",
@@ -265,9 +231,27 @@ CASES = [
         "GetOrganization",
         accounts.GetOrganizationRequest(),
         accounts.GetOrganizationResponse(
-            organization=accounts.Organization(id="org_1", name="Acme", create_time=at(1))
+            organization=ORGANIZATION,
         ),
-        {"id": "org_1", "name": "Acme", "createdAt": "2026-01-01T00:00:00Z"},
+        ORGANIZATION_JSON,
+    ),
+    Case(
+        "PATCH",
+        "/api/organization",
+        "UpdateOrganization",
+        accounts.UpdateOrganizationRequest(name="Acme", event_past_days=400),
+        accounts.UpdateOrganizationResponse(organization=ORGANIZATION),
+        ORGANIZATION_JSON,
+        {"name": "Acme", "settings": {"eventPastDays": 400}},
+    ),
+    Case(
+        "PATCH",
+        "/api/organization",
+        "UpdateOrganization",
+        accounts.UpdateOrganizationRequest(event_retention_days=90),
+        accounts.UpdateOrganizationResponse(organization=ORGANIZATION),
+        ORGANIZATION_JSON,
+        {"settings": {"eventRetentionDays": 90}},
     ),
     Case(
         "POST",
@@ -290,6 +274,44 @@ CASES = [
         page(API_KEY_JSON),
     ),
     Case(
+        "GET",
+        "/api/audit?action=webhook.*&targetId=whe_1&keyId=key_1&from=2026-01-01T00:00:00Z"
+        "&to=2026-01-31T00:00:00Z&limit=1&cursor=c",
+        "ListAuditEvents",
+        accounts.ListAuditEventsRequest(
+            action="webhook.*",
+            target_id="whe_1",
+            key_id="key_1",
+            from_time=at(1),
+            to_time=at(31),
+            page_size=1,
+            page_token="c",
+        ),
+        accounts.ListAuditEventsResponse(
+            events=[
+                accounts.AuditEvent(
+                    id="aud_1",
+                    action="webhook.disabled",
+                    target_id="whe_1",
+                    time=at(1),
+                    details_json='{"reason":"GONE"}',
+                )
+            ],
+            next_page_token="next",
+        ),
+        page(
+            {
+                "id": "aud_1",
+                "action": "webhook.disabled",
+                "targetId": "whe_1",
+                "keyId": None,
+                "requestId": None,
+                "createdAt": "2026-01-01T00:00:00Z",
+                "details": {"reason": "GONE"},
+            }
+        ),
+    ),
+    Case(
         "POST",
         "/api/keys/key_1/revoke",
         "RevokeApiKey",
@@ -308,14 +330,16 @@ CASES = [
     ),
     Case(
         "GET",
-        "/api/events?customerId=u&metric=AI_TOKEN&from=2026-01-01T00:00:00Z&to=2026-01-31T00:00:00Z",
+        "/api/events?customerId=u&metric=AI_TOKEN&from=2026-01-01T00:00:00Z&to=2026-01-31T00:00:00Z"
+        "&idempotencyKey=a+b",
         "ListEvents",
         ingest.ListEventsRequest(
             customer_id="u",
             metric="AI_TOKEN",
+            idempotency_key="a b",
             to=at(31),
             page_size=20,
-            **{"from": at(1)},  # type: ignore[arg-type]
+            **FROM,
         ),
         ingest.ListEventsResponse(events=[STORED_EVENT], next_page_token="next"),
         page(STORED_EVENT_JSON),
@@ -327,5 +351,15 @@ CASES = [
         ingest.GetEventRequest(event_id="evt_1"),
         ingest.GetEventResponse(event=STORED_EVENT),
         STORED_EVENT_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/events/evt_1/void",
+        "GetEvent",
+        ingest.GetEventRequest(event_id="evt_1"),
+        ingest.GetEventResponse(event=VOIDED_EVENT),
+        VOIDED_EVENT_JSON,
+        {"reason": "sent twice"},
+        others={"VoidEvents": VOIDED},
     ),
 ]

@@ -18,6 +18,7 @@ def settings_changes() -> dict[str, Any]:
     return {
         "ingest_events_waiting_max": 3,
         "requests_in_flight_max": 10,
+        "connections_max": 30,
         "batch_requests_in_flight_max": 1,
         "ingest_call_s_max": 0.5,
         "request_arrival_s_max": 0.4,
@@ -131,3 +132,19 @@ async def test_a_head_without_end_is_not_read_on(gateway: Gateway, sent: bytes) 
     except ConnectionResetError:
         answer = b""
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 Bad Request")
+
+
+async def test_one_connection_too_many_is_503_and_closed(gateway: Gateway) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(30)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1\r\n" in answer
+    # Whoever leaves makes room for another.
+    for _reader, leaving in (*opened, (reader, writer)):
+        leaving.close()
+        await leaving.wait_closed()
+    async with asyncio.timeout(10):
+        while (await gateway.client.get("/healthz")).status_code != 200:
+            pass

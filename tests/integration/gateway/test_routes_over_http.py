@@ -5,14 +5,28 @@ from typing import Any
 import httpx
 import pytest
 from usageflow.aggregator.v1 import aggregator_pb2 as aggregator
+from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
 
-from services.kit import errors
+from services.kit import clock, errors, usage_token
 from services.kit.errors import FieldProblem
-from tests.integration.gateway import billing_routes, other_routes
+from services.kit.ids import new_uuid
+from tests.integration.gateway import (
+    billing_routes,
+    other_routes,
+    quota_routes,
+    term_routes,
+    webhook_routes,
+)
 from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World
 from tests.integration.gateway.route_cases import Case
 
-CASES = [*billing_routes.CASES, *other_routes.CASES]
+CASES = [
+    *billing_routes.CASES,
+    *other_routes.CASES,
+    *quota_routes.CASES,
+    *term_routes.CASES,
+    *webhook_routes.CASES,
+]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -46,7 +60,7 @@ async def test_every_route_refuses_unknown_parameters_and_fields(
     path = case.path + ("&" if "?" in case.path else "?") + "surprise=1"
     answer = await http.request(case.method, path, **sent_body(case.body))
     assert [detail["field"] for detail in answer.json()["details"]] == ["surprise"]
-    if case.method in ("POST", "PATCH"):
+    if case.method in ("POST", "PATCH", "PUT"):
         body = {"surprise": 1} | (case.body if isinstance(case.body, dict) else {})
         answer = await http.request(case.method, case.path, json=body)
         assert answer.status_code == 400
@@ -99,12 +113,11 @@ def _assert_fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -
         schema = document["components"]["schemas"][name]
     if "oneOf" in schema:
         for one in schema["oneOf"]:
-            if _JSON_TYPES.get(one.get("type", "object")) is not type(value):
+            if not _is_one(_types(one), value):
                 continue
             return _assert_fits(document, one, value)
         raise AssertionError((schema, value))
-    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    assert any(isinstance(value, _JSON_TYPES[one]) for one in types), (schema, value)  # type: ignore[arg-type]
+    assert _is_one(_types(schema), value), (schema, value)
     assert value in schema.get("enum", [value])
     if isinstance(value, dict):
         assert set(schema.get("required", [])) <= value.keys()
@@ -118,6 +131,15 @@ def _assert_fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -
         for item in value:
             _assert_fits(document, schema["items"], item)
     return None
+
+
+def _types(schema: dict[str, Any]) -> list[str]:
+    named = schema.get("type", "object")
+    return named if isinstance(named, list) else [named]
+
+
+def _is_one(types: list[str], value: Any) -> bool:
+    return any(isinstance(value, _JSON_TYPES[one]) for one in types)  # type: ignore[arg-type]
 
 
 def _fits(template: list[str], path: list[str]) -> bool:
@@ -168,6 +190,22 @@ async def test_a_services_field_problems_are_passed_on(
     ]
 
 
+async def test_wrong_settings_are_named_all_at_once_with_what_is_allowed(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    settings = {"eventPastDays": 401, "eventRetentionDays": "90", "eventPastDay": 40}
+    answer = await http.patch("/api/organization", json={"nam": "", "settings": settings})
+    assert answer.status_code == 400
+    told = {detail["field"]: detail["message"] for detail in answer.json()["details"]}
+    assert told == {
+        "nam": 'unknown field; did you mean "name"?',
+        "settings.eventPastDay": 'unknown field; did you mean "eventPastDays"?',
+        "settings.eventPastDays": "must be a whole number from 35 to 400",
+        "settings.eventRetentionDays": "must be a whole number from 90 to 3650",
+    }
+    assert world.requests == []
+
+
 async def test_a_change_of_an_unknown_customer_makes_none(
     http: httpx.AsyncClient, world: World
 ) -> None:
@@ -180,3 +218,61 @@ async def test_a_change_of_an_unknown_customer_makes_none(
 async def test_the_last_page_has_no_next_cursor(http: httpx.AsyncClient, world: World) -> None:
     world.answers["ListMetrics"] = aggregator.ListMetricsResponse()
     assert (await http.get("/api/metrics")).json() == {"data": [], "nextCursor": None}
+
+
+async def test_the_usage_token_may_be_sent_as_a_header(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    world.answers = {"QueryUsage": aggregator.QueryUsageResponse(metric="A")}
+    tokens = [usage_token.encode([new_uuid()], clock.now()) for _ in range(2)]
+    for path, headers, sent in (
+        ("/api/usage?metric=A", {}, ""),
+        ("/api/usage?metric=A", {"usage-token": tokens[0]}, tokens[0]),
+        (f"/api/usage?metric=A&usageToken={tokens[0]}", {"usage-token": tokens[0]}, tokens[0]),
+        (
+            f"/api/usage?metric=A&usageToken={tokens[0]}",
+            {"usage-token": tokens[1]},
+            usage_token.join(tokens),
+        ),
+    ):
+        answer = await http.get(path, headers=headers)
+        assert answer.status_code == 200, answer.text
+        [(_method, request)] = world.requests[-1:]
+        assert isinstance(request, aggregator.QueryUsageRequest)
+        assert request.usage_token == sent
+
+
+async def test_usage_that_is_not_there_in_time_is_503_and_when_to_try_again(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    world.answers = {"QueryUsage": errors.NotYetError("not counted yet", retry_after_s=1)}
+    answer = await http.get("/api/usage?metric=A", headers={"usage-token": "abc"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    # Nobody waited a second time.
+    assert len(world.requests) == 1
+
+
+@pytest.mark.parametrize("header", ["order-1", '"order-1"'])
+async def test_a_subscriptions_idempotency_key_is_passed_on_and_a_replay_is_told(
+    http: httpx.AsyncClient, world: World, header: str
+) -> None:
+    answer = billing_routes.SUBSCRIPTION
+    body = {"customerId": "user_1", "planId": "plan_1"}
+    for replayed in (False, True):
+        world.answers["CreateSubscription"] = invoicer.CreateSubscriptionResponse(
+            subscription=answer, replayed=replayed
+        )
+        got = await http.post("/api/subscriptions", json=body, headers={"Idempotency-Key": header})
+        assert got.status_code == 201
+        assert got.json() == billing_routes.SUBSCRIPTION_JSON
+        assert got.headers.get("idempotent-replayed") == ("true" if replayed else None)
+        _, request = world.requests[-1]
+        assert isinstance(request, invoicer.CreateSubscriptionRequest)
+        assert request.idempotency_key == "order-1"
+
+
+async def test_an_empty_idempotency_key_is_refused(http: httpx.AsyncClient, world: World) -> None:
+    body = {"customerId": "user_1", "planId": "plan_1"}
+    answer = await http.post("/api/subscriptions", json=body, headers={"Idempotency-Key": '""'})
+    assert [detail["field"] for detail in answer.json()["details"]] == ["Idempotency-Key"]
+    assert world.requests == []

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from services.kit import clock, usage_token
 from services.kit.errors import InvalidArgumentError, OverloadedError, UnavailableError
-from tests.integration.gateway.conftest import Gateway, World
+from services.kit.ids import new_uuid
+from tests.integration.gateway.conftest import USAGE_TOKEN, Gateway, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVENT = {"metric": "API_CALL", "amount": 1, "customerId": "user_123"}
@@ -116,6 +119,28 @@ async def test_what_is_wrong_is_400_and_names_every_field(http: httpx.AsyncClien
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
     fields = [detail["field"] for detail in answer.json()["details"]]
     assert fields == ["customer_id", "amount", "Idempotency-Key"]
+
+
+async def test_an_event_may_be_as_late_as_its_organization_chose(gateway: Gateway) -> None:
+    """Whether it is read the quick way, the exact way (an escape) or in a batch."""
+    old = (clock.now() - timedelta(days=300)).isoformat()
+    escaped = json.dumps(EVENT | {"timestamp": old}).replace("API", "\\u0041PI")
+    for days, status in ((400, 200), (35, 400)):
+        key = gateway.world.new_key("track", event_past_days=days)
+        headers = {"x-usageflow-api-key": key, "content-type": "application/json"}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+            # The first answer has the key looked up; only then can the quick way be taken.
+            await client.post("/api/track", json=EVENT)
+            plain = await client.post("/api/track", json=EVENT | {"timestamp": old})
+            exact = await client.post("/api/track", content=escaped)
+            batch = {"events": [EVENT | {"timestamp": old}]}
+            batched = await client.post("/api/track/batch", json=batch)
+        assert [plain.status_code, exact.status_code] == [status, status]
+        assert batched.json()["accepted"] == (status == 200)
+        if status == 400:
+            message = "must be from 35 days ago to 5 minutes ahead"
+            assert plain.json()["details"] == [{"field": "timestamp", "message": message}]
+    assert set(gateway.world.past_days_told) == {400, 35}
 
 
 async def test_two_idempotency_keys_are_refused(http: httpx.AsyncClient) -> None:
@@ -291,3 +316,35 @@ async def test_a_request_is_answered_alike_with_and_without_asgi(
     quick, asgi = await both(1)
     assert quick == asgi
     assert quick[1]["retry-after"] == "2"
+
+
+async def test_every_answer_for_stored_events_carries_the_usage_token(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+    slow = {"Content-Type": "application/json; charset=utf-8"}
+    lines = {"Content-Type": "application/x-ndjson"}
+    for answer in [
+        await http.post("/api/track", json=EVENT, headers=headers),
+        await http.post("/api/track", json=EVENT, headers=headers),
+        await http.post("/api/track", content=json.dumps(EVENT), headers=slow),
+        await http.post("/api/track/batch", json={"events": [EVENT]}),
+        await http.post("/api/track/batch", content=json.dumps(EVENT), headers=lines),
+    ]:
+        assert (answer.status_code, answer.headers["usage-token"]) == (200, USAGE_TOKEN)
+    refused = await http.post("/api/track/batch", json={"events": [{}]})
+    assert (refused.status_code, "usage-token" in refused.headers) == (200, False)
+
+
+async def test_the_tokens_of_several_calls_become_one(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    """A batch of 10,000 lines is more than one call."""
+    world.usage_tokens = [usage_token.encode([new_uuid()], clock.now()) for _ in range(9)]
+    told = list(world.usage_tokens)
+    lines = "\n".join([json.dumps(EVENT)] * 5_000)
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = await http.post("/api/track/batch", content=lines, headers=headers)
+    used = told[: len(told) - len(world.usage_tokens)]
+    assert len(used) == 3
+    assert answer.headers["usage-token"] == usage_token.join(used)

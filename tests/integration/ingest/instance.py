@@ -1,5 +1,6 @@
 """Starts ingest in this process and speaks to it in the words of the proto."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from usageflow.ingest.v1 import ingest_pb2 as pb
 
-from services.ingest.app import start_storing
+from services.ingest.app import Storage, start_storing
 from services.ingest.batches import BatchOutbox
 from services.ingest.domain import Status, Tenant
-from services.ingest.queue import EventQueue
 from services.ingest.service import Ingest
 from services.ingest.settings import IngestSettings
+from services.ingest.voids import Voids
 from services.ingest.wire import Intake
 from services.kit import clock
 from services.kit.database import Database
@@ -25,6 +26,7 @@ ACME = Tenant(b"acme" * 4, 1)
 ACME_TEST = Tenant(ACME.organization, 2)
 OTHER = Tenant(b"othr" * 4, 1)
 TOKEN = "internal-token-of-32-characters-"
+WAIT_S = 10.0
 NATS_AWAY = "nats://127.0.0.1:1"
 
 
@@ -33,7 +35,8 @@ class Instance:
     """A running ingest without its gRPC server."""
 
     ingest: Ingest
-    queue: EventQueue
+    voids: Voids
+    storage: Storage
     database: Database
     outbox: BatchOutbox
 
@@ -41,7 +44,8 @@ class Instance:
         """What RecordEvents does."""
         intake = Intake(now_micros())
         intake.read(tenant, inputs)
-        return list(intake.receipts(await self.ingest.record(intake.events, intake.size_bytes)))
+        recorded = await self.ingest.record(intake.events, intake.size_bytes)
+        return list(intake.answer(pb.RecordEventsResponse, recorded).receipts)
 
     async def statuses(self, *inputs: pb.EventInput, tenant: Tenant = ACME) -> list[Status]:
         """The statuses of `record`."""
@@ -52,6 +56,25 @@ class Instance:
         async with self.database.transaction() as connection:
             result = await connection.execute(text(statement), parameters)
             return list(result) if result.returns_rows else []
+
+    async def rotate(self) -> int:
+        """Close the open segment and open the next one; returns the one that was closed."""
+        known = await self.storage.segments.refresh()
+        while not await self.storage.maintenance.rotate(known.open):
+            pass  # somebody is at it
+        return known.open
+
+    async def closed_segments(self, *, filtered: bool = False, indexed: bool = False) -> list[int]:
+        """The closed segments, once they have a key filter, or indexes."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                rows = await self.sql(
+                    "SELECT segment, key_filter IS NOT NULL AS filtered, index_time IS NOT NULL AS "
+                    "indexed FROM event_segments WHERE close_time IS NOT NULL ORDER BY segment"
+                )
+                if all(r.filtered >= filtered and r.indexed >= indexed for r in rows):
+                    return [row.segment for row in rows]
+                await asyncio.sleep(0.02)
 
     async def count(self) -> int:
         """How many events are stored."""
@@ -69,9 +92,12 @@ async def running(messaging: Messaging | None = None, **fields: Any) -> AsyncIte
     runtime = Runtime("ingest", settings)
     database = Database(settings.database_url.get_secret_value())
     runtime.on_stop("database", database.close)
-    queue = start_storing(runtime, settings, database, messaging or Messaging(NATS_AWAY, "ingest"))
+    storage = start_storing(
+        runtime, settings, database, messaging or Messaging(NATS_AWAY, "ingest")
+    )
+    ingest, voids = Ingest(database, storage.queue), Voids(database, storage.relay.wake)
     try:
-        yield Instance(Ingest(database, queue), queue, database, BatchOutbox(database))
+        yield Instance(ingest, voids, storage, database, BatchOutbox(database))
     finally:
         await runtime.__aexit__(None, None, None)
 

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that loses what a network can lose."""
+"""A TCP proxy in front of a server that loses what a network can lose."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,11 @@ class Proxy:
             writer.close()
             return
         self.links_made += 1
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:  # nobody listens there now
+            writer.close()
+            return
         self._links |= {writer, server_writer}
         with suppress(OSError):
             await asyncio.gather(
@@ -58,6 +62,10 @@ class Proxy:
             await client.drain()
         client.close()
 
+    def lose_next_answer(self) -> None:
+        """The server's next answer is lost, whatever it is, and every link with it."""
+        self._swallow = True
+
     def cut(self) -> None:
         """Drop every link, without a word to either side."""
         for writer in self._links:
@@ -71,7 +79,8 @@ async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
     proxy = Proxy(parts.hostname or "", parts.port or 0)
     server = await asyncio.start_server(proxy.connect, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    netloc = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
+    user, at, _host = parts.netloc.rpartition("@")
+    netloc = f"{user}{at}127.0.0.1:{port}"
     try:
         yield proxy, urlunsplit(parts._replace(netloc=netloc))
     finally:

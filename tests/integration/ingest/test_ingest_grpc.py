@@ -14,6 +14,7 @@ from usageflow.ingest.v1 import ingest_pb2 as pb
 from usageflow.ingest.v1 import ingest_pb2_grpc
 
 from services.ingest.domain import Status
+from services.ingest.replay import Replays
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
 from services.kit.auth import Principal, invalid_key
 from services.kit.errors import from_rpc_error
@@ -35,11 +36,13 @@ class Keys:
 
     known: dict[str, Principal] = field(default_factory=dict)
 
-    def new(self, organization: str, *scopes: str) -> str:
+    def new(self, organization: str, *scopes: str, event_past_days: int = 35) -> str:
         """A key of an organization, live mode."""
         secret = make_key("live")
         organization_id = f"org_{organization.encode().hex():0>32}"
-        self.known[secret] = Principal("key", organization_id, 1, "live", frozenset(scopes))
+        self.known[secret] = Principal(
+            "key", organization_id, 1, "live", frozenset(scopes), event_past_days=event_past_days
+        )
         return secret
 
     async def resolve(self, secret: str) -> Principal:
@@ -78,12 +81,12 @@ async def served(ingest: Instance) -> AsyncIterator[Served]:
     server = GrpcServer(settings, keys)
     server.add(
         ingest_pb2_grpc.add_IngestServiceServicer_to_server,
-        IngestServicer(ingest.ingest),
+        IngestServicer(ingest.ingest, ingest.voids),
         "usageflow.ingest.v1.IngestService",
     )
     server.add(
         ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-        IngestInternalServicer(ingest.ingest),
+        IngestInternalServicer(ingest.ingest, Replays(ingest.database)),
         "usageflow.ingest.v1.IngestInternalService",
     )
     await server.start()
@@ -189,6 +192,40 @@ async def test_gateways_send_events_of_several_organizations_at_once(served: Ser
     ids = [receipt.event_id for receipt in response.receipts]
     assert len({ids[0], ids[2], ids[3]}) == 3
     assert ids[3] == ids[4]
+
+
+def days_ago(*days: int) -> list[pb.EventInput]:
+    return [event(at_micros=now_micros() - day * 86_400 * 10**6) for day in days]
+
+
+async def test_how_late_an_event_may_come_is_the_organization_s_setting(served: Served) -> None:
+    events = days_ago(34, 36, 399, 401)
+    usual = served.keys.new("acme", "track")
+    receipts = await served.record(usual, *events)
+    assert statuses(receipts) == [ACCEPTED, REJECTED, REJECTED, REJECTED]
+    assert "from 35 days ago" in receipts[1].errors[0].message
+    importing = served.keys.new("other", "track", event_past_days=400)
+    receipts = await served.record(importing, *events)
+    assert statuses(receipts) == [ACCEPTED, ACCEPTED, ACCEPTED, REJECTED]
+    assert "from 400 days ago" in receipts[3].errors[0].message
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"), [(0, 35), (-5, 35), (34, 35), (35, 35), (100, 100), (400, 400), (9_999, 400)]
+)
+async def test_what_gateways_tell_of_late_events_is_kept_within_its_limits(
+    served: Served, told: int, taken: int
+) -> None:
+    part = pb.TenantEventInputs(
+        organization_id=f"org_{'0' * 32}",
+        mode=common_pb2.MODE_LIVE,
+        events=days_ago(taken - 1, taken + 1),
+        event_past_days=told,
+    )
+    response = await served.internal.RecordTenantEvents(
+        pb.RecordTenantEventsRequest(tenants=[part]), timeout=CALL_S, metadata=INTERNAL
+    )
+    assert statuses(response.receipts) == [ACCEPTED, REJECTED]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The block range index follows the writers, and never stands in anybody's way."""
 
-from services.ingest.maintenance import Maintenance
 from tests.integration.ingest.instance import Instance, event
 
 PAGES_PER_BATCH = """
@@ -12,10 +11,10 @@ WHERE batch_id = (SELECT batch_id FROM event_batches ORDER BY accept_time LIMIT 
 async def test_a_batch_is_found_by_reading_a_few_pages(ingest: Instance) -> None:
     for _ in range(15):
         await ingest.record(*(event() for _ in range(1_000)))
-    await ingest.sql("ANALYZE events")
+    await ingest.sql("ANALYZE events_1")
     before = await pages_read(ingest)
-    assert await Maintenance(ingest.database).summarize() > 2
-    assert await Maintenance(ingest.database).summarize() == 0
+    assert await ingest.storage.maintenance.summarize() > 2
+    assert await ingest.storage.maintenance.summarize() == 0
     assert await pages_read(ingest) < before / 2
 
 
@@ -32,6 +31,6 @@ async def pages_read(ingest: Instance) -> int:
 
 async def test_maintenance_gives_way_to_whoever_is_busy_with_the_table(ingest: Instance) -> None:
     async with ingest.database.transaction() as connection:
-        await connection.exec_driver_sql("LOCK events IN SHARE UPDATE EXCLUSIVE MODE")
-        assert await Maintenance(ingest.database).summarize() == 0
+        await connection.exec_driver_sql("LOCK events_1 IN SHARE UPDATE EXCLUSIVE MODE")
+        assert await ingest.storage.maintenance.summarize() == 0
     assert len(await ingest.record(event())) == 1

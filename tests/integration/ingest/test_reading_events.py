@@ -1,6 +1,6 @@
 """Stored events can be found again, by their own organization and mode only."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -135,3 +135,63 @@ async def test_an_empty_stretch_of_time_is_an_empty_list(ingest: Instance) -> No
 async def test_a_page_token_of_another_list_is_refused(ingest: Instance, token: str) -> None:
     with pytest.raises(InvalidArgumentError):
         await ingest.ingest.list_events(ACME, EVERYTHING, 5, token)
+
+
+async def test_an_event_is_found_by_its_idempotency_key(ingest: Instance) -> None:
+    [receipt] = await ingest.record(event("k", customer_id="c"))
+    await ingest.record(event("other"))
+    [found] = await listed(ingest, EventFilter(idempotency_key="k"))
+    assert format_event_id(found.event_id) == receipt.event_id
+    assert await listed(ingest, EventFilter(idempotency_key="unknown")) == []
+    assert await listed(ingest, EventFilter(idempotency_key="k"), tenant=OTHER) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        (EventFilter(idempotency_key="k", customer_id="c", metric="API_CALL"), True),
+        (EventFilter(idempotency_key="k", customer_id="d"), False),
+        (EventFilter(idempotency_key="k", metric="OTHER"), False),
+        (EventFilter(idempotency_key="k", to_time=datetime(2001, 1, 1, tzinfo=UTC)), False),
+        (EventFilter(idempotency_key="k", from_time=datetime(2001, 1, 1, tzinfo=UTC)), True),
+        (EventFilter(idempotency_key="k", from_time=datetime(2201, 1, 1, tzinfo=UTC)), False),
+    ],
+)
+async def test_a_key_is_one_filter_among_the_others(
+    ingest: Instance, wanted: EventFilter, shown: bool
+) -> None:
+    await ingest.record(event("k", customer_id="c"))
+    assert len(await listed(ingest, wanted)) == shown
+
+
+async def test_a_list_goes_through_closed_and_open_segments_in_order_of_time(
+    ingest: Instance,
+) -> None:
+    """When they were sent has nothing to do with when they happened."""
+    now = clock.now()
+    for segment in range(4):
+        await ingest.record(
+            *(
+                event(
+                    f"{segment}-{at}",
+                    customer_id=f"c{at % 3}",
+                    metric=f"M{at % 2}",
+                    at_micros=micros(now - timedelta(hours=(at * 7 + segment) % 24)),
+                )
+                for at in range(12)
+            )
+        )
+        if segment < 3:
+            await ingest.rotate()
+    await ingest.closed_segments(indexed=True)
+    everything = await listed(ingest)
+    assert len(everything) == 48
+    order = [(found.event_time, found.event_id) for found in everything]
+    assert order == sorted(order, reverse=True)
+    for wanted in (
+        EventFilter(customer_id="c1"),
+        EventFilter(metric="M1"),
+        EventFilter(customer_id="c2", metric="M0"),
+        EventFilter(from_time=now - timedelta(hours=9), to_time=now - timedelta(hours=3)),
+    ):
+        assert await listed(ingest, wanted) == [e for e in everything if wanted.has(e)]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,12 +15,17 @@ from usageflow.aggregator.v1 import aggregator_pb2_grpc
 from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.service.charges import Charges
+from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
+from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import InvoiceFilter, Invoices
 from services.invoicer.service.paging import Page
 from services.invoicer.service.plans import Plans
 from services.invoicer.service.subscriptions import SubscriptionInput, Subscriptions
+from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
+from services.invoicer.settings import LATE
 from services.invoicer.usage import AggregatorUsage
 from services.invoicer.writer import InvoiceWriter
 from services.kit.auth import MODE_NAMES
@@ -28,7 +34,6 @@ from services.kit.ids import new_id
 
 TOKEN = SecretStr("internal-token-of-32-characters-")
 GRACE = timedelta(hours=1)
-LATE = timedelta(days=35)
 
 
 def utc(text: str) -> datetime:
@@ -60,7 +65,13 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     quantities: dict[tuple[TenantKey, str, str, datetime], Decimal] = field(
         default_factory=lambda: defaultdict(Decimal)
     )
+    event_counts: dict[tuple[TenantKey, str, str, datetime], int] = field(default_factory=dict)
+    groups: dict[tuple[TenantKey, str, str, datetime], Sequence[tuple[dict[str, str], str]]] = (
+        field(default_factory=dict)
+    )
     units: dict[str, str] = field(default_factory=dict)
+    # Metrics whose figures do not add up over time.
+    peaks: set[str] = field(default_factory=set)
     requests: list[pb.GetBillableUsageRequest] = field(default_factory=list)
     away: bool = False
     forgets: set[str] = field(default_factory=set)
@@ -75,6 +86,26 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     ) -> None:
         """The whole usage of the period that begins at `start`."""
         self.quantities[tenant, customer_id, metric, start] = Decimal(quantity)
+
+    def put_events(
+        self, tenant: TenantKey, customer_id: str, metric: str, start: datetime, *amounts: str
+    ) -> None:
+        """The amounts of all events of the period that begins at `start`."""
+        self.put(tenant, customer_id, metric, start, str(sum(map(Decimal, amounts))))
+        self.event_counts[tenant, customer_id, metric, start] = len(amounts)
+
+    def put_groups(
+        self,
+        tenant: TenantKey,
+        customer_id: str,
+        metric: str,
+        start: datetime,
+        *groups: tuple[dict[str, str], str],
+    ) -> None:
+        """The usage by dimensions of the period that begins at `start`."""
+        whole = sum(Decimal(quantity) for _, quantity in groups)
+        self.put(tenant, customer_id, metric, start, str(whole))
+        self.groups[tenant, customer_id, metric, start] = groups
 
     async def GetBillableUsage(
         self,
@@ -99,17 +130,34 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
 
     def _usage(self, tenant: TenantKey, selection: pb.UsageSelection) -> pb.SelectionUsage:
         start = getattr(selection, "from").ToDatetime(UTC)
-        return pb.SelectionUsage(
-            metrics=[
-                pb.MetricUsage(
-                    metric=metric,
-                    quantity=f"{self.quantities[tenant, selection.customer_id, metric, start]:f}",
-                    unit=self.units.get(metric, ""),
-                )
-                for metric in selection.metrics
-                if metric not in self.forgets
-            ]
-        )
+        splits = {split.metric: split for split in selection.splits}
+        usage = pb.SelectionUsage()
+        for metric in selection.metrics:
+            if metric in self.forgets:
+                continue
+            key = (tenant, selection.customer_id, metric, start)
+            quantity = self.quantities[key]
+            usage.metrics.add(
+                metric=metric,
+                quantity=f"{quantity:f}",
+                unit=self.units.get(metric, ""),
+                event_count=self.event_counts.get(key, 0),
+                amount_sum=f"{quantity:f}",
+                part_quantities=_parts(splits.get(metric), self.groups.get(key, ())),
+                adds_up=metric not in self.peaks,
+            )
+        return usage
+
+
+def _parts(split: pb.UsageSplit | None, groups: Sequence[tuple[dict[str, str], str]]) -> list[str]:
+    """By the first match that fits, and the rest."""
+    if split is None:
+        return []
+    parts = [Decimal(0)] * (len(split.matches) + 1)
+    for group, quantity in groups:
+        fits = [group.items() >= dict(match.dimensions).items() for match in split.matches]
+        parts[[*fits, True].index(True)] += Decimal(quantity)
+    return [f"{part:f}" for part in parts]
 
 
 def pro_plan(**changes: object) -> PlanInput:
@@ -144,6 +192,10 @@ class World:
         wakes = Wakes(lambda: self.wakes.append("relay"), lambda: self.wakes.append("scheduler"))
         self.customers = Customers(self.database, self.clock)
         self.plans = Plans(self.database, self.clock)
+        self.discounts = Discounts(self.database, self.clock)
+        self.charges = Charges(self.database, self.clock, wakes)
+        self.taxes = Taxes(self.database, self.clock)
+        self.credit_notes = CreditNotes(self.database, self.clock, wakes)
         self.subscriptions = Subscriptions(self.database, self.clock, wakes)
         self.invoices = Invoices(
             self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
@@ -183,7 +235,8 @@ class World:
         tenant = tenant or self.tenant
         made = await self.plans.create_plan(tenant, plan or pro_plan())
         given = SubscriptionInput(customer_id, made.id, start, anchor)
-        return await self.subscriptions.create_subscription(tenant, given)
+        subscription, _ = await self.subscriptions.create_subscription(tenant, given)
+        return subscription
 
     async def close_all(self) -> int:
         """Close chunk after chunk until nothing is left that can be closed."""

@@ -10,7 +10,6 @@ from usageflow.events.v1 import events_pb2
 
 from services.invoicer.checks import CustomerInput
 from services.invoicer.domain import InvoiceStatus, LineKind, SubscriptionStatus
-from services.invoicer.exact import total
 from services.invoicer.scheduler import Scheduler
 from services.kit.database import Database
 from tests.integration.invoicer.stand_ins import GRACE, World, new_tenant, pro_plan, utc
@@ -75,6 +74,7 @@ async def test_the_event_of_an_invoice_has_the_contracts_content(world: World) -
         "periodStart": "2026-01-01T00:00:00Z",
         "periodEnd": "2026-02-01T00:00:00Z",
         "status": "PENDING",
+        "sequence": 1,
     }
 
 
@@ -255,24 +255,6 @@ async def test_late_usage_is_billed_with_the_next_invoice(world: World) -> None:
     assert third.subscription_id == subscription.id
 
 
-async def test_usage_that_was_taken_back_is_given_back_with_the_next_invoice(world: World) -> None:
-    await world.subscribe(start=JANUARY)
-    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "30000")
-    world.at(FEBRUARY + GRACE)
-    await world.close_all()
-    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "9000")
-    world.at(MARCH + GRACE)
-    await world.close_all()
-    first, second = await world.all_invoices()
-    assert str(first.amount) == "300.00"
-    # 100.00 + 0.00 - 200.00: the bill of January becomes 100.00, the amount negative.
-    assert str(second.amount) == "-100.00"
-    lines = [*first.lines, *second.lines]
-    calls = [each for each in lines if each.metric == "API_CALL" and each.period == first.period]
-    assert total(line.amount for line in calls) == 0
-    assert total(line.quantity for line in calls) == 9000
-
-
 async def test_late_usage_is_billed_with_the_plan_of_its_time(world: World) -> None:
     subscription = await world.subscribe(start=JANUARY)
     world.at(FEBRUARY + GRACE)
@@ -288,25 +270,48 @@ async def test_late_usage_is_billed_with_the_plan_of_its_time(world: World) -> N
     assert str(second.amount) == "105.00"
 
 
-async def test_periods_that_ended_too_long_ago_are_not_looked_at_again(world: World) -> None:
-    await world.subscribe(start=utc("2025-11-01"), anchor="ANNIVERSARY")
-    world.at(FEBRUARY + GRACE)
+async def test_usage_of_300_days_ago_is_billed_with_the_next_invoice(world: World) -> None:
+    """An import: the period was invoiced long ago, and so were all after it."""
+    world.at(utc("2026-12-15"))
+    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "12000")
+    await world.subscribe(start=JANUARY)
+    assert await world.close_all() == 11
+    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "12500")
+    world.aggregator.put(world.tenant, "user_123", "API_CALL", FEBRUARY, "10100")
+    world.at(utc("2027-01-01") + GRACE)
+    assert await world.close_all() == 1
+    last = (await world.all_invoices())[-1]
+    late = [line for line in last.lines if line.kind is LineKind.LATE_USAGE]
+    # Each line names its period: 2,500 x 0.01 - 20.00 billed before, and 100 x 0.01.
+    assert [(line.period.start, str(line.quantity), str(line.amount)) for line in late] == [
+        (JANUARY, "500", "5.00"),
+        (FEBRUARY, "10100", "1.00"),
+    ]
+    assert "2026-01-01 to 2026-02-01" in late[0].description
+    assert "2026-02-01 to 2026-03-01" in late[1].description
+    assert str(last.amount) == "106.00"
+
+
+async def test_every_period_that_may_get_late_events_is_looked_at_again(world: World) -> None:
+    world.at(utc("2024-12-10"))
+    await world.subscribe(start=utc("2024-12-01"), anchor="ANNIVERSARY")
+    world.at(utc("2026-03-10"))
     await world.close_all()
     asked = [
-        getattr(selection, "from").ToDatetime().month
+        getattr(selection, "from").ToDatetime().strftime("%Y-%m")
         for selection in world.aggregator.requests[-1].selections
     ]
-    # Closing January looks at December (ended 31 days before), and at November (ended 31 days
-    # before January began); late events of the one before that are too old to be accepted.
-    assert asked == [1, 11, 12]
-    world.aggregator.requests.clear()
-    world.at(MARCH + GRACE)
+    # An event may be 400 days late: at the start of February, which is closed here, it was of
+    # 28 December 2024 at the earliest. Billing asks for that month, and all that follow.
+    earlier = ["2024-12", *(f"2025-{month:02}" for month in range(1, 13)), "2026-01"]
+    assert asked == ["2026-02", *earlier]
+    world.at(utc("2026-04-10"))
     await world.close_all()
     asked = [
-        getattr(selection, "from").ToDatetime().month
+        getattr(selection, "from").ToDatetime().strftime("%Y-%m")
         for selection in world.aggregator.requests[-1].selections
     ]
-    assert asked == [2, 12, 1]
+    assert asked == ["2026-03", *earlier[1:], "2026-02"]
 
 
 async def test_a_void_invoice_is_not_billed_again_and_gets_no_late_usage(world: World) -> None:

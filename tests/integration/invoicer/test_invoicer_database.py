@@ -13,16 +13,17 @@ from sqlalchemy.exc import DBAPIError
 
 from services.invoicer.closing import OpenPeriod
 from services.invoicer.domain import InvoiceDraft
-from services.invoicer.lines import MetricUsage
+from services.invoicer.pricing.usage import MetricUsage
 from services.invoicer.repository import invoices
 from services.invoicer.repository.closing import open_periods
 from services.invoicer.service.paging import Page
+from services.invoicer.settings import LATE
 from services.invoicer.tables import metadata
 from services.kit.database import Database
 from services.kit.ids import new_id
 from services.kit.migrations import migrate
 from services.kit.money import is_currency, minor_digits
-from tests.integration.invoicer.stand_ins import GRACE, LATE, World, utc
+from tests.integration.invoicer.stand_ins import GRACE, World, utc
 
 JANUARY, FEBRUARY, MARCH = utc("2026-01-01"), utc("2026-02-01"), utc("2026-03-01")
 PAGE = Page()
@@ -105,7 +106,7 @@ async def test_no_column_of_a_finalized_invoice_changes_but_its_status(invoiced:
             )
         )
         kept = columns.all()
-    assert len(kept) == 16
+    assert len(kept) == 17
     for name, kind in kept:
         change = f"{name} = {_CHANGED[kind].format(name)}"
         with pytest.raises(DBAPIError, match="nothing in a finalized invoice changes"):
@@ -143,7 +144,7 @@ _REFUSED = [
     ),
     ("UPDATE invoices SET status = 'PAID'", "ck_invoices_paid_time"),
     ("UPDATE invoices SET status = 'VOID'", "ck_invoices_void_time"),
-    ("TRUNCATE invoice_lines", "TRUNCATE of invoice_lines is refused"),
+    ("TRUNCATE invoice_lines CASCADE", "TRUNCATE of invoice_lines is refused"),
     ("TRUNCATE invoices CASCADE", "TRUNCATE of invoices is refused"),
     ("TRUNCATE customers CASCADE", "TRUNCATE of customers is refused"),
     ("UPDATE plan_versions SET base_price = 1", "UPDATE of plan_versions is refused"),

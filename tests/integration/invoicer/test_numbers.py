@@ -12,8 +12,9 @@ from services.invoicer.repository import invoices
 from services.invoicer.repository.closing import open_periods
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.subscriptions import SubscriptionInput
+from services.invoicer.settings import LATE
 from services.kit.ids import new_id
-from tests.integration.invoicer.stand_ins import GRACE, LATE, World, pro_plan, utc
+from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
 
 JANUARY, FEBRUARY = utc("2026-01-01"), utc("2026-02-01")
 FINALIZATIONS = 200
@@ -26,12 +27,13 @@ class AbortedError(Exception):
 
 async def subscribe_many(world: World, count: int) -> list[Subscription]:
     plan = await world.plans.create_plan(world.tenant, pro_plan(metrics=[]))
-    return [
+    made = [
         await world.subscriptions.create_subscription(
             world.tenant, SubscriptionInput(f"user_{number}", plan.id, JANUARY, "CALENDAR")
         )
         for number in range(count)
     ]
+    return [subscription for subscription, _ in made]
 
 
 async def finalize(world: World, subscription: Subscription, *, abort: bool) -> str:

@@ -100,7 +100,7 @@ async def test_a_subscription_stays_on_its_version_of_the_plan(world: World) -> 
         world.tenant, first.plan_id, pro_plan(name="Pro 2", base_price="120")
     )
     given = SubscriptionInput("two", first.plan_id, None, "CALENDAR")
-    second = await world.subscriptions.create_subscription(world.tenant, given)
+    second, _ = await world.subscriptions.create_subscription(world.tenant, given)
     assert (first.plan_version, second.plan_version, newer.version) == (1, 2, 2)
     assert (await world.plans.get_plan(world.tenant, first.plan_id, 0)).content.name == "Pro 2"
     assert (await world.plans.get_plan(world.tenant, first.plan_id, 1)).content.name == "Pro"
@@ -195,7 +195,7 @@ async def test_a_suspended_subscription_can_be_cancelled(invoiced: World) -> Non
 async def test_a_preview_is_the_invoice_with_the_usage_so_far(world: World) -> None:
     subscription = await world.subscribe(start=JANUARY)
     world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "10500")
-    draft = await world.invoices.preview_invoice(world.tenant, subscription.id)
+    draft = (await world.invoices.preview_invoice(world.tenant, subscription.id)).draft
     # 100.00 + 500 x 0.01 = 105.00
     assert str(draft.amount) == "105.00"
     assert await world.all_invoices() == []

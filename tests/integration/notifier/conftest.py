@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,9 +14,19 @@ from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.ids import new_id
 from services.kit.migrations import migrate
-from services.notifier.domain import Endpoint, WebhookEvent, webhook_body
+from services.notifier.deliveries import Deliveries
+from services.notifier.domain import (
+    Delivery,
+    DeliveryFilter,
+    Endpoint,
+    NewEndpoint,
+    WebhookEvent,
+    webhook_body,
+)
+from services.notifier.health import Health
 from services.notifier.queue_repository import Outcome
 from services.notifier.recorder import Recorder
+from services.notifier.sealing import Sealer
 from services.notifier.sender import Sender
 from services.notifier.service import Notifier
 from services.notifier.settings import NotifierSettings
@@ -95,8 +106,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 class KnownRecorder(Recorder):
     """A recorder that tells the test what was committed."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, health: Health) -> None:
+        super().__init__(database, health)
         self.committed: asyncio.Queue[Outcome] = asyncio.Queue()
 
     async def record(self, outcome: Outcome) -> None:
@@ -111,19 +122,25 @@ class KnownRecorder(Recorder):
 class World:
     """One notifier process's parts, without its edges (NATS and gRPC)."""
 
-    def __init__(self, database: Database, settings: NotifierSettings) -> None:
+    def __init__(
+        self, database: Database, settings: NotifierSettings, sender: Sender | None = None
+    ) -> None:
         self.database = database
         self.settings = settings
-        self.sender = Sender(
+        self.sealer = Sealer(settings.secrets_keys)
+        self.sender = sender or Sender(
             allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
         )
-        self.recorder = KnownRecorder(database)
-        self.worker = Worker(database, self.sender, self.recorder, settings)
+        self.due = asyncio.Event()
+        self.recorder = KnownRecorder(database, Health(database, self.due.set))
+        self.worker = Worker(database, self.sealer, self.sender, self.recorder, settings, self.due)
+        self.deliveries = Deliveries(database, due=self.due.set)
         self.notifier = Notifier(
             database,
+            self.sealer,
             allow_private=settings.webhook_allow_private,
             first_delay_s=settings.webhook_retry_delays_s[0],
-            due=self.worker.wake,
+            due=self.due.set,
         )
 
     @asynccontextmanager
@@ -138,10 +155,18 @@ class World:
         await self.sender.close()
 
     async def endpoint(
-        self, url: str, *event_types: str, tenant: TenantKey = ACME
+        self, url: str, *event_types: str, tenant: TenantKey = ACME, **more: Any
     ) -> tuple[Endpoint, str]:
-        """Register an endpoint."""
-        return await self.notifier.create_endpoint(tenant, url, event_types, "")
+        """Register an endpoint; `more` as in NewEndpoint."""
+        new = NewEndpoint(url, event_types, **more)
+        return await self.notifier.create_endpoint(tenant, new)
+
+    async def listed(
+        self, endpoint_id: str, status: str | None = None, limit: int = 0, token: str = ""
+    ) -> tuple[list[Delivery], str]:
+        """A page of Acme's deliveries to an endpoint."""
+        wanted = DeliveryFilter(endpoint_id=endpoint_id, status=status)
+        return await self.deliveries.list(ACME, wanted, limit, token)
 
 
 def make_event(
@@ -159,6 +184,7 @@ def make_settings(database_url: str, **changes: object) -> NotifierSettings:
         "database_url": database_url,
         "nats_url": "nats://127.0.0.1:1",
         "internal_token": "t" * 32,
+        "webhook_secrets_key": "s" * 32,
         "webhook_allow_private": True,
         "webhook_retry_delays_s": "0,0.05,0.05",
         "webhook_timeout_s": 5,

@@ -22,7 +22,7 @@ from tests.integration.notifier.conftest import (
 
 
 async def only_delivery(world: World, endpoint_id: str) -> Delivery:
-    deliveries, _ = await world.notifier.list_deliveries(ACME, endpoint_id, None, 0, "")
+    deliveries, _ = await world.listed(endpoint_id)
     assert len(deliveries) == 1
     return deliveries[0]
 
@@ -150,7 +150,7 @@ async def test_an_endpoint_registered_later_gets_nothing_of_before(
 ) -> None:
     assert await world.notifier.take_events([make_event()]) == 0
     endpoint, _ = await world.endpoint(receiver.url)
-    found, _ = await world.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+    found, _ = await world.listed(endpoint.id)
     assert found == []
 
 
@@ -172,7 +172,7 @@ async def test_for_24_hours_both_secrets_sign_and_then_the_new_one_alone(
     world: World, receiver: Receiver, database: Database
 ) -> None:
     endpoint, old = await world.endpoint(receiver.url)
-    new = await world.notifier.rotate_secret(ACME, endpoint.id)
+    new = (await world.notifier.rotate_secret(ACME, endpoint.id)).secret
     await world.notifier.take_events([make_event()])
     received = await receiver.next()
     assert received.verified_by(old) == received.verified_by(new)
@@ -222,7 +222,7 @@ async def test_what_is_pending_for_a_deleted_endpoint_is_dropped(
     with pytest.raises(NotFoundError):
         await world.notifier.get_endpoint(ACME, endpoint.id)
     with pytest.raises(NotFoundError):
-        await world.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+        await world.listed(endpoint.id)
 
 
 async def test_a_delivery_left_pending_for_a_deleted_endpoint_is_dropped_when_it_is_due(
@@ -233,7 +233,8 @@ async def test_a_delivery_left_pending_for_a_deleted_endpoint_is_dropped_when_it
     other, _ = await world.endpoint(receiver.url + "/other")
     async with database.transaction() as connection:
         await connection.execute(
-            text("UPDATE endpoints SET delete_time = now() WHERE id = :id"), {"id": endpoint.id}
+            text("UPDATE endpoints SET delete_time = now(), enabled = false WHERE id = :id"),
+            {"id": endpoint.id},
         )
         await connection.execute(
             text(
@@ -248,7 +249,7 @@ async def test_a_delivery_left_pending_for_a_deleted_endpoint_is_dropped_when_it
                 " id, 'pending', 0, 0, now(), NULL, now() FROM endpoints"
             )
         )
-    world.worker.wake()
+    world.due.set()
     assert (await receiver.next()).path == "/hooks/other"
     await world.recorder.next()
     async with database.transaction() as connection:
@@ -266,7 +267,7 @@ async def test_a_replay_sends_the_same_webhook_again(world: World, receiver: Rec
     await receiver.next()
     await world.recorder.next()
     delivery = await only_delivery(world, endpoint.id)
-    replayed = await world.notifier.replay_delivery(ACME, delivery.id)
+    replayed = await world.deliveries.replay(ACME, delivery.id)
     assert replayed.status == "pending"
     again = await receiver.next()
     assert again.webhook_id == event.id
@@ -282,9 +283,9 @@ async def test_a_double_click_on_replay_sends_once(world: World, receiver: Recei
     await world.notifier.take_events([make_event()])
     await world.recorder.next()
     delivery = await only_delivery(world, endpoint.id)
-    await asyncio.gather(*(world.notifier.replay_delivery(ACME, delivery.id) for _ in range(3)))
+    await asyncio.gather(*(world.deliveries.replay(ACME, delivery.id) for _ in range(3)))
     await world.recorder.next()
-    after = await world.notifier.replay_delivery(ACME, delivery.id)
+    after = await world.deliveries.replay(ACME, delivery.id)
     assert after.status == "succeeded"
     assert len(after.attempts) == 2
 
@@ -299,7 +300,7 @@ async def test_a_replayed_failure_begins_its_schedule_anew(
         await world.recorder.next()
     delivery = await only_delivery(world, endpoint.id)
     assert delivery.status == "failed"
-    await world.notifier.replay_delivery(ACME, delivery.id)
+    await world.deliveries.replay(ACME, delivery.id)
     for _ in range(3):
         await world.recorder.next()
     delivery = await only_delivery(world, endpoint.id)
@@ -315,19 +316,19 @@ async def test_deliveries_are_listed_by_status_and_page(world: World, receiver: 
     seen: list[str] = []
     token = ""
     for _ in range(3):
-        page, token = await world.notifier.list_deliveries(ACME, endpoint.id, "succeeded", 2, token)
+        page, token = await world.listed(endpoint.id, "succeeded", 2, token)
         seen.extend(delivery.id for delivery in page)
     assert len(seen) == 5
     assert seen == sorted(set(seen), reverse=True)
     assert token == ""
-    assert await world.notifier.list_deliveries(ACME, endpoint.id, "failed", 0, "") == ([], "")
+    assert await world.listed(endpoint.id, "failed") == ([], "")
 
 
 async def test_nothing_private_is_logged(
     world: World, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint, secret = await world.endpoint(receiver.url + "?token=urlsecret")
-    new_secret = await world.notifier.rotate_secret(ACME, endpoint.id)
+    new_secret = (await world.notifier.rotate_secret(ACME, endpoint.id)).secret
 
     async def echo(request: web.Request) -> web.StreamResponse:
         return web.Response(status=500, body=await request.read())

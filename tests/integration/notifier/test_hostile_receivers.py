@@ -15,12 +15,14 @@ from aiohttp import web
 
 from services.notifier.domain import Attempt
 from services.notifier.sender import (
+    Address,
     AddressInfo,
     CheckedResolver,
     RefusedAddressError,
     Sender,
     Webhook,
 )
+from services.notifier.signing import SigningKey
 from tests.integration.notifier.conftest import Receiver, status
 
 # Of senders whose receiver never comes to an end, and of all others (the machine may be busy).
@@ -32,7 +34,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 
 
 def webhook(url: str) -> Webhook:
-    return Webhook(url, "whevt_1", b"{}", [b"k" * 32])
+    return Webhook(Address(url, {}, [SigningKey("v1", b"k" * 32)]), "whevt_1", b"{}")
 
 
 @pytest.fixture

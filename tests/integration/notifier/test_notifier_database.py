@@ -65,6 +65,14 @@ async def filled(database: Database) -> Database:
             "ix_endpoint_secrets_current",
         ),
         ("UPDATE endpoint_secrets SET key = 'short'", "ck_endpoint_secrets_key"),
+        ("UPDATE endpoint_secrets SET sealed = 'both'", "ck_endpoint_secrets_material"),
+        ("UPDATE endpoint_secrets SET kind = 'v2'", "ck_endpoint_secrets"),
+        ("UPDATE endpoint_secrets SET kind = 'v1a'", "ck_endpoint_secrets_public_key"),
+        ("UPDATE endpoints SET enabled = false", "ck_endpoints_enabled"),
+        ("UPDATE endpoints SET disabled_reason = 'gone'", "ck_endpoints_enabled"),
+        ("UPDATE endpoints SET disabled_reason = 'whim'", "ck_endpoints_"),
+        ("UPDATE endpoints SET rate_limit = -1", "ck_endpoints_rate_limit"),
+        ("UPDATE endpoints SET throttle_step = 1", "ck_endpoints_throttle"),
         ("UPDATE endpoints SET url = 'file:///etc/passwd'", "ck_endpoints_url"),
         ("UPDATE endpoints SET mode = 'demo'", "ck_endpoints_mode"),
         (
@@ -100,7 +108,7 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.notifier")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0001"]
+        assert versions.scalars().all() == ["0004"]
 
 
 async def test_an_error_of_sql_does_not_show_what_was_to_be_written(filled: Database) -> None:

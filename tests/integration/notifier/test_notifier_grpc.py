@@ -13,6 +13,7 @@ from services.kit.auth import Principal, invalid_key
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import api_key_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
+from services.notifier.listening import Listening
 from services.notifier.servicer import NotifierServicer
 from tests.integration.notifier.conftest import ACME, Receiver, World, make_event
 
@@ -65,7 +66,7 @@ async def client(world: World) -> AsyncIterator[Client]:
     server = GrpcServer(world.settings, KnownKeys())
     server.add(
         notifier_pb2_grpc.add_NotifierServiceServicer_to_server,
-        NotifierServicer(world.notifier),
+        NotifierServicer(world.notifier, world.deliveries, Listening(world.database)),
         "usageflow.notifier.v1.NotifierService",
     )
     await server.start()
@@ -94,10 +95,14 @@ def requests(endpoint_id: str, delivery_id: str) -> dict[str, Any]:
     """A request for every RPC that names a thing."""
     return {
         "GetEndpoint": pb.GetEndpointRequest(endpoint_id=endpoint_id),
+        "UpdateEndpoint": pb.UpdateEndpointRequest(endpoint_id=endpoint_id, description="x"),
         "DeleteEndpoint": pb.DeleteEndpointRequest(endpoint_id=endpoint_id),
         "RotateEndpointSecret": pb.RotateEndpointSecretRequest(endpoint_id=endpoint_id),
         "TestEndpoint": pb.TestEndpointRequest(endpoint_id=endpoint_id),
         "ListDeliveries": pb.ListDeliveriesRequest(endpoint_id=endpoint_id),
+        "GetEndpointStats": pb.GetEndpointStatsRequest(endpoint_id=endpoint_id),
+        "ReplayDeliveries": pb.ReplayDeliveriesRequest(endpoint_id=endpoint_id),
+        "GetDelivery": pb.GetDeliveryRequest(delivery_id=delivery_id),
         "ReplayDelivery": pb.ReplayDeliveryRequest(delivery_id=delivery_id),
     }
 
@@ -155,13 +160,19 @@ async def test_no_rpc_shows_or_changes_anything_of_another_tenant(
 async def test_every_rpc_takes_its_scope(
     client: Client, endpoint_id: str, delivery_id: str, receiver: Receiver
 ) -> None:
-    reading = {"GetEndpoint", "ListDeliveries", "ListEndpoints"}
+    reading = {
+        "GetEndpoint",
+        "GetEndpointStats",
+        "GetDelivery",
+        "ListDeliveries",
+        "ListEndpoints",
+    }
     every = requests(endpoint_id, delivery_id) | {
         "ListEndpoints": pb.ListEndpointsRequest(),
         "CreateEndpoint": pb.CreateEndpointRequest(url=receiver.url),
     }
     methods = pb.DESCRIPTOR.services_by_name["NotifierService"].methods
-    assert {method.name for method in methods} == set(every)
+    assert {method.name for method in methods} == {*every, "ListenEvents"}
     for method, request in every.items():
         error = await client.refused(method, request, "tracker")
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED, method
@@ -176,7 +187,7 @@ async def test_every_rpc_takes_its_scope(
 
 async def test_an_id_that_names_nothing_is_not_found(client: Client) -> None:
     nothing = "0" * 32
-    for wrong_id in ("", "x", f"whe_{nothing}", f"whd_{nothing}", "whe_\x00", "whe_" + "0" * 999):
+    for wrong_id in ("x", f"whe_{nothing}", f"whd_{nothing}", "whe_\x00", "whe_" + "0" * 999):
         for method, request in requests(wrong_id, wrong_id).items():
             error = await client.refused(method, request)
             assert error.code() is grpc.StatusCode.NOT_FOUND, (method, wrong_id)

@@ -32,6 +32,7 @@ class Process:
             "USAGEFLOW_DATABASE_URL": database_url,
             "USAGEFLOW_NATS_URL": nats_url,
             "USAGEFLOW_INTERNAL_TOKEN": "t" * 32,
+            "USAGEFLOW_WEBHOOK_SECRETS_KEY": "s" * 32,
             "USAGEFLOW_ACCOUNTS_ADDRESS": "127.0.0.1:1",
             "USAGEFLOW_WEBHOOK_ALLOW_PRIVATE": "true",
             "USAGEFLOW_WEBHOOK_RETRY_DELAYS_S": "0,0.1,0.1",

@@ -10,11 +10,10 @@ from sqlalchemy import text
 
 from services.kit import clock
 from services.kit.database import Database, TenantKey
-from services.notifier import queue_repository
+from services.notifier import queue_repository, worker
 from services.notifier.domain import Attempt
 from services.notifier.queue_repository import Claim, Outcome
 from tests.integration.notifier.conftest import (
-    ACME,
     WAIT_S,
     Receiver,
     World,
@@ -30,13 +29,14 @@ async def claim_all(database: Database, *, late: timedelta = timedelta()) -> lis
     """Claim what is due, as a worker whose clock says `late` from now would."""
     now = clock.now() + late
     async with database.transaction() as connection:
-        visited = await queue_repository.endpoints_with_pending(connection, after="", limit=100)
+        visited = await queue_repository.endpoints_with_pending(
+            connection, after="", limit=100, now=now
+        )
         return await queue_repository.claim(
             connection,
-            [endpoint_id for endpoint_id, _ in visited],
+            {endpoint.endpoint_id: 1_000 for endpoint in visited},
             now=now,
             lease_until=now + LEASE,
-            per_endpoint_max=1_000,
             claims_max=1_000,
         )
 
@@ -106,14 +106,14 @@ async def test_who_lost_the_lease_records_the_attempt_but_decides_only_by_succes
         await queue_repository.record(
             connection, [Outcome(lost, attempt(late_error), late_status, None)]
         )
-    (delivery,), _ = await idle.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+    (delivery,), _ = await idle.listed(endpoint.id)
     assert delivery.status == expected_status
     assert len(delivery.attempts) == 1
     async with database.transaction() as connection:
         await queue_repository.record(
             connection, [Outcome(held, attempt("http_status"), "failed", None)]
         )
-    (delivery,), _ = await idle.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+    (delivery,), _ = await idle.listed(endpoint.id)
     assert delivery.status == ("failed" if late_error else "succeeded")
     assert [made.number for made in delivery.attempts] == [1, 2]
     await idle.sender.close()
@@ -143,7 +143,7 @@ async def test_a_stopping_worker_finishes_what_is_in_flight_and_gives_the_rest_b
     await asyncio.gather(worker, return_exceptions=True)
     recorder.cancel()
     await world.sender.close()
-    deliveries, _ = await world.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+    deliveries, _ = await world.listed(endpoint.id)
     assert sorted(delivery.status for delivery in deliveries) == ["pending"] * 6 + ["succeeded"] * 4
     assert len(await claim_all(database)) == 6
 
@@ -191,8 +191,9 @@ async def test_a_receiver_that_never_answers_does_not_hold_up_another(
 
 
 async def test_one_organization_does_not_take_all_slots(
-    make_world: Worlds, receiver: Receiver
+    make_world: Worlds, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker, "SLOW_AFTER_S", 3_600.0)
     other = TenantKey("org_" + "b" * 32, "test")
 
     async def black_hole(request: web.Request) -> web.StreamResponse:
@@ -212,6 +213,34 @@ async def test_one_organization_does_not_take_all_slots(
     paths = [(await receiver.next()).path for _ in range(22)]
     assert paths.count("/hooks/hole") == 2
     assert paths.count("/hooks/good") == 20
+
+
+async def test_receivers_that_never_answer_do_not_hold_up_others_of_their_organization(
+    make_world: Worlds, receiver: Receiver
+) -> None:
+    """Eight of them with three webhooks each, in a worker of eight slots, two of them for one
+    organization: within moments all others arrive, long before the first of them has timed out.
+    """
+
+    async def black_hole(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("hole"):
+            await asyncio.Event().wait()
+        return web.Response()
+
+    receiver.always = black_hole
+    world = await make_world(
+        webhook_in_flight_max=8,
+        webhook_endpoint_in_flight_max=1,
+        webhook_timeout_s=50,
+        webhook_lease_s=100,
+    )
+    for _ in range(8):
+        await world.endpoint(receiver.url + "/hole", "invoice.created")
+    good, _ = await world.endpoint(receiver.url + "/good", "invoice.paid")
+    await world.notifier.take_events([make_event("invoice.created") for _ in range(3)])
+    await world.notifier.take_events([make_event("invoice.paid") for _ in range(20)])
+    for _ in range(20):
+        assert (await world.recorder.next()).claim.endpoint_id == good.id
 
 
 async def test_everything_due_is_claimed_without_waiting_for_the_poll(
@@ -276,7 +305,7 @@ async def test_an_attempt_is_recorded_when_the_database_comes_back(
         )
     go_on.set()
     await world.recorder.next()
-    (delivery,), _ = await world.notifier.list_deliveries(ACME, endpoint.id, None, 0, "")
+    (delivery,), _ = await world.listed(endpoint.id)
     assert delivery.status == "succeeded"
     assert len(delivery.attempts) == 1
 
@@ -301,7 +330,7 @@ ENDPOINTS = (
         true, now()
     FROM generate_series(1, 20) n
     """,
-    "INSERT INTO endpoint_secrets (endpoint_id, key, create_time)"
+    "INSERT INTO endpoint_secrets (endpoint_id, sealed, create_time)"
     " SELECT id, decode(repeat('00', 32), 'hex'), now() FROM endpoints",
 )
 # A third each is due, is due later, and is done.
@@ -324,14 +353,16 @@ BACKLOG = """
 async def pages_read(database: Database) -> int:
     """Pages that the two statements of a claim of 16 touch, after which it is rolled back."""
     now = clock.now()
-    visit = {"after": "", "endpoints_max": 100}
+    visit = {"after": "", "endpoints_max": 100, "now": now}
     async with database.engine.connect() as connection:
-        visited = await queue_repository.endpoints_with_pending(connection, after="", limit=100)
+        visited = await queue_repository.endpoints_with_pending(
+            connection, after="", limit=100, now=now
+        )
         claim = {
-            "endpoint_ids": [endpoint_id for endpoint_id, _ in visited[:4]],
+            "endpoint_ids": [endpoint.endpoint_id for endpoint in visited[:4]],
+            "limits": [4] * 4,
             "now": now,
             "lease_until": now + LEASE,
-            "per_endpoint_max": 4,
             "claims_max": 16,
         }
         total = 0

@@ -15,6 +15,7 @@ TALLY = Tally(
     amount_min=Decimal("1.5"),
     amount_max=Decimal(6),
     latest_value=Decimal(3),
+    unique_count=2,
 )
 
 
@@ -27,6 +28,7 @@ TALLY = Tally(
         ("MIN", "1.5"),
         ("AVG", "3.5"),
         ("LATEST", "3"),
+        ("UNIQUE_COUNT", "2"),
     ],
 )
 def test_each_kind_gives_its_figure(aggregation: str, figure: str) -> None:

@@ -10,11 +10,17 @@ from services.kit.database import TenantKey
 from services.kit.errors import InvalidArgumentError
 
 GOOD = NewMetric("AI_TOKEN", "Tokens", "tokens", "SUM", ("model", "region"))
+UNIQUE = {"aggregation": "UNIQUE_COUNT"}
 
 
 @pytest.mark.parametrize("aggregation", ["SUM", "COUNT", "MAX", "MIN", "AVG", "LATEST"])
 def test_every_aggregation_of_bucket_columns_can_be_defined(aggregation: str) -> None:
     check_new_metric(replace(GOOD, aggregation=aggregation))
+
+
+@pytest.mark.parametrize("unique_by", ["userId", "model", "user.id:v-1"])
+def test_a_number_of_values_needs_the_property(unique_by: str) -> None:
+    check_new_metric(replace(GOOD, aggregation="UNIQUE_COUNT", unique_by=unique_by))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +33,10 @@ def test_every_aggregation_of_bucket_columns_can_be_defined(aggregation: str) ->
         ({"name": "x" * 201}, "name", "200 characters"),
         ({"name": "a\0b"}, "name", "control characters"),
         ({"unit": "x" * 51}, "unit", "50 characters"),
-        ({"aggregation": "UNIQUE_COUNT"}, "aggregation", "AVG, COUNT, LATEST, MAX, MIN, SUM"),
-        ({"aggregation": "9"}, "aggregation", "must be one of"),
+        (UNIQUE, "uniqueBy", "must name the metadata property"),
+        (UNIQUE | {"unique_by": "user id"}, "uniqueBy", "A-Z a-z 0-9"),
+        (UNIQUE | {"unique_by": "x" * 129}, "uniqueBy", "1-128 characters"),
+        ({"aggregation": "9"}, "aggregation", "AVG, COUNT, LATEST, MAX, MIN, SUM, UNIQUE_COUNT"),
         ({"unique_by": "userId"}, "uniqueBy", "must be left out"),
         ({"dimensions": tuple("abcdefghi")}, "dimensions", "at most 8"),
         ({"dimensions": ("a", "a")}, "dimensions", "twice"),
@@ -57,5 +65,12 @@ def test_the_order_of_dimensions_makes_no_other_definition() -> None:
     tenant = TenantKey("org_" + "a" * 32, "live")
     metric = Metric(1, tenant, GOOD, defined=True, create_time=datetime.now(UTC))
     assert metric.same_as(replace(GOOD, dimensions=("region", "model")))
-    for change in ({"unit": ""}, {"name": "x"}, {"aggregation": "MAX"}, {"dimensions": ()}):
+    for change in (
+        {"unit": ""},
+        {"name": "x"},
+        {"aggregation": "MAX"},
+        {"dimensions": ()},
+        {"unique_by": "x"},
+        {"percentiles": True},
+    ):
         assert not metric.same_as(replace(GOOD, **change))

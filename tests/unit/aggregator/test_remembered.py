@@ -1,7 +1,7 @@
 """What the fold remembers is bounded and never older than what it was asked for."""
 
-from services.aggregator.fold import Definition, Series
-from services.aggregator.remembered import RememberedDefinitions, RememberedSeries
+from services.aggregator.fold import Definition, DimensionValue, Series
+from services.aggregator.remembered import RememberedDefinitions, RememberedSeries, RememberedValues
 from services.aggregator.repository import MetricKey
 
 KEYS = [MetricKey("org", "live", f"M{number}") for number in range(5)]
@@ -38,3 +38,7 @@ def test_no_more_is_remembered_than_allowed() -> None:
     for number, entry in enumerate(series):
         ids.remember({entry: number})
     assert ids.find(series) == {series[3]: 3, series[4]: 4}
+    values = [DimensionValue(1, "model", f"v{number}") for number in range(5)]
+    known = RememberedValues(entries_max=2)
+    known.remember(values)
+    assert known.unknown(values) == set(values[:3])

@@ -69,7 +69,7 @@ def test_all_wrong_fields_are_named_at_once_with_what_is_allowed() -> None:
     found = problems(asked)
     assert set(found) == {"from", "to", "window", "groupBy", "timezone", "filter"}
     assert "quarter of an hour" in found["from"]
-    assert found["window"] == "must be one of HOUR, DAY, MONTH, TOTAL"
+    assert found["window"] == "must be one of 15MIN, HOUR, DAY, WEEK, MONTH, TOTAL"
     assert found["groupBy"] == '"colour" is not allowed; allowed: customerId, model, region'
     assert found["filter"] == '"size" is not allowed; allowed: model, region'
 
@@ -107,6 +107,29 @@ def test_what_is_no_zone_is_refused(zone: str) -> None:
 def test_nothing_can_be_called_by_a_character_that_sql_has_not() -> None:
     found = problems(replace(GOOD, customer_id="a\0b", filters={"model": "\0"}))
     assert set(found) == {"customerId", "filter"}
+
+
+PERCENTILED = replace(METRIC, definition=replace(METRIC.definition, percentiles=True))
+
+
+@pytest.mark.parametrize("percentile", ["P50", "P95", "P99"])
+def test_a_percentile_is_told_of_metrics_that_keep_amounts(percentile: str) -> None:
+    asked = replace(GOOD, percentile=percentile)
+    assert check_question(asked, PERCENTILED, NOW).percentile == percentile
+    assert '"percentiles": true' in problems(asked)["percentile"]
+
+
+def test_other_percentiles_are_refused() -> None:
+    found = problems(replace(GOOD, percentile="P90"), PERCENTILED)
+    assert found == {"percentile": "must be one of P50, P95, P99"}
+    assert set(problems(replace(GOOD, percentile="P50"), None)) == {"metric"}
+
+
+def test_a_dimension_may_have_one_of_several_values() -> None:
+    asked = replace(GOOD, filters_any={"model": ["a", ""]})
+    assert check_question(asked, METRIC, NOW).filters_any == {"model": ("a", "")}
+    for name, values in (("size", ["L"]), ("model", []), ("model", ["x"] * 101), ("model", ["\0"])):
+        assert list(problems(replace(GOOD, filters_any={name: values}))) == ["filter"]
 
 
 def test_a_metric_without_dimensions_says_so() -> None:

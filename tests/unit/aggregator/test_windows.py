@@ -1,4 +1,4 @@
-"""Hours, days and months of time zones, checked against dates worked out by hand."""
+"""Hours, days, weeks and months of time zones, checked against dates worked out by hand."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,13 @@ from services.aggregator.windows import (
     DAY,
     HOUR,
     MONTH,
+    QUARTER_HOUR,
     TOTAL,
+    WEEK,
+    WINDOWS,
     boundaries,
     month_start,
+    period_at,
     zone_names,
 )
 
@@ -126,6 +130,30 @@ def test_a_month_begins_and_lasts_as_the_calendar_says(
     assert month_start(utc(end), ZoneInfo(zone)) == utc(end)
 
 
+# zone, first instant of a Monday and of the next one in UTC, hours
+WEEKS = [
+    ("America/New_York", "2025-03-03T05:00", "2025-03-10T04:00", 167),
+    ("America/New_York", "2026-10-26T04:00", "2026-11-02T05:00", 169),
+    ("Europe/London", "2026-03-23T00:00", "2026-03-29T23:00", 167),
+    ("Europe/London", "2027-10-24T23:00", "2027-11-01T00:00", 169),
+    ("Asia/Kolkata", "2025-12-28T18:30", "2026-01-04T18:30", 168),
+    ("Asia/Kathmandu", "2027-02-28T18:15", "2027-03-07T18:15", 168),
+    ("America/Sao_Paulo", "2025-02-10T03:00", "2025-02-17T03:00", 168),
+    ("Pacific/Auckland", "2026-03-29T11:00", "2026-04-05T12:00", 169),
+    ("Pacific/Auckland", "2027-09-19T12:00", "2027-09-26T11:00", 167),
+]
+
+
+@pytest.mark.parametrize(("zone", "start", "end", "length_hours"), WEEKS)
+def test_a_week_lasts_from_monday_to_sunday(
+    zone: str, start: str, end: str, length_hours: int
+) -> None:
+    assert cut(start, end, WEEK, zone) == [utc(start), utc(end)]
+    assert hours([utc(start), utc(end)]) == [length_hours]
+    for inside in (utc(start), utc(end) - QUARTER, utc(start) + timedelta(days=3)):
+        assert period_at(inside, WEEK, ZoneInfo(zone)) == (utc(start), utc(end))
+
+
 @pytest.mark.parametrize(
     ("zone", "start", "end", "count"),
     [
@@ -173,6 +201,28 @@ def test_total_is_one_window() -> None:
 
 
 quarters = st.integers(0, 3 * 366 * 96).map(lambda n: utc("2025-01-01T00:00") + n * QUARTER)
+
+
+@given(
+    quarters,
+    st.integers(0, 899),
+    st.sampled_from(ZONES),
+    st.sampled_from([window for window in WINDOWS if window != TOTAL]),
+)
+def test_an_instant_lies_in_the_window_that_a_longer_range_is_cut_into(
+    quarter: datetime, seconds: int, zone: str, window: str
+) -> None:
+    instant = quarter + timedelta(seconds=seconds)
+    start, end = period_at(instant, window, ZoneInfo(zone))
+    assert start <= instant < end
+    assert list(boundaries(start, end + QUARTER, window, ZoneInfo(zone))) == [start, end]
+    before, _ = period_at(start - QUARTER, window, ZoneInfo(zone))
+    assert list(boundaries(before, end, window, ZoneInfo(zone))) == [before, start]
+
+
+def test_quarters_of_an_hour_are_those_of_the_clock() -> None:
+    edges = cut("2026-03-01T10:45", "2026-03-01T11:30", QUARTER_HOUR, "Asia/Kathmandu")
+    assert hours(edges) == [0.25] * 3
 
 
 @given(quarters, st.integers(1, 40 * 96), st.sampled_from(ZONES), st.sampled_from((HOUR, DAY)))

@@ -2,7 +2,13 @@ import json
 
 from usageflow.ingest.v1.ingest_pb2 import RecordEventsRequest
 
-from benchmarks.generators.requests import CUSTOMERS, Requests, grpc_templates, http_templates
+from benchmarks.generators.requests import (
+    CUSTOMERS,
+    Requests,
+    grpc_templates,
+    http_templates,
+    idempotency_key,
+)
 from benchmarks.messages import HttpLoad, Shape
 
 RUN = "0123456789abcdef"
@@ -42,6 +48,20 @@ def test_single_requests_are_whole_and_have_a_key_each() -> None:
     }
 
 
+def test_known_requests_come_again_and_again() -> None:
+    templates = http_templates(load_of("single", 1))
+    first = Requests(templates, RUN)
+    sent = [first.take() for _ in range(3)]
+    again = Requests(templates, RUN, known=3)
+    assert [again.take() for _ in range(7)] == [*sent, *sent, sent[0]]
+    assert again.count == 7
+
+
+def test_requests_of_no_particular_run_are_those_of_no_other() -> None:
+    templates = http_templates(load_of("single", 1))
+    assert Requests(templates).take() != Requests(templates).take()
+
+
 def test_events_of_batches_have_a_key_each() -> None:
     requests = Requests(http_templates(load_of("batch", 100)), RUN)
     events = []
@@ -68,3 +88,10 @@ def test_grpc_requests_stay_valid_when_their_keys_are_replaced() -> None:
     assert {len(key) for key in keys} == {37}
     assert first.events[0].amount == "1"
     assert first.events[0].customer_id != second.events[0].customer_id
+
+
+def test_the_key_of_an_event_follows_from_its_place() -> None:
+    requests = Requests(grpc_templates("M", 10), RUN)
+    requests.take()
+    events = RecordEventsRequest.FromString(requests.take()).events
+    assert events[3].idempotency_key == idempotency_key(RUN, 1, 3)

@@ -22,6 +22,7 @@ SURROUNDINGS = Surroundings(
     database_urls={service: f"postgresql://{service}" for service in SERVICES},
     internal_token="the-internal-token",
     key_pepper="the-pepper",
+    webhook_secrets_key="the-secrets-key",
     parent_pipe_fd=9,
 )
 
@@ -102,6 +103,7 @@ def test_no_secret_is_in_the_command_line(part: str) -> None:
     argv = " ".join(command(process, everything, SURROUNDINGS, {}).argv)
     assert "the-internal-token" not in argv
     assert "the-pepper" not in argv
+    assert "the-secrets-key" not in argv
 
 
 def test_settings_of_the_user_reach_every_process() -> None:
@@ -141,3 +143,10 @@ def test_local_webhook_receivers_are_allowed_unless_the_user_says_otherwise() ->
     name = "USAGEFLOW_WEBHOOK_ALLOW_PRIVATE"
     assert environment("notifier")[name] == "true"
     assert environment("notifier", USAGEFLOW_WEBHOOK_ALLOW_PRIVATE="false")[name] == "false"
+
+
+def test_only_notifier_gets_the_key_of_webhook_secrets() -> None:
+    """Whoever has it and the database can sign in everybody's name."""
+    name = "USAGEFLOW_WEBHOOK_SECRETS_KEY"
+    assert [part for part in PARTS if name in environment(part)] == ["notifier"]
+    assert environment("notifier", **{name: "mine"})[name] == "the-secrets-key"

@@ -1,6 +1,8 @@
 """Free ports, kept over restarts."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from cli.ports import PORT_MAX, PORT_MIN, Ports, free_port, is_free
@@ -9,6 +11,7 @@ from cli.ports import PORT_MAX, PORT_MIN, Ports, free_port, is_free
 def listener(port: int) -> socket.socket:
     """Somebody who listens on the port."""
     taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", port))
     taken.listen(1)
     return taken
@@ -46,3 +49,16 @@ def test_two_parts_have_two_ports(tmp_path: Path) -> None:
     """Although neither listens yet."""
     ports = Ports(tmp_path / "ports.json")
     assert len({ports.claim(f"part-{number}") for number in range(50)}) == 50
+
+
+def test_what_one_process_chose_no_other_gets() -> None:
+    """Although nobody listens there yet: two stacks that start at once never share a port."""
+    port = free_port()
+    assert is_free(port)
+    code = (
+        f"import random; random.randint = lambda *_: {port}; import cli.ports as p; p.free_port()"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "StackError: no free port" in elsewhere.stderr

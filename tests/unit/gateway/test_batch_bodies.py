@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.batch import BODY_BYTES_MAX, split_array, split_lines
+from gateway.batch_body import BODY_BYTES_MAX, split_array, split_lines
 from services.kit.errors import InvalidArgumentError
 
 

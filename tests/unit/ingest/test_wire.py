@@ -3,7 +3,15 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.ingest.v1 import ingest_pb2 as pb
 
-from services.ingest.domain import ALL_ACCEPTED, DUPLICATE, Outcome, Status, Tenant
+from services.ingest.domain import (
+    ALL_ACCEPTED,
+    DUPLICATE,
+    Outcome,
+    Outcomes,
+    Recorded,
+    Status,
+    Tenant,
+)
 from services.ingest.wire import Intake
 from services.kit.errors import FieldProblem
 from services.kit.events import event_id
@@ -16,6 +24,12 @@ def read(*inputs: pb.EventInput) -> Intake:
     intake = Intake(NOW)
     intake.read(TENANT, inputs)
     return intake
+
+
+def receipts_of(intake: Intake, outcomes: Outcomes) -> list[pb.EventReceipt]:
+    answer = intake.answer(pb.RecordTenantEventsResponse, Recorded(outcomes, "token"))
+    assert answer.usage_token == "token"
+    return list(answer.receipts)
 
 
 def good(**fields: str) -> pb.EventInput:
@@ -48,7 +62,7 @@ def test_events_without_a_key_have_ids_of_their_own() -> None:
 def test_a_bad_event_is_rejected_beside_good_neighbours() -> None:
     intake = read(good(), good(amount="-1", metric=""), good())
     assert len(intake.events) == 2
-    receipts = intake.receipts(ALL_ACCEPTED)
+    receipts = receipts_of(intake, ALL_ACCEPTED)
     statuses = [Status(receipt.status) for receipt in receipts]
     assert statuses == [Status.ACCEPTED, Status.REJECTED, Status.ACCEPTED]
     assert [error.field for error in receipts[1].errors] == ["metric", "amount"]
@@ -67,17 +81,29 @@ def test_positions_go_on_from_tenant_to_tenant() -> None:
 
 def test_receipts_of_accepted_events_name_them() -> None:
     intake = read(*(good(idempotency_key=str(n)) for n in range(3)))
-    receipts = intake.receipts(ALL_ACCEPTED)
+    receipts = receipts_of(intake, ALL_ACCEPTED)
     assert list(receipts) == [
         pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=f"evt_{event.event_id.hex()}")
         for event in intake.events
     ]
 
 
+def test_receipts_of_duplicates_name_them_too() -> None:
+    intake = read(*(good(idempotency_key=str(n)) for n in range(3)))
+    receipts = receipts_of(intake, {1: DUPLICATE})
+    assert [Status(receipt.status) for receipt in receipts] == [
+        Status.ACCEPTED,
+        Status.DUPLICATE,
+        Status.ACCEPTED,
+    ]
+    assert receipts[1].event_id == f"evt_{intake.events[1].event_id.hex()}"
+    assert not receipts[1].errors
+
+
 def test_receipts_tell_what_was_not_accepted_and_why() -> None:
     conflict = Outcome(Status.CONFLICT, (FieldProblem("amount", "differs"),))
     intake = read(good(metric=""), good(), good(), good())
-    receipts = intake.receipts({0: DUPLICATE, 2: conflict})
+    receipts = receipts_of(intake, {0: DUPLICATE, 2: conflict})
     assert [receipt.status for receipt in receipts] == [4, 2, 1, 3]
     assert [(e.field, e.message) for e in receipts[3].errors] == [("amount", "differs")]
     assert receipts[3].event_id == f"evt_{intake.events[2].event_id.hex()}"

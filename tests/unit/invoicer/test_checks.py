@@ -8,6 +8,7 @@ from services.invoicer.checks import (
     CustomerInput,
     MetricPriceInput,
     PlanInput,
+    QuoteInput,
     check_anchor,
     check_customer,
     check_plan,
@@ -41,7 +42,7 @@ def test_everything_wrong_with_a_plan_is_named_at_once() -> None:
         billing_period="DAILY",
         metrics=[
             MetricPriceInput("API CALL", "PER_UNIT", "-5", {"unitPrice": "abc"}),
-            MetricPriceInput("AI_TOKEN", "GRADUATED", "", {}),
+            MetricPriceInput("AI_TOKEN", "CHEAP", "", {}),
             per_unit("AI_TOKEN", price=""),
         ],
     )
@@ -73,6 +74,21 @@ def test_a_plan_has_at_most_100_metrics() -> None:
         check_plan(plan(*(per_unit(f"M{n}") for n in range(101))))
 
 
+def by_model(metric: str, count: int, chars: int) -> MetricPriceInput:
+    prices = [
+        {"match": {"model": f"{n:03}" + "x" * (chars - 3)}, "unitPrice": "1"} for n in range(count)
+    ]
+    return MetricPriceInput(metric, "DIMENSIONAL", "", {"prices": prices, "unitPrice": "1"})
+
+
+def test_what_all_prices_of_a_plan_match_is_bounded() -> None:
+    """Each takes 8 + 5 bytes for "model" and 8 for its value: 100 x (21 + 229) = 25,000."""
+    plans = [plan(*(by_model(f"M{n}", 100, 229) for n in range(count))) for count in (4, 5)]
+    assert len(check_plan(plans[0]).metrics) == 4
+    with pytest.raises(InvalidArgumentError, match="must match at most 100,000 bytes in all"):
+        check_plan(plans[1])
+
+
 def test_a_plan_needs_no_base_price_and_no_metrics() -> None:
     content = check_plan(plan(base_price=""))
     assert content.base_price == 0
@@ -80,11 +96,11 @@ def test_a_plan_needs_no_base_price_and_no_metrics() -> None:
 
 
 def test_a_quote_needs_no_name_and_refuses_quantities_without_a_price() -> None:
-    content, exact = check_quote(plan(per_unit("A"), name=""), {"A": "2.50"})
+    content, usages = check_quote(QuoteInput(plan(per_unit("A"), name=""), {"A": "2.50"}))
     assert content.name == ""
-    assert {metric: str(quantity) for metric, quantity in exact.items()} == {"A": "2.50"}
+    assert {metric: str(usage.quantity) for metric, usage in usages.items()} == {"A": "2.50"}
     with pytest.raises(InvalidArgumentError) as caught:
-        check_quote(plan(per_unit("A")), {"B": "1", "A": "-1"})
+        check_quote(QuoteInput(plan(per_unit("A")), {"B": "1", "A": "-1"}))
     assert sorted(fields(caught.value)) == ["quantities.A", "quantities.B"]
 
 

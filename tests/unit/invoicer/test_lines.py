@@ -18,10 +18,17 @@ from services.invoicer.domain import (
     SubscriptionStatus,
 )
 from services.invoicer.exact import add, total
-from services.invoicer.lines import Billed, MetricUsage, base_line, late_line, usage_line
+from services.invoicer.lines import (
+    Billed,
+    base_line,
+    carried_line,
+    late_line,
+    usage_line,
+)
 from services.invoicer.periods import BillingAnchor, BillingPeriod, Period, first_period
 from services.invoicer.pricing.charge import charge
 from services.invoicer.pricing.per_unit import PerUnit
+from services.invoicer.pricing.usage import MetricUsage
 from services.invoicer.quotes import quote
 from services.kit.database import TenantKey
 from services.kit.money import round_money
@@ -139,7 +146,7 @@ def test_included_units_of_a_part_of_a_month_are_whole() -> None:
 def test_a_base_price_below_the_minor_unit_is_rounded_once() -> None:
     line = base_line(pro(base_price="99.995"), JANUARY, JANUARY)
     assert str(line.amount) == "100.00"
-    assert line.steps == ("99.995 USD",)
+    assert line.steps == ("99.995 USD", "rounded half up: 100.00 USD")
 
 
 def test_usage_is_asked_for_this_period_and_then_for_earlier_ones() -> None:
@@ -224,6 +231,53 @@ def test_late_lines_stand_behind_those_of_the_period() -> None:
     assert str(draft.amount) == "105.00"
 
 
+@pytest.mark.parametrize(
+    ("amount", "carried", "moved", "to_pay"),
+    [
+        # nothing is carried and nothing has to be
+        ("100.00", "0", None, "100.00"),
+        ("0.00", "0", None, "0.00"),
+        # more credit than there is to pay
+        ("-8.00", "0", "8.00", "0.00"),
+        # some of it was carried: 20.00 - 8.00
+        ("20.00", "8.00", "-8.00", "12.00"),
+        # what was carried is more than there is to pay: 8.00 - 3.00 go on
+        ("3.00", "8.00", "-3.00", "0.00"),
+        ("0.00", "8.00", None, "0.00"),
+        ("-2.00", "8.00", "2.00", "0.00"),
+        # credit that was brought came from an invoice that is void now
+        ("20.00", "-8.00", "8.00", "28.00"),
+        ("-20.00", "-8.00", "20.00", "0.00"),
+    ],
+)
+def test_credit_that_does_not_fit_is_carried(
+    amount: str, carried: str, moved: str | None, to_pay: str
+) -> None:
+    line = carried_line(D(amount), D(carried), "USD", FEBRUARY)
+    assert (None if line is None else str(line.amount)) == moved
+    if line is not None:
+        assert line.kind is LineKind.CREDIT_CARRIED
+        assert line.steps[-1] == f"to pay: {to_pay}, never below 0"
+        direction = "to the next invoice" if line.amount > 0 else "from earlier invoices"
+        assert line.description == f"Credit carried {direction}"
+    assert add(D(amount), line.amount if line else D(0)) == D(to_pay)
+
+
+@given(
+    st.lists(st.decimals(min_value=-(10**6), max_value=10**6, places=2), min_size=1, max_size=20)
+)
+def test_carried_credit_is_neither_lost_nor_given_twice(amounts: list[Decimal]) -> None:
+    carried = paid = D(0)
+    for amount in amounts:
+        line = carried_line(amount, carried, "USD", JANUARY)
+        moved = line.amount if line else D(0)
+        assert add(amount, moved) >= 0
+        carried, paid = add(carried, moved), add(paid, add(amount, moved))
+        assert carried >= 0
+    # What was paid, less what is still carried, is all that was billed.
+    assert add(paid, -carried) == total(amounts)
+
+
 QUANTITIES = st.decimals(min_value=0, max_value=10**6, places=3)
 PRICES = st.decimals(min_value=0, max_value=10, places=6)
 
@@ -241,7 +295,7 @@ def test_all_lines_of_a_period_together_are_the_bill_of_the_whole(
         )
         line = late_line(price, MetricUsage(quantity), billed, "USD", JANUARY, "UTC")
         lines += [line] if line else []
-    whole = charge(price.model, included, quantities[-1], "USD")
+    whole = charge(price.model, included, MetricUsage(quantities[-1]), "USD")
     assert total(line.amount for line in lines) == whole.amount
     assert total(line.quantity for line in lines) == quantities[-1]
     assert total(line.included_units for line in lines) == whole.included_units
@@ -257,8 +311,7 @@ def test_a_total_is_the_sum_of_rounded_lines(
     amounts = [line.amount for line in draft.lines]
     assert all(round_money(amount, currency) == amount for amount in amounts)
     assert draft.amount == add(add(amounts[0], amounts[1]), amounts[2])
-    quantities = {"API_CALL": calls, "AI_TOKEN": tokens}
-    assert quote(plan, quantities).amount == draft.amount
+    assert quote(plan, usage).amount == draft.amount
 
 
 def test_a_subscription_goes_on_until_its_cancel_time() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.invoicer.periods import (
     BillingAnchor,
+    BillingPeriod,
     Cycle,
     Period,
     first_period,
@@ -127,6 +128,98 @@ def test_periods_end_where_a_calendar_on_the_wall_says(
     assert boundaries(cycle, len(expected)) == [utc(start), *(utc(text) for text in expected)]
 
 
+WEEKLY, QUARTERLY, YEARLY = BillingPeriod.WEEKLY, BillingPeriod.QUARTERLY, BillingPeriod.YEARLY
+
+
+@pytest.mark.parametrize(
+    ("length", "anchor", "zone", "start", "expected"),
+    [
+        # 2026-01-01 is a Thursday: the first part of a week ends with Sunday the 4th.
+        (WEEKLY, CALENDAR, "UTC", "2026-01-01T00:00", ["2026-01-05T00:00", "2026-01-12T00:00"]),
+        # A start on a Monday at midnight is that of a whole week.
+        (WEEKLY, CALENDAR, "UTC", "2026-01-05T00:00", ["2026-01-12T00:00"]),
+        (WEEKLY, CALENDAR, "UTC", "2026-12-31T10:00", ["2027-01-04T00:00", "2027-01-11T00:00"]),
+        # Midnight there; the clocks go forward on Sunday, 29 March.
+        (
+            WEEKLY,
+            CALENDAR,
+            "Europe/Berlin",
+            "2026-03-22T23:00",
+            ["2026-03-29T22:00", "2026-04-05T22:00"],
+        ),
+        # Sunday 19:00Z is Monday in Kathmandu.
+        (WEEKLY, CALENDAR, "Asia/Kathmandu", "2026-01-04T19:00", ["2026-01-11T18:15"]),
+        # The same time of the same day of the week, 09:00 in Berlin.
+        (
+            WEEKLY,
+            ANNIVERSARY,
+            "Europe/Berlin",
+            "2026-03-19T08:00",
+            ["2026-03-26T08:00", "2026-04-02T07:00"],
+        ),
+        (QUARTERLY, CALENDAR, "UTC", "2026-02-10T00:00", ["2026-04-01T00:00", "2026-07-01T00:00"]),
+        (QUARTERLY, CALENDAR, "UTC", "2026-12-31T23:45", ["2027-01-01T00:00", "2027-04-01T00:00"]),
+        (
+            QUARTERLY,
+            CALENDAR,
+            "Asia/Kolkata",
+            "2026-03-31T18:30",
+            ["2026-06-30T18:30", "2026-09-30T18:30"],
+        ),
+        # The 30th of November, the last of February, the 30th of May.
+        (
+            QUARTERLY,
+            ANNIVERSARY,
+            "UTC",
+            "2026-11-30T06:00",
+            ["2027-02-28T06:00", "2027-05-30T06:00", "2027-08-30T06:00"],
+        ),
+        # The 31st of January, and the 30th of April, the 31st of July, the 31st of October.
+        (
+            QUARTERLY,
+            ANNIVERSARY,
+            "UTC",
+            "2026-01-31T00:00",
+            ["2026-04-30T00:00", "2026-07-31T00:00", "2026-10-31T00:00"],
+        ),
+        (YEARLY, CALENDAR, "UTC", "2026-05-05T00:00", ["2027-01-01T00:00", "2028-01-01T00:00"]),
+        (
+            YEARLY,
+            CALENDAR,
+            "America/New_York",
+            "2026-05-05T00:00",
+            ["2027-01-01T05:00", "2028-01-01T05:00"],
+        ),
+        # 29 February: the 28th in years without, the 29th again in 2028.
+        (
+            YEARLY,
+            ANNIVERSARY,
+            "UTC",
+            "2024-02-29T12:00",
+            ["2025-02-28T12:00", "2026-02-28T12:00", "2027-02-28T12:00", "2028-02-29T12:00"],
+        ),
+        (YEARLY, ANNIVERSARY, "UTC", "2026-07-31T00:00", ["2027-07-31T00:00"]),
+    ],
+)
+def test_weeks_quarters_and_years(
+    length: BillingPeriod, anchor: BillingAnchor, zone: str, start: str, expected: list[str]
+) -> None:
+    cycle = Cycle(utc(start), anchor, zone, length)
+    assert boundaries(cycle, len(expected)) == [utc(start), *(utc(text) for text in expected)]
+
+
+def test_a_first_part_is_a_part_of_its_whole_week_quarter_or_year() -> None:
+    start = utc("2026-05-06T12:00")
+    wholes = {
+        WEEKLY: Period(utc("2026-05-04"), utc("2026-05-11")),
+        QUARTERLY: Period(utc("2026-04-01"), utc("2026-07-01")),
+        YEARLY: Period(utc("2026-01-01"), utc("2027-01-01")),
+    }
+    for length, whole in wholes.items():
+        cycle = Cycle(start, CALENDAR, "UTC", length)
+        assert whole_of(cycle, first_period(cycle)) == whole
+
+
 def test_an_anchor_never_drifts_over_years() -> None:
     cycle = Cycle(utc("2024-08-31T12:00"), ANNIVERSARY, "UTC")
     days = [instant.day for instant in boundaries(cycle, 24)]
@@ -204,6 +297,20 @@ QUARTERS = st.integers(min_value=0, max_value=4 * 24 * 365 * 12).map(
 
 
 @given(QUARTERS, st.sampled_from(BillingAnchor), st.sampled_from(ZONES))
+def test_weeks_abut_and_follow_the_wall_clock(
+    start: datetime, anchor: BillingAnchor, zone: str
+) -> None:
+    found = boundaries(Cycle(start, anchor, zone, WEEKLY), 10)
+    assert all(is_on_quarter_hour(instant) for instant in found)
+    local = [instant.astimezone(ZoneInfo(zone)) for instant in found]
+    dates = [instant.date() for instant in local]
+    assert {(later - earlier).days for earlier, later in pairwise(dates[1:])} == {7}
+    assert {date.weekday() for date in dates[1:]} == {
+        0 if anchor is CALENDAR else dates[0].weekday()
+    }
+
+
+@given(QUARTERS, st.sampled_from(BillingAnchor), st.sampled_from(ZONES))
 def test_periods_abut_lie_on_quarter_hours_and_follow_the_wall_clock(
     start: datetime, anchor: BillingAnchor, zone: str
 ) -> None:
@@ -220,11 +327,17 @@ def test_periods_abut_lie_on_quarter_hours_and_follow_the_wall_clock(
         assert instant.day == day or (following.month != instant.month and instant.day < day)
 
 
-@given(QUARTERS, st.sampled_from(BillingAnchor), st.sampled_from(ZONES), st.integers(0, 400))
+@given(
+    QUARTERS,
+    st.sampled_from(BillingAnchor),
+    st.sampled_from(ZONES),
+    st.sampled_from(BillingPeriod),
+    st.integers(0, 400),
+)
 def test_every_instant_lies_in_exactly_one_period(
-    start: datetime, anchor: BillingAnchor, zone: str, days: int
+    start: datetime, anchor: BillingAnchor, zone: str, length: BillingPeriod, days: int
 ) -> None:
-    cycle = Cycle(start, anchor, zone)
+    cycle = Cycle(start, anchor, zone, length)
     instant = start + timedelta(days=days, minutes=7)
     found = period_at(cycle, first_period(cycle), instant)
     assert found.start <= instant < found.end

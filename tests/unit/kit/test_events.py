@@ -149,8 +149,8 @@ def test_a_customer_id_has_no_control_characters(customer: str) -> None:
 
 
 def test_an_event_may_have_happened_35_days_ago_but_not_earlier() -> None:
-    assert check(time_micros=NOW - events.PAST_MICROS_MAX) == []
-    assert problem_fields(time_micros=NOW - events.PAST_MICROS_MAX - 1) == ["timestamp"]
+    assert check(time_micros=NOW - events.PAST_MICROS_DEFAULT) == []
+    assert problem_fields(time_micros=NOW - events.PAST_MICROS_DEFAULT - 1) == ["timestamp"]
 
 
 def test_an_event_may_be_5_minutes_ahead_but_not_more() -> None:
@@ -279,3 +279,19 @@ def test_a_written_event_id_reads_back() -> None:
 )
 def test_anything_else_is_no_event_id(text: str) -> None:
     assert events.parse_event_id(text) is None
+
+
+some_text = st.text(min_size=1, max_size=3) | st.sampled_from(["A", "1", "1.50", "k" * 255])
+
+
+@given(some_text, some_text, some_text, some_text | st.just("k" * 256))
+def test_what_is_plain_together_is_fine_alone(
+    metric: str, amount: str, customer_id: str, key: str
+) -> None:
+    if events.are_plain([metric, "A"], ["0", amount], ["user_1", customer_id], [key, "k"]):
+        assert not check(metric=metric, amount=amount, customer_id=customer_id, idempotency_key=key)
+
+
+def test_usual_events_are_plain() -> None:
+    assert events.are_plain({"API_CALL"}, {"1", "0.25"}, ["user_1", "é"], ["key-1", "a b"])
+    assert events.are_plain({"API_CALL"}, {"1"}, [], [])

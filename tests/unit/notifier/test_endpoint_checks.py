@@ -2,8 +2,15 @@
 
 import pytest
 
-from services.kit.errors import InvalidArgumentError
-from services.notifier.domain import EVENT_TYPES, check_endpoint, url_problem
+from services.kit.errors import FieldChecks
+from services.notifier.endpoint_checks import (
+    check_description,
+    check_event_types,
+    check_headers,
+    check_rate_limit,
+    url_problem,
+)
+from services.notifier.filters import EVENT_TYPES
 
 GOOD_URLS = [
     "https://example.com",
@@ -65,16 +72,84 @@ def test_what_is_no_webhook_url_stays_refused(url: str) -> None:
     assert url_problem(url, allow_private=True)
 
 
-def test_all_that_is_wrong_is_told_at_once_and_names_the_fields_of_the_api() -> None:
-    with pytest.raises(InvalidArgumentError) as refused:
-        check_endpoint("http://x", ["invoice.crated"], "x" * 501, allow_private=False)
-    problems = {problem.field: problem.message for problem in refused.value.problems}
-    assert set(problems) == {"url", "events", "description"}
-    assert all(event_type in problems["events"] for event_type in EVENT_TYPES)
+def test_event_types_are_known_ones_or_patterns_of_known_ones() -> None:
+    checks = FieldChecks()
+    check_event_types(checks, [])
+    check_event_types(checks, [*EVENT_TYPES, "invoice.*", "*"])
+    assert checks.problems == []
+    check_event_types(checks, ["invoice.crated"])
+    (problem,) = checks.problems
+    assert problem.field == "events"
+    assert all(event_type in problem.message for event_type in EVENT_TYPES)
+    check_event_types(checks, ["*"] * 51)
+    assert len(checks.problems) == 2
 
 
-def test_no_event_types_mean_all_and_each_known_one_is_taken() -> None:
-    check_endpoint("https://example.com", [], "", allow_private=False)
-    check_endpoint("https://example.com", EVENT_TYPES, "line\nline", allow_private=False)
-    with pytest.raises(InvalidArgumentError):
-        check_endpoint("https://example.com", [], "\x00", allow_private=False)
+def test_a_description_is_short_and_printable() -> None:
+    checks = FieldChecks()
+    check_description(checks, "line\nline")
+    assert checks.problems == []
+    check_description(checks, "x" * 501)
+    check_description(checks, "\x00")
+    assert [problem.field for problem in checks.problems] == ["description"] * 2
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "fine"), [(0, True), (1, True), (1_000, True), (-1, False), (1_001, False)]
+)
+def test_a_rate_limit_is_from_1_to_1000_a_second(rate_limit: int, fine: bool) -> None:
+    checks = FieldChecks()
+    check_rate_limit(checks, rate_limit)
+    assert bool(checks.problems) is not fine
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "X_Env", "traceparent"])
+def test_headers_of_one_s_own_are_taken(name: str) -> None:
+    checks = FieldChecks()
+    check_headers(checks, {name: "Bearer a b", "other": "x"})
+    assert checks.problems == []
+
+
+DENIED = [
+    "Host", "content-length", "Content-Type", "Transfer-Encoding", "Connection", "webhook-id",
+    "Webhook-Signature", "svix-id", "cookie", "User-Agent", "proxy-connection",
+    "X-Forwarded-For",
+    "X-aws-ec2-metadata-token", "Metadata-Flavor", "Metadata", "X-Google-Metadata-Request",
+    "Accept-Encoding", "Expect", "sec-fetch-mode", "x-usageflow-api-key", "X-HTTP-Method-Override",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_headers_that_are_ours_or_open_doors_are_refused(name: str) -> None:
+    checks = FieldChecks()
+    check_headers(checks, {name: "x"})
+    assert [problem.field for problem in checks.problems] == [f"headers[{name}]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "x"),
+        ("a b", "x"),
+        ("a:b", "x"),
+        ("é", "x"),
+        ("a" * 101, "x"),
+        ("a", ""),
+        ("a", " x"),
+        ("a", "x\r\nhost: y"),
+        ("a", "x\x00"),
+        ("a", "é"),
+        ("a", "x" * 1_001),
+    ],
+)
+def test_what_is_no_header_is_refused(name: str, value: str) -> None:
+    checks = FieldChecks()
+    check_headers(checks, {name: value})
+    assert len(checks.problems) == 1
+
+
+def test_headers_are_bounded_and_named_once() -> None:
+    checks = FieldChecks()
+    check_headers(checks, {f"x-{number}": "x" for number in range(21)})
+    check_headers(checks, {"x-a": "1", "X-A": "2"})
+    assert [problem.field for problem in checks.problems] == ["headers", "headers"]

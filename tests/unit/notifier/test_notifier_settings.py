@@ -9,6 +9,7 @@ REQUIRED = {
     "USAGEFLOW_NATS_URL": "nats://127.0.0.1:1",
     "USAGEFLOW_DATABASE_URL": "postgresql://127.0.0.1:1/x",
     "USAGEFLOW_INTERNAL_TOKEN": "t" * 32,
+    "USAGEFLOW_WEBHOOK_SECRETS_KEY": "s" * 32,
 }
 
 
@@ -39,6 +40,9 @@ def test_retry_delays_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) ->
         ("USAGEFLOW_WEBHOOK_RETRY_DELAYS_S", ",".join(["1"] * 51)),
         ("USAGEFLOW_WEBHOOK_LEASE_S", "20"),
         ("USAGEFLOW_WEBHOOK_TIMEOUT_S", "0"),
+        ("USAGEFLOW_WEBHOOK_SECRETS_KEY", ""),
+        ("USAGEFLOW_WEBHOOK_SECRETS_KEY", "short"),
+        ("USAGEFLOW_WEBHOOK_SECRETS_KEY", "s" * 32 + ",short"),
     ],
 )
 def test_a_setting_that_can_t_work_stops_the_start(

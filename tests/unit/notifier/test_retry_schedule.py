@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notifier.domain import next_attempt_time
+from services.notifier.pace import next_attempt_time
 from services.notifier.settings import RETRY_DELAYS_S
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -40,6 +40,11 @@ class AccountsServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationResponse.FromString,
                 _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/UpdateOrganization',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/usageflow.accounts.v1.AccountsService/CreateApiKey',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.CreateApiKeyRequest.SerializeToString,
@@ -55,6 +60,11 @@ class AccountsServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/ListAuditEvents',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsServiceServicer:
@@ -63,6 +73,14 @@ class AccountsServiceServicer:
 
     def GetOrganization(self, request, context):
         """GetOrganization returns the organization that the calling key belongs to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """UpdateOrganization changes the caller's organization. Scope: admin. INVALID_ARGUMENT names each
+        field that is wrong and what is allowed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +109,14 @@ class AccountsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
+        Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +124,11 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     servicer.GetOrganization,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationResponse.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -113,6 +144,11 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -143,6 +179,33 @@ class AccountsService:
             '/usageflow.accounts.v1.AccountsService/GetOrganization',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/UpdateOrganization',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateOrganizationResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -234,6 +297,33 @@ class AccountsService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/ListAuditEvents',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class AccountsInternalServiceStub:
     """AccountsInternalService is for UsageFlow's own processes; it requires the internal token.
@@ -259,6 +349,11 @@ class AccountsInternalServiceStub:
                 '/usageflow.accounts.v1.AccountsInternalService/IssueApiKey',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListOrganizations = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsInternalService/ListOrganizations',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
 
 
@@ -287,6 +382,13 @@ class AccountsInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOrganizations(self, request, context):
+        """ListOrganizations lists all organizations, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -304,6 +406,11 @@ def add_AccountsInternalServiceServicer_to_server(servicer, server):
                     servicer.IssueApiKey,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyResponse.SerializeToString,
+            ),
+            'ListOrganizations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrganizations,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -388,6 +495,33 @@ class AccountsInternalService:
             '/usageflow.accounts.v1.AccountsInternalService/IssueApiKey',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.IssueApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrganizations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsInternalService/ListOrganizations',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

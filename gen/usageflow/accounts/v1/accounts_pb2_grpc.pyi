@@ -35,6 +35,10 @@ class AccountsServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccountsServiceAsyncStub: ...
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetOrganizationRequest, _accounts_pb2.GetOrganizationResponse]
     """GetOrganization returns the organization that the calling key belongs to."""
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.UpdateOrganizationRequest, _accounts_pb2.UpdateOrganizationResponse]
+    """UpdateOrganization changes the caller's organization. Scope: admin. INVALID_ARGUMENT names each
+    field that is wrong and what is allowed.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.CreateApiKeyRequest, _accounts_pb2.CreateApiKeyResponse]
     """CreateApiKey makes a key in the caller's organization and mode. Scope: admin.
     The answer is the only place where the whole key is ever shown.
@@ -45,6 +49,10 @@ class AccountsServiceStub:
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
     """
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListAuditEventsRequest, _accounts_pb2.ListAuditEventsResponse]
+    """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
+    Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+    """
 
 @_typing.type_check_only
 class AccountsServiceAsyncStub(AccountsServiceStub):
@@ -53,6 +61,10 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOrganization: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetOrganizationRequest, _accounts_pb2.GetOrganizationResponse]  # type: ignore[assignment]
     """GetOrganization returns the organization that the calling key belongs to."""
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateOrganizationRequest, _accounts_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
+    """UpdateOrganization changes the caller's organization. Scope: admin. INVALID_ARGUMENT names each
+    field that is wrong and what is allowed.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.CreateApiKeyRequest, _accounts_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """CreateApiKey makes a key in the caller's organization and mode. Scope: admin.
     The answer is the only place where the whole key is ever shown.
@@ -62,6 +74,10 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeApiKeyRequest, _accounts_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
+    """
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListAuditEventsRequest, _accounts_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
+    Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
     """
 
 class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +90,16 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.GetOrganizationResponse, _abc.Awaitable[_accounts_pb2.GetOrganizationResponse]]:
         """GetOrganization returns the organization that the calling key belongs to."""
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _accounts_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.UpdateOrganizationResponse, _abc.Awaitable[_accounts_pb2.UpdateOrganizationResponse]]:
+        """UpdateOrganization changes the caller's organization. Scope: admin. INVALID_ARGUMENT names each
+        field that is wrong and what is allowed.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -103,6 +129,16 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND when the caller's organization and mode have no such key.
         """
 
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _accounts_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.ListAuditEventsResponse, _abc.Awaitable[_accounts_pb2.ListAuditEventsResponse]]:
+        """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
+        Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+
 def add_AccountsServiceServicer_to_server(servicer: AccountsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AccountsInternalServiceStub:
@@ -118,6 +154,8 @@ class AccountsInternalServiceStub:
     """CreateOrganization makes an organization."""
     IssueApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.IssueApiKeyRequest, _accounts_pb2.IssueApiKeyResponse]
     """IssueApiKey makes a key for any organization: how the first key of an organization is made."""
+    ListOrganizations: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]
+    """ListOrganizations lists all organizations, oldest first."""
 
 @_typing.type_check_only
 class AccountsInternalServiceAsyncStub(AccountsInternalServiceStub):
@@ -130,6 +168,8 @@ class AccountsInternalServiceAsyncStub(AccountsInternalServiceStub):
     """CreateOrganization makes an organization."""
     IssueApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.IssueApiKeyRequest, _accounts_pb2.IssueApiKeyResponse]  # type: ignore[assignment]
     """IssueApiKey makes a key for any organization: how the first key of an organization is made."""
+    ListOrganizations: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
+    """ListOrganizations lists all organizations, oldest first."""
 
 class AccountsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountsInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -157,5 +197,13 @@ class AccountsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.IssueApiKeyResponse, _abc.Awaitable[_accounts_pb2.IssueApiKeyResponse]]:
         """IssueApiKey makes a key for any organization: how the first key of an organization is made."""
+
+    @_abc_1.abstractmethod
+    def ListOrganizations(
+        self,
+        request: _accounts_pb2.ListOrganizationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.ListOrganizationsResponse, _abc.Awaitable[_accounts_pb2.ListOrganizationsResponse]]:
+        """ListOrganizations lists all organizations, oldest first."""
 
 def add_AccountsInternalServiceServicer_to_server(servicer: AccountsInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

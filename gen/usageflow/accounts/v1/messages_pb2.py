@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/messages.proto\x12\x15usageflow.accounts.v1\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/messages.proto\x12\x15usageflow.accounts.v1\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\".\n\x13OrganizationChanged\x12\x17\n\x0forganization_id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +33,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APIKEYCHANGED']._serialized_start=63
   _globals['_APIKEYCHANGED']._serialized_end=94
+  _globals['_ORGANIZATIONCHANGED']._serialized_start=96
+  _globals['_ORGANIZATIONCHANGED']._serialized_end=142
 # @@protoc_insertion_point(module_scope)

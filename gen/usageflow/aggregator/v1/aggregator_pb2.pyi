@@ -42,7 +42,7 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_LATEST: _Aggregation.ValueType  # 6
     """Amount of the event that happened last."""
     AGGREGATION_UNIQUE_COUNT: _Aggregation.ValueType  # 7
-    """Number of different values of a metadata property."""
+    """Exact number of different values of a metadata property; events without it count nothing."""
 
 class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
     """Aggregation is how a metric turns amounts into one figure."""
@@ -62,8 +62,36 @@ AGGREGATION_AVG: Aggregation.ValueType  # 5
 AGGREGATION_LATEST: Aggregation.ValueType  # 6
 """Amount of the event that happened last."""
 AGGREGATION_UNIQUE_COUNT: Aggregation.ValueType  # 7
-"""Number of different values of a metadata property."""
+"""Exact number of different values of a metadata property; events without it count nothing."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _Percentile:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PercentileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Percentile.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERCENTILE_UNSPECIFIED: _Percentile.ValueType  # 0
+    """Not given: the metric's own figure."""
+    PERCENTILE_P50: _Percentile.ValueType  # 1
+    """The median."""
+    PERCENTILE_P95: _Percentile.ValueType  # 2
+    """95 of 100."""
+    PERCENTILE_P99: _Percentile.ValueType  # 3
+    """99 of 100."""
+
+class Percentile(_Percentile, metaclass=_PercentileEnumTypeWrapper):
+    """Percentile is which part of a metric's events is at or below an amount."""
+
+PERCENTILE_UNSPECIFIED: Percentile.ValueType  # 0
+"""Not given: the metric's own figure."""
+PERCENTILE_P50: Percentile.ValueType  # 1
+"""The median."""
+PERCENTILE_P95: Percentile.ValueType  # 2
+"""95 of 100."""
+PERCENTILE_P99: Percentile.ValueType  # 3
+"""99 of 100."""
+Global___Percentile: _TypeAlias = Percentile  # noqa: Y015
 
 class _Window:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -81,6 +109,10 @@ class _WindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Window.ValueTy
     """Calendar months of the time zone."""
     WINDOW_TOTAL: _Window.ValueType  # 4
     """One interval, from..to."""
+    WINDOW_15MIN: _Window.ValueType  # 5
+    """Quarters of an hour."""
+    WINDOW_WEEK: _Window.ValueType  # 6
+    """Monday to Sunday in the time zone."""
 
 class Window(_Window, metaclass=_WindowEnumTypeWrapper):
     """Window is the length of the intervals that usage is cut into."""
@@ -95,6 +127,10 @@ WINDOW_MONTH: Window.ValueType  # 3
 """Calendar months of the time zone."""
 WINDOW_TOTAL: Window.ValueType  # 4
 """One interval, from..to."""
+WINDOW_15MIN: Window.ValueType  # 5
+"""Quarters of an hour."""
+WINDOW_WEEK: Window.ValueType  # 6
+"""Monday to Sunday in the time zone."""
 Global___Window: _TypeAlias = Window  # noqa: Y015
 
 @_typing.final
@@ -110,6 +146,7 @@ class Metric(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     UNIQUE_BY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PERCENTILES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """1-128 of A-Z a-z 0-9 _ . : -"""
     name: _builtins.str
@@ -120,6 +157,8 @@ class Metric(_message.Message):
     """How amounts become one figure."""
     unique_by: _builtins.str
     """The property that UNIQUE_COUNT counts; empty otherwise."""
+    percentiles: _builtins.bool
+    """Whether percentiles of its amounts can be asked for."""
     @_builtins.property
     def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metadata properties that usage can be grouped and priced by; at most 8."""
@@ -138,10 +177,11 @@ class Metric(_message.Message):
         dimensions: _abc.Iterable[_builtins.str] | None = ...,
         unique_by: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        percentiles: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "create_time", b"create_time", "dimensions", b"dimensions", "key", b"key", "name", b"name", "unique_by", b"unique_by", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "create_time", b"create_time", "dimensions", b"dimensions", "key", b"key", "name", b"name", "percentiles", b"percentiles", "unique_by", b"unique_by", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +361,27 @@ class QueryUsageRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class FiltersAnyEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___FilterValues: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___FilterValues | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     METRIC_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
@@ -329,6 +390,12 @@ class QueryUsageRequest(_message.Message):
     GROUP_BY_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
+    USAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PERCENTILE_FIELD_NUMBER: _builtins.int
+    FILTERS_ANY_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
     customer_id: _builtins.str
@@ -337,6 +404,24 @@ class QueryUsageRequest(_message.Message):
     """Length of the intervals."""
     time_zone: _builtins.str
     """IANA time zone; empty: UTC."""
+    usage_token: _builtins.str
+    """usage_token of an answer of ingest: what that answer acknowledged is in. UNAVAILABLE when it
+    does not get there in time; empty: whatever has been counted.
+    """
+    top: _builtins.int
+    """Only so many groups, those with the largest figures, largest first: 1-1,000, with group_by and
+    WINDOW_TOTAL. 0: all groups.
+    """
+    page_size: _builtins.int
+    """Rows in the page: 1-10,000. 0: all rows in one answer, at most 20,000. Not with top."""
+    page_token: _builtins.str
+    """next_page_token of the page before, with the same question; empty for the first. Pages are of
+    different moments: a row counts what is counted when its page is answered.
+    """
+    percentile: Global___Percentile.ValueType
+    """In place of the metric's figure, the amount that so many of the events do not exceed; only of a
+    metric with percentiles. At most 0.5 % off, exact up to 3 digits. Never billed.
+    """
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
         """End, not included; on a quarter of an hour. Absent: now."""
@@ -349,6 +434,10 @@ class QueryUsageRequest(_message.Message):
     def filters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only usage whose dimension has this value."""
 
+    @_builtins.property
+    def filters_any(self) -> _containers.MessageMap[_builtins.str, Global___FilterValues]:
+        """Only usage whose dimension has one of these values; besides filters."""
+
     def __init__(
         self,
         *,
@@ -359,16 +448,46 @@ class QueryUsageRequest(_message.Message):
         group_by: _abc.Iterable[_builtins.str] | None = ...,
         time_zone: _builtins.str = ...,
         filters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        usage_token: _builtins.str = ...,
+        top: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        percentile: Global___Percentile.ValueType = ...,
+        filters_any: _abc.Mapping[_builtins.str, Global___FilterValues] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "filters", b"filters", "from", b"from", "group_by", b"group_by", "metric", b"metric", "time_zone", b"time_zone", "to", b"to", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "filters", b"filters", "filters_any", b"filters_any", "from", b"from", "group_by", b"group_by", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "percentile", b"percentile", "time_zone", b"time_zone", "to", b"to", "top", b"top", "usage_token", b"usage_token", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__customer_id: _TypeAlias = _typing.Literal["customer_id"]  # noqa: Y015
     _WhichOneofArgType__customer_id: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__customer_id) -> _WhichOneofReturnType__customer_id | None: ...
 
 Global___QueryUsageRequest: _TypeAlias = QueryUsageRequest  # noqa: Y015
+
+@_typing.final
+class FilterValues(_message.Message):
+    """FilterValues are values of a dimension."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-100; "" fits events without the property."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterValues: _TypeAlias = FilterValues  # noqa: Y015
 
 @_typing.final
 class UsageRow(_message.Message):
@@ -401,7 +520,7 @@ class UsageRow(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     value: _builtins.str
-    """Exact decimal."""
+    """Decimal; exact unless the answer is approximate."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Start, included."""
@@ -441,8 +560,14 @@ class QueryUsageResponse(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
+    next_page_token: _builtins.str
+    """Empty when this is the last page."""
+    approximate: _builtins.bool
+    """The values are percentiles, each at most 0.5 % off; otherwise every value is exact."""
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
         """End asked for, or its default."""
@@ -453,8 +578,8 @@ class QueryUsageResponse(_message.Message):
 
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """By start, then group; intervals without usage are left out, except that TOTAL without
-        group_by always gives one row.
+        """By start, then group (with top: by figure, largest first); intervals without usage are left
+        out, except that TOTAL without group_by always gives one row.
         """
 
     def __init__(
@@ -464,10 +589,12 @@ class QueryUsageResponse(_message.Message):
         to: _timestamp_pb2.Timestamp | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         rows: _abc.Iterable[Global___UsageRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+        approximate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from", b"from", "metric", b"metric", "rows", b"rows", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximate", b"approximate", "as_of", b"as_of", "from", b"from", "metric", b"metric", "next_page_token", b"next_page_token", "rows", b"rows", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -483,6 +610,7 @@ class UsageSelection(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer."""
     @_builtins.property
@@ -493,20 +621,97 @@ class UsageSelection(_message.Message):
     def to(self) -> _timestamp_pb2.Timestamp:
         """End, not included; on a quarter of an hour."""
 
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSplit]:
+        """Metrics whose usage is also wanted in parts; a metric at most once."""
+
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         metrics: _abc.Iterable[_builtins.str] | None = ...,
         to: _timestamp_pb2.Timestamp | None = ...,
+        splits: _abc.Iterable[Global___UsageSplit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "metrics", b"metrics", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "metrics", b"metrics", "splits", b"splits", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageSelection: _TypeAlias = UsageSelection  # noqa: Y015
+
+@_typing.final
+class UsageSplit(_message.Message):
+    """UsageSplit cuts a metric's usage into parts by the values of its dimensions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric's key; one of the selection's."""
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___DimensionMatch]:
+        """1-100. Usage is in the part of the first match that fits it, or in the last part, the rest."""
+
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        matches: _abc.Iterable[Global___DimensionMatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSplit: _TypeAlias = UsageSplit  # noqa: Y015
+
+@_typing.final
+class DimensionMatch(_message.Message):
+    """DimensionMatch fits usage whose dimensions have all these values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DimensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """1-8 properties and their values; "" fits events without the property."""
+
+    def __init__(
+        self,
+        *,
+        dimensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DimensionMatch: _TypeAlias = DimensionMatch  # noqa: Y015
 
 @_typing.final
 class GetBillableUsageRequest(_message.Message):
@@ -549,22 +754,40 @@ class MetricUsage(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_SUM_FIELD_NUMBER: _builtins.int
+    PART_QUANTITIES_FIELD_NUMBER: _builtins.int
+    ADDS_UP_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
     quantity: _builtins.str
     """Exact decimal; "0" without usage."""
     unit: _builtins.str
     """The metric's unit; empty when it has none."""
+    event_count: _builtins.int
+    """How many events."""
+    amount_sum: _builtins.str
+    """Exact sum of their amounts, however the metric counts."""
+    adds_up: _builtins.bool
+    """Whether figures of consecutive times add up to that of the whole: SUM and COUNT do."""
+    @_builtins.property
+    def part_quantities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With a split: the figure of each match, in order, and of the rest, each as if it were all."""
+
     def __init__(
         self,
         *,
         metric: _builtins.str = ...,
         quantity: _builtins.str = ...,
         unit: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        amount_sum: _builtins.str = ...,
+        part_quantities: _abc.Iterable[_builtins.str] | None = ...,
+        adds_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "quantity", b"quantity", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_up", b"adds_up", "amount_sum", b"amount_sum", "event_count", b"event_count", "metric", b"metric", "part_quantities", b"part_quantities", "quantity", b"quantity", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,7 @@ class TenantEvents(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    VOIDED_EVENTS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
@@ -81,16 +82,23 @@ class TenantEvents(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
         """The events."""
 
+    @_builtins.property
+    def voided_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
+        """Events of earlier batches that were voided, as they were accepted. A void is sent only after the
+        batch of its event was applied. A batch carries events or voids, never both.
+        """
+
     def __init__(
         self,
         *,
         organization_id: _builtins.str = ...,
         mode: _common_pb2.Mode.ValueType = ...,
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        voided_events: _abc.Iterable[Global___UsageEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "mode", b"mode", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "mode", b"mode", "organization_id", b"organization_id", "voided_events", b"voided_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,3 +269,61 @@ class BillingEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BillingEvent: _TypeAlias = BillingEvent  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """AuditEvent is something that was done to an organization, by the holder of an API key or by
+    UsageFlow itself (subject "usageflow.audit.event"); accounts keeps it in the audit log.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TARGET_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    DETAILS_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """"aud_..."; the key of the consumer's inbox."""
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    mode: _common_pb2.Mode.ValueType
+    """The mode."""
+    action: _builtins.str
+    """For example "webhook.created"."""
+    target_id: _builtins.str
+    """The identifier of what it was done to, "whe_..."; empty when there were several."""
+    key_id: _builtins.str
+    """The API key of who did it, "key_..."; empty: UsageFlow itself."""
+    request_id: _builtins.str
+    """The request that did it; empty outside a request."""
+    details_json: _builtins.str
+    """More about it, a JSON object without any secret."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.ValueType = ...,
+        action: _builtins.str = ...,
+        target_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        details_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "details_json", b"details_json", "id", b"id", "key_id", b"key_id", "mode", b"mode", "organization_id", b"organization_id", "request_id", b"request_id", "target_id", b"target_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015

@@ -24,53 +24,66 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from usageflow.common.v1 import common_pb2 as usageflow_dot_common_dot_v1_dot_common__pb2
+from usageflow.events.v1 import events_pb2 as usageflow_dot_events_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/ingest/v1/ingest.proto\x12\x13usageflow.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"\x9b\x01\n\nEventInput\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\",\n\nFieldError\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x0c\x45ventReceipt\x12\x32\n\x06status\x18\x01 \x01(\x0e\x32\".usageflow.ingest.v1.ReceiptStatus\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.usageflow.ingest.v1.FieldError\"F\n\x13RecordEventsRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\"K\n\x14RecordEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\"F\n\x13StreamEventsRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\"K\n\x14StreamEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\"\xc6\x01\n\x0bStoredEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x06 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x0fGetEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\"C\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .usageflow.ingest.v1.StoredEvent\"\xb1\x01\n\x11ListEventsRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12(\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"_\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .usageflow.ingest.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x11TenantEventInputs\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\"T\n\x19RecordTenantEventsRequest\x12\x37\n\x07tenants\x18\x01 \x03(\x0b\x32&.usageflow.ingest.v1.TenantEventInputs\"Q\n\x1aRecordTenantEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\"\x15\n\x13GetWatermarkRequest\"E\n\x14GetWatermarkResponse\x12-\n\twatermark\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa4\x01\n\rReceiptStatus\x12\x1e\n\x1aRECEIPT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECEIPT_STATUS_ACCEPTED\x10\x01\x12\x1c\n\x18RECEIPT_STATUS_DUPLICATE\x10\x02\x12\x1b\n\x17RECEIPT_STATUS_CONFLICT\x10\x03\x12\x1b\n\x17RECEIPT_STATUS_REJECTED\x10\x04\x32\x95\x03\n\rIngestService\x12\x63\n\x0cRecordEvents\x12(.usageflow.ingest.v1.RecordEventsRequest\x1a).usageflow.ingest.v1.RecordEventsResponse\x12g\n\x0cStreamEvents\x12(.usageflow.ingest.v1.StreamEventsRequest\x1a).usageflow.ingest.v1.StreamEventsResponse(\x01\x30\x01\x12W\n\x08GetEvent\x12$.usageflow.ingest.v1.GetEventRequest\x1a%.usageflow.ingest.v1.GetEventResponse\x12]\n\nListEvents\x12&.usageflow.ingest.v1.ListEventsRequest\x1a\'.usageflow.ingest.v1.ListEventsResponse2\xf3\x01\n\x15IngestInternalService\x12u\n\x12RecordTenantEvents\x12..usageflow.ingest.v1.RecordTenantEventsRequest\x1a/.usageflow.ingest.v1.RecordTenantEventsResponse\x12\x63\n\x0cGetWatermark\x12(.usageflow.ingest.v1.GetWatermarkRequest\x1a).usageflow.ingest.v1.GetWatermarkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/ingest/v1/ingest.proto\x12\x13usageflow.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\x1a usageflow/events/v1/events.proto\"\x9b\x01\n\nEventInput\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\",\n\nFieldError\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x0c\x45ventReceipt\x12\x32\n\x06status\x18\x01 \x01(\x0e\x32\".usageflow.ingest.v1.ReceiptStatus\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.usageflow.ingest.v1.FieldError\"F\n\x13RecordEventsRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\"`\n\x14RecordEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\x12\x13\n\x0busage_token\x18\x02 \x01(\t\"F\n\x13StreamEventsRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\"`\n\x14StreamEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\x12\x13\n\x0busage_token\x18\x02 \x01(\t\"\x8a\x02\n\x0bStoredEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x06 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tvoid_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvoid_reason\x18\t \x01(\t\"#\n\x0fGetEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\"C\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .usageflow.ingest.v1.StoredEvent\"\xca\x01\n\x11ListEventsRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12(\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\"_\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .usageflow.ingest.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11VoidEventsRequest\x12\x11\n\tevent_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x7f\n\x0bVoidReceipt\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.usageflow.ingest.v1.VoidStatus\x12-\n\tvoid_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x12VoidEventsResponse\x12\x32\n\x08receipts\x18\x01 \x03(\x0b\x32 .usageflow.ingest.v1.VoidReceipt\x12\x13\n\x0busage_token\x18\x02 \x01(\t\"\x9f\x01\n\x11TenantEventInputs\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.usageflow.ingest.v1.EventInput\x12\x17\n\x0f\x65vent_past_days\x18\x04 \x01(\x05\"T\n\x19RecordTenantEventsRequest\x12\x37\n\x07tenants\x18\x01 \x03(\x0b\x32&.usageflow.ingest.v1.TenantEventInputs\"f\n\x1aRecordTenantEventsResponse\x12\x33\n\x08receipts\x18\x01 \x03(\x0b\x32!.usageflow.ingest.v1.EventReceipt\x12\x13\n\x0busage_token\x18\x02 \x01(\t\"\x15\n\x13GetWatermarkRequest\"E\n\x14GetWatermarkResponse\x12-\n\twatermark\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x13ReplayEventsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12(\n\x04\x66rom\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_customer_id\"G\n\x14ReplayEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.usageflow.events.v1.UsageEvent*\xa4\x01\n\rReceiptStatus\x12\x1e\n\x1aRECEIPT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECEIPT_STATUS_ACCEPTED\x10\x01\x12\x1c\n\x18RECEIPT_STATUS_DUPLICATE\x10\x02\x12\x1b\n\x17RECEIPT_STATUS_CONFLICT\x10\x03\x12\x1b\n\x17RECEIPT_STATUS_REJECTED\x10\x04*|\n\nVoidStatus\x12\x1b\n\x17VOID_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12VOID_STATUS_VOIDED\x10\x01\x12\x1e\n\x1aVOID_STATUS_ALREADY_VOIDED\x10\x02\x12\x19\n\x15VOID_STATUS_NOT_FOUND\x10\x03\x32\xf4\x03\n\rIngestService\x12\x63\n\x0cRecordEvents\x12(.usageflow.ingest.v1.RecordEventsRequest\x1a).usageflow.ingest.v1.RecordEventsResponse\x12g\n\x0cStreamEvents\x12(.usageflow.ingest.v1.StreamEventsRequest\x1a).usageflow.ingest.v1.StreamEventsResponse(\x01\x30\x01\x12W\n\x08GetEvent\x12$.usageflow.ingest.v1.GetEventRequest\x1a%.usageflow.ingest.v1.GetEventResponse\x12]\n\nListEvents\x12&.usageflow.ingest.v1.ListEventsRequest\x1a\'.usageflow.ingest.v1.ListEventsResponse\x12]\n\nVoidEvents\x12&.usageflow.ingest.v1.VoidEventsRequest\x1a\'.usageflow.ingest.v1.VoidEventsResponse2\xda\x02\n\x15IngestInternalService\x12u\n\x12RecordTenantEvents\x12..usageflow.ingest.v1.RecordTenantEventsRequest\x1a/.usageflow.ingest.v1.RecordTenantEventsResponse\x12\x63\n\x0cGetWatermark\x12(.usageflow.ingest.v1.GetWatermarkRequest\x1a).usageflow.ingest.v1.GetWatermarkResponse\x12\x65\n\x0cReplayEvents\x12(.usageflow.ingest.v1.ReplayEventsRequest\x1a).usageflow.ingest.v1.ReplayEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.ingest.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECEIPTSTATUS']._serialized_start=1747
-  _globals['_RECEIPTSTATUS']._serialized_end=1911
-  _globals['_EVENTINPUT']._serialized_start=125
-  _globals['_EVENTINPUT']._serialized_end=280
-  _globals['_FIELDERROR']._serialized_start=282
-  _globals['_FIELDERROR']._serialized_end=326
-  _globals['_EVENTRECEIPT']._serialized_start=329
-  _globals['_EVENTRECEIPT']._serialized_end=462
-  _globals['_RECORDEVENTSREQUEST']._serialized_start=464
-  _globals['_RECORDEVENTSREQUEST']._serialized_end=534
-  _globals['_RECORDEVENTSRESPONSE']._serialized_start=536
-  _globals['_RECORDEVENTSRESPONSE']._serialized_end=611
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=613
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=683
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=685
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=760
-  _globals['_STOREDEVENT']._serialized_start=763
-  _globals['_STOREDEVENT']._serialized_end=961
-  _globals['_GETEVENTREQUEST']._serialized_start=963
-  _globals['_GETEVENTREQUEST']._serialized_end=998
-  _globals['_GETEVENTRESPONSE']._serialized_start=1000
-  _globals['_GETEVENTRESPONSE']._serialized_end=1067
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1070
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1247
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1249
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1344
-  _globals['_TENANTEVENTINPUTS']._serialized_start=1347
-  _globals['_TENANTEVENTINPUTS']._serialized_end=1481
-  _globals['_RECORDTENANTEVENTSREQUEST']._serialized_start=1483
-  _globals['_RECORDTENANTEVENTSREQUEST']._serialized_end=1567
-  _globals['_RECORDTENANTEVENTSRESPONSE']._serialized_start=1569
-  _globals['_RECORDTENANTEVENTSRESPONSE']._serialized_end=1650
-  _globals['_GETWATERMARKREQUEST']._serialized_start=1652
-  _globals['_GETWATERMARKREQUEST']._serialized_end=1673
-  _globals['_GETWATERMARKRESPONSE']._serialized_start=1675
-  _globals['_GETWATERMARKRESPONSE']._serialized_end=1744
-  _globals['_INGESTSERVICE']._serialized_start=1914
-  _globals['_INGESTSERVICE']._serialized_end=2319
-  _globals['_INGESTINTERNALSERVICE']._serialized_start=2322
-  _globals['_INGESTINTERNALSERVICE']._serialized_end=2565
+  _globals['_RECEIPTSTATUS']._serialized_start=2545
+  _globals['_RECEIPTSTATUS']._serialized_end=2709
+  _globals['_VOIDSTATUS']._serialized_start=2711
+  _globals['_VOIDSTATUS']._serialized_end=2835
+  _globals['_EVENTINPUT']._serialized_start=159
+  _globals['_EVENTINPUT']._serialized_end=314
+  _globals['_FIELDERROR']._serialized_start=316
+  _globals['_FIELDERROR']._serialized_end=360
+  _globals['_EVENTRECEIPT']._serialized_start=363
+  _globals['_EVENTRECEIPT']._serialized_end=496
+  _globals['_RECORDEVENTSREQUEST']._serialized_start=498
+  _globals['_RECORDEVENTSREQUEST']._serialized_end=568
+  _globals['_RECORDEVENTSRESPONSE']._serialized_start=570
+  _globals['_RECORDEVENTSRESPONSE']._serialized_end=666
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=668
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=738
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=740
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=836
+  _globals['_STOREDEVENT']._serialized_start=839
+  _globals['_STOREDEVENT']._serialized_end=1105
+  _globals['_GETEVENTREQUEST']._serialized_start=1107
+  _globals['_GETEVENTREQUEST']._serialized_end=1142
+  _globals['_GETEVENTRESPONSE']._serialized_start=1144
+  _globals['_GETEVENTRESPONSE']._serialized_end=1211
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1214
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1416
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1418
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1513
+  _globals['_VOIDEVENTSREQUEST']._serialized_start=1515
+  _globals['_VOIDEVENTSREQUEST']._serialized_end=1569
+  _globals['_VOIDRECEIPT']._serialized_start=1571
+  _globals['_VOIDRECEIPT']._serialized_end=1698
+  _globals['_VOIDEVENTSRESPONSE']._serialized_start=1700
+  _globals['_VOIDEVENTSRESPONSE']._serialized_end=1793
+  _globals['_TENANTEVENTINPUTS']._serialized_start=1796
+  _globals['_TENANTEVENTINPUTS']._serialized_end=1955
+  _globals['_RECORDTENANTEVENTSREQUEST']._serialized_start=1957
+  _globals['_RECORDTENANTEVENTSREQUEST']._serialized_end=2041
+  _globals['_RECORDTENANTEVENTSRESPONSE']._serialized_start=2043
+  _globals['_RECORDTENANTEVENTSRESPONSE']._serialized_end=2145
+  _globals['_GETWATERMARKREQUEST']._serialized_start=2147
+  _globals['_GETWATERMARKREQUEST']._serialized_end=2168
+  _globals['_GETWATERMARKRESPONSE']._serialized_start=2170
+  _globals['_GETWATERMARKRESPONSE']._serialized_end=2239
+  _globals['_REPLAYEVENTSREQUEST']._serialized_start=2242
+  _globals['_REPLAYEVENTSREQUEST']._serialized_end=2469
+  _globals['_REPLAYEVENTSRESPONSE']._serialized_start=2471
+  _globals['_REPLAYEVENTSRESPONSE']._serialized_end=2542
+  _globals['_INGESTSERVICE']._serialized_start=2838
+  _globals['_INGESTSERVICE']._serialized_end=3338
+  _globals['_INGESTINTERNALSERVICE']._serialized_start=3341
+  _globals['_INGESTINTERNALSERVICE']._serialized_end=3687
 # @@protoc_insertion_point(module_scope)

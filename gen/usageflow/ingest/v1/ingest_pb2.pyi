@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from usageflow.common.v1 import common_pb2 as _common_pb2
+from usageflow.events.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -53,6 +54,34 @@ RECEIPT_STATUS_REJECTED: ReceiptStatus.ValueType  # 4
 """Not valid; nothing is stored and the key is not used up."""
 Global___ReceiptStatus: _TypeAlias = ReceiptStatus  # noqa: Y015
 
+class _VoidStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VoidStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VoidStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VOID_STATUS_UNSPECIFIED: _VoidStatus.ValueType  # 0
+    """Never sent."""
+    VOID_STATUS_VOIDED: _VoidStatus.ValueType  # 1
+    """It is out of what is billed from now on."""
+    VOID_STATUS_ALREADY_VOIDED: _VoidStatus.ValueType  # 2
+    """It was voided before; nothing changes."""
+    VOID_STATUS_NOT_FOUND: _VoidStatus.ValueType  # 3
+    """The caller's organization and mode have no such event."""
+
+class VoidStatus(_VoidStatus, metaclass=_VoidStatusEnumTypeWrapper):
+    """VoidStatus is what became of one event that was to be voided."""
+
+VOID_STATUS_UNSPECIFIED: VoidStatus.ValueType  # 0
+"""Never sent."""
+VOID_STATUS_VOIDED: VoidStatus.ValueType  # 1
+"""It is out of what is billed from now on."""
+VOID_STATUS_ALREADY_VOIDED: VoidStatus.ValueType  # 2
+"""It was voided before; nothing changes."""
+VOID_STATUS_NOT_FOUND: VoidStatus.ValueType  # 3
+"""The caller's organization and mode have no such event."""
+Global___VoidStatus: _TypeAlias = VoidStatus  # noqa: Y015
+
 @_typing.final
 class EventInput(_message.Message):
     """EventInput is one billable action as a caller sends it."""
@@ -77,7 +106,9 @@ class EventInput(_message.Message):
     """1-255 printable ASCII; empty: no protection against double sending."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened: from 35 days ago to 5 minutes ahead; absent: now."""
+        """When it happened: from 35 days ago (up to 400 by the organization's event_past_days) to 5
+        minutes ahead; absent: now.
+        """
 
     def __init__(
         self,
@@ -186,6 +217,9 @@ class RecordEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    USAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    usage_token: _builtins.str
+    """Opaque; a usage query that carries it counts these events. At most 512 characters."""
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventReceipt]:
         """The receipts."""
@@ -194,10 +228,11 @@ class RecordEventsResponse(_message.Message):
         self,
         *,
         receipts: _abc.Iterable[Global___EventReceipt] | None = ...,
+        usage_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "usage_token", b"usage_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +269,9 @@ class StreamEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    USAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    usage_token: _builtins.str
+    """Opaque; a usage query that carries it counts these events. At most 512 characters."""
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventReceipt]:
         """A receipt for each event of the request, in the order sent."""
@@ -242,10 +280,11 @@ class StreamEventsResponse(_message.Message):
         self,
         *,
         receipts: _abc.Iterable[Global___EventReceipt] | None = ...,
+        usage_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "usage_token", b"usage_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +303,8 @@ class StoredEvent(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    VOID_REASON_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """"evt_..."."""
     metric: _builtins.str
@@ -274,6 +315,8 @@ class StoredEvent(_message.Message):
     """Customer; empty when the event names none."""
     metadata_json: _builtins.str
     """Metadata, a JSON object; empty: none."""
+    void_reason: _builtins.str
+    """Why it was voided; empty: nobody said."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -281,6 +324,10 @@ class StoredEvent(_message.Message):
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
+
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was voided; absent: it was not, and is billed."""
 
     def __init__(
         self,
@@ -292,10 +339,12 @@ class StoredEvent(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         metadata_json: _builtins.str = ...,
         accept_time: _timestamp_pb2.Timestamp | None = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+        void_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "time", b"time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "amount", b"amount", "customer_id", b"customer_id", "event_id", b"event_id", "metadata_json", b"metadata_json", "metric", b"metric", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "amount", b"amount", "customer_id", b"customer_id", "event_id", b"event_id", "metadata_json", b"metadata_json", "metric", b"metric", "time", b"time", "void_reason", b"void_reason", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,6 +408,7 @@ class ListEventsRequest(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Only this customer's; empty: all."""
     metric: _builtins.str
@@ -367,6 +417,8 @@ class ListEventsRequest(_message.Message):
     """1-100; 0 means 20."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
+    idempotency_key: _builtins.str
+    """Only the event that was sent with this idempotency key; empty: all."""
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
         """Happened before; absent: no limit."""
@@ -379,10 +431,11 @@ class ListEventsRequest(_message.Message):
         to: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "idempotency_key", b"idempotency_key", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,6 +470,94 @@ class ListEventsResponse(_message.Message):
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
 
 @_typing.final
+class VoidEventsRequest(_message.Message):
+    """VoidEventsRequest names the events to void."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for people: 0-500 characters, no control characters."""
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-1,000 ids, "evt_..."."""
+
+    def __init__(
+        self,
+        *,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidEventsRequest: _TypeAlias = VoidEventsRequest  # noqa: Y015
+
+@_typing.final
+class VoidReceipt(_message.Message):
+    """VoidReceipt tells what became of one event that was to be voided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The id, as asked for."""
+    status: Global___VoidStatus.ValueType
+    """What became of it."""
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was voided, by this call or before; absent with NOT_FOUND."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        status: Global___VoidStatus.ValueType = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "status", b"status", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidReceipt: _TypeAlias = VoidReceipt  # noqa: Y015
+
+@_typing.final
+class VoidEventsResponse(_message.Message):
+    """VoidEventsResponse carries a receipt for each id, in the order asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    USAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    usage_token: _builtins.str
+    """Opaque; a usage query that carries it no longer counts these events. At most 512 characters."""
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VoidReceipt]:
+        """The receipts."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___VoidReceipt] | None = ...,
+        usage_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "usage_token", b"usage_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidEventsResponse: _TypeAlias = VoidEventsResponse  # noqa: Y015
+
+@_typing.final
 class TenantEventInputs(_message.Message):
     """TenantEventInputs are the events of one organization and mode."""
 
@@ -425,10 +566,13 @@ class TenantEventInputs(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
     """The mode."""
+    event_past_days: _builtins.int
+    """How long ago an event may have happened, in days, 35-400; 0 means 35."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventInput]:
         """The events."""
@@ -439,10 +583,11 @@ class TenantEventInputs(_message.Message):
         organization_id: _builtins.str = ...,
         mode: _common_pb2.Mode.ValueType = ...,
         events: _abc.Iterable[Global___EventInput] | None = ...,
+        event_past_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "mode", b"mode", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "events", b"events", "mode", b"mode", "organization_id", b"organization_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,6 +624,9 @@ class RecordTenantEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    USAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    usage_token: _builtins.str
+    """Opaque; a usage query that carries it counts these events. At most 512 characters."""
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventReceipt]:
         """The receipts."""
@@ -487,10 +635,11 @@ class RecordTenantEventsResponse(_message.Message):
         self,
         *,
         receipts: _abc.Iterable[Global___EventReceipt] | None = ...,
+        usage_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "usage_token", b"usage_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,3 +685,70 @@ class GetWatermarkResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWatermarkResponse: _TypeAlias = GetWatermarkResponse  # noqa: Y015
+
+@_typing.final
+class ReplayEventsRequest(_message.Message):
+    """ReplayEventsRequest says which events are to be counted anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    mode: _common_pb2.Mode.ValueType
+    """The mode."""
+    metric: _builtins.str
+    """The metric's key."""
+    customer_id: _builtins.str
+    """Only this customer's, "" for events that name none; absent: all."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Happened before; absent: no limit."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.ValueType = ...,
+        metric: _builtins.str = ...,
+        customer_id: _builtins.str | None = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "from", b"from", "metric", b"metric", "mode", b"mode", "organization_id", b"organization_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__customer_id: _TypeAlias = _typing.Literal["customer_id"]  # noqa: Y015
+    _WhichOneofArgType__customer_id: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__customer_id) -> _WhichOneofReturnType__customer_id | None: ...
+
+Global___ReplayEventsRequest: _TypeAlias = ReplayEventsRequest  # noqa: Y015
+
+@_typing.final
+class ReplayEventsResponse(_message.Message):
+    """ReplayEventsResponse carries some of the events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.UsageEvent]:
+        """1-2,000 events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_events_pb2.UsageEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayEventsResponse: _TypeAlias = ReplayEventsResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class IngestServiceStub:
                 request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.VoidEvents = channel.unary_unary(
+                '/usageflow.ingest.v1.IngestService/VoidEvents',
+                request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -95,6 +100,16 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VoidEvents(self, request, context):
+        """VoidEvents takes events out of what is billed; each void is a new fact, kept with who, when and
+        why. Repeating it changes nothing. An event that was invoiced already becomes a credit on the
+        next invoice. Its idempotency key stays used up: a correction is a void and an event with
+        another key. Scope: admin. INVALID_ARGUMENT: no ids or too many, or a malformed reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +132,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ListEventsRequest.FromString,
                     response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'VoidEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidEvents,
+                    request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsRequest.FromString,
+                    response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -239,6 +259,33 @@ class IngestService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def VoidEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.ingest.v1.IngestService/VoidEvents',
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsRequest.SerializeToString,
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.VoidEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class IngestInternalServiceStub:
     """IngestInternalService is for UsageFlow's own processes; it requires the internal token.
@@ -259,6 +306,11 @@ class IngestInternalServiceStub:
                 '/usageflow.ingest.v1.IngestInternalService/GetWatermark',
                 request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkRequest.SerializeToString,
                 response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkResponse.FromString,
+                _registered_method=True)
+        self.ReplayEvents = channel.unary_stream(
+                '/usageflow.ingest.v1.IngestInternalService/ReplayEvents',
+                request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -281,6 +333,14 @@ class IngestInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayEvents(self, request, context):
+        """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
+        each once, in no order, as of one moment: what usage is counted anew from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -293,6 +353,11 @@ def add_IngestInternalServiceServicer_to_server(servicer, server):
                     servicer.GetWatermark,
                     request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkRequest.FromString,
                     response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkResponse.SerializeToString,
+            ),
+            'ReplayEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplayEvents,
+                    request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.FromString,
+                    response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +415,33 @@ class IngestInternalService:
             '/usageflow.ingest.v1.IngestInternalService/GetWatermark',
             usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkRequest.SerializeToString,
             usageflow_dot_ingest_dot_v1_dot_ingest__pb2.GetWatermarkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/usageflow.ingest.v1.IngestInternalService/ReplayEvents',
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.SerializeToString,
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class IngestServiceStub:
     """GetEvent returns one stored event. Scope: read. NOT_FOUND when there is none."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListEventsRequest, _ingest_pb2.ListEventsResponse]
     """ListEvents lists stored events, newest first by when they happened. Scope: read."""
+    VoidEvents: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.VoidEventsRequest, _ingest_pb2.VoidEventsResponse]
+    """VoidEvents takes events out of what is billed; each void is a new fact, kept with who, when and
+    why. Repeating it changes nothing. An event that was invoiced already becomes a credit on the
+    next invoice. Its idempotency key stays used up: a correction is a void and an event with
+    another key. Scope: admin. INVALID_ARGUMENT: no ids or too many, or a malformed reason.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -71,6 +77,12 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """GetEvent returns one stored event. Scope: read. NOT_FOUND when there is none."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListEventsRequest, _ingest_pb2.ListEventsResponse]  # type: ignore[assignment]
     """ListEvents lists stored events, newest first by when they happened. Scope: read."""
+    VoidEvents: _aio.UnaryUnaryMultiCallable[_ingest_pb2.VoidEventsRequest, _ingest_pb2.VoidEventsResponse]  # type: ignore[assignment]
+    """VoidEvents takes events out of what is billed; each void is a new fact, kept with who, when and
+    why. Repeating it changes nothing. An event that was invoiced already becomes a credit on the
+    next invoice. Its idempotency key stays used up: a correction is a void and an event with
+    another key. Scope: admin. INVALID_ARGUMENT: no ids or too many, or a malformed reason.
+    """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """IngestService is for callers with an API key; everything is limited to the key's organization
@@ -115,6 +127,18 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ingest_pb2.ListEventsResponse, _abc.Awaitable[_ingest_pb2.ListEventsResponse]]:
         """ListEvents lists stored events, newest first by when they happened. Scope: read."""
 
+    @_abc_1.abstractmethod
+    def VoidEvents(
+        self,
+        request: _ingest_pb2.VoidEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.VoidEventsResponse, _abc.Awaitable[_ingest_pb2.VoidEventsResponse]]:
+        """VoidEvents takes events out of what is billed; each void is a new fact, kept with who, when and
+        why. Repeating it changes nothing. An event that was invoiced already becomes a credit on the
+        next invoice. Its idempotency key stays used up: a correction is a void and an event with
+        another key. Scope: admin. INVALID_ARGUMENT: no ids or too many, or a malformed reason.
+        """
+
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class IngestInternalServiceStub:
@@ -130,6 +154,10 @@ class IngestInternalServiceStub:
     """
     GetWatermark: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetWatermarkRequest, _ingest_pb2.GetWatermarkResponse]
     """GetWatermark tells up to which instant everything accepted has been aggregated."""
+    ReplayEvents: _grpc.UnaryStreamMultiCallable[_ingest_pb2.ReplayEventsRequest, _ingest_pb2.ReplayEventsResponse]
+    """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
+    each once, in no order, as of one moment: what usage is counted anew from.
+    """
 
 @_typing.type_check_only
 class IngestInternalServiceAsyncStub(IngestInternalServiceStub):
@@ -142,6 +170,10 @@ class IngestInternalServiceAsyncStub(IngestInternalServiceStub):
     """
     GetWatermark: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetWatermarkRequest, _ingest_pb2.GetWatermarkResponse]  # type: ignore[assignment]
     """GetWatermark tells up to which instant everything accepted has been aggregated."""
+    ReplayEvents: _aio.UnaryStreamMultiCallable[_ingest_pb2.ReplayEventsRequest, _ingest_pb2.ReplayEventsResponse]  # type: ignore[assignment]
+    """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
+    each once, in no order, as of one moment: what usage is counted anew from.
+    """
 
 class IngestInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """IngestInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -163,5 +195,15 @@ class IngestInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.GetWatermarkResponse, _abc.Awaitable[_ingest_pb2.GetWatermarkResponse]]:
         """GetWatermark tells up to which instant everything accepted has been aggregated."""
+
+    @_abc_1.abstractmethod
+    def ReplayEvents(
+        self,
+        request: _ingest_pb2.ReplayEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_pb2.ReplayEventsResponse], _abc.AsyncIterator[_ingest_pb2.ReplayEventsResponse]]:
+        """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
+        each once, in no order, as of one moment: what usage is counted anew from.
+        """
 
 def add_IngestInternalServiceServicer_to_server(servicer: IngestInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

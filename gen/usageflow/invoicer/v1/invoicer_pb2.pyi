@@ -30,6 +30,20 @@ class _PricingModelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PricingM
     """Not given; refused."""
     PRICING_MODEL_PER_UNIT: _PricingModel.ValueType  # 1
     """Quantity times unit price."""
+    PRICING_MODEL_GRADUATED: _PricingModel.ValueType  # 2
+    """Tiers are filled one after the other; each unit costs what its tier says, and each tier that
+    is entered its flat price.
+    """
+    PRICING_MODEL_VOLUME: _PricingModel.ValueType  # 3
+    """All units cost what the tier says that their number reaches, and its flat price."""
+    PRICING_MODEL_STAIRSTEP: _PricingModel.ValueType  # 4
+    """The flat price of the tier that is reached."""
+    PRICING_MODEL_PACKAGE: _PricingModel.ValueType  # 5
+    """A price for each started block of units."""
+    PRICING_MODEL_PERCENTAGE: _PricingModel.ValueType  # 6
+    """A share of each event's amount, and a fixed price an event."""
+    PRICING_MODEL_DIMENSIONAL: _PricingModel.ValueType  # 7
+    """A unit price that depends on the values of dimensions."""
 
 class PricingModel(_PricingModel, metaclass=_PricingModelEnumTypeWrapper):
     """PricingModel is how a quantity becomes an amount."""
@@ -38,6 +52,20 @@ PRICING_MODEL_UNSPECIFIED: PricingModel.ValueType  # 0
 """Not given; refused."""
 PRICING_MODEL_PER_UNIT: PricingModel.ValueType  # 1
 """Quantity times unit price."""
+PRICING_MODEL_GRADUATED: PricingModel.ValueType  # 2
+"""Tiers are filled one after the other; each unit costs what its tier says, and each tier that
+is entered its flat price.
+"""
+PRICING_MODEL_VOLUME: PricingModel.ValueType  # 3
+"""All units cost what the tier says that their number reaches, and its flat price."""
+PRICING_MODEL_STAIRSTEP: PricingModel.ValueType  # 4
+"""The flat price of the tier that is reached."""
+PRICING_MODEL_PACKAGE: PricingModel.ValueType  # 5
+"""A price for each started block of units."""
+PRICING_MODEL_PERCENTAGE: PricingModel.ValueType  # 6
+"""A share of each event's amount, and a fixed price an event."""
+PRICING_MODEL_DIMENSIONAL: PricingModel.ValueType  # 7
+"""A unit price that depends on the values of dimensions."""
 Global___PricingModel: _TypeAlias = PricingModel  # noqa: Y015
 
 class _BillingPeriod:
@@ -50,6 +78,12 @@ class _BillingPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Billing
     """Not given: MONTHLY."""
     BILLING_PERIOD_MONTHLY: _BillingPeriod.ValueType  # 1
     """A month."""
+    BILLING_PERIOD_WEEKLY: _BillingPeriod.ValueType  # 2
+    """Seven days."""
+    BILLING_PERIOD_QUARTERLY: _BillingPeriod.ValueType  # 3
+    """Three months."""
+    BILLING_PERIOD_YEARLY: _BillingPeriod.ValueType  # 4
+    """Twelve months."""
 
 class BillingPeriod(_BillingPeriod, metaclass=_BillingPeriodEnumTypeWrapper):
     """BillingPeriod is how long one period of a subscription is."""
@@ -58,7 +92,37 @@ BILLING_PERIOD_UNSPECIFIED: BillingPeriod.ValueType  # 0
 """Not given: MONTHLY."""
 BILLING_PERIOD_MONTHLY: BillingPeriod.ValueType  # 1
 """A month."""
+BILLING_PERIOD_WEEKLY: BillingPeriod.ValueType  # 2
+"""Seven days."""
+BILLING_PERIOD_QUARTERLY: BillingPeriod.ValueType  # 3
+"""Three months."""
+BILLING_PERIOD_YEARLY: BillingPeriod.ValueType  # 4
+"""Twelve months."""
 Global___BillingPeriod: _TypeAlias = BillingPeriod  # noqa: Y015
+
+class _BasePriceTiming:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BasePriceTimingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BasePriceTiming.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BASE_PRICE_TIMING_UNSPECIFIED: _BasePriceTiming.ValueType  # 0
+    """Not given: IN_ARREARS."""
+    BASE_PRICE_TIMING_IN_ARREARS: _BasePriceTiming.ValueType  # 1
+    """On the invoice of the period, after it."""
+    BASE_PRICE_TIMING_IN_ADVANCE: _BasePriceTiming.ValueType  # 2
+    """On the invoice of the period before; of the first period on an invoice of its own, at the start."""
+
+class BasePriceTiming(_BasePriceTiming, metaclass=_BasePriceTimingEnumTypeWrapper):
+    """BasePriceTiming is when a period's base price is charged."""
+
+BASE_PRICE_TIMING_UNSPECIFIED: BasePriceTiming.ValueType  # 0
+"""Not given: IN_ARREARS."""
+BASE_PRICE_TIMING_IN_ARREARS: BasePriceTiming.ValueType  # 1
+"""On the invoice of the period, after it."""
+BASE_PRICE_TIMING_IN_ADVANCE: BasePriceTiming.ValueType  # 2
+"""On the invoice of the period before; of the first period on an invoice of its own, at the start."""
+Global___BasePriceTiming: _TypeAlias = BasePriceTiming  # noqa: Y015
 
 class _BillingAnchor:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -69,11 +133,13 @@ class _BillingAnchorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Billing
     BILLING_ANCHOR_UNSPECIFIED: _BillingAnchor.ValueType  # 0
     """Not given: CALENDAR."""
     BILLING_ANCHOR_CALENDAR: _BillingAnchor.ValueType  # 1
-    """On the first of the month, midnight in the customer's time zone; a first part of a month is
-    charged by its share.
+    """On Monday or the first of the month, quarter or year, midnight in the customer's time zone; a
+    first part of a period is charged by its share.
     """
     BILLING_ANCHOR_ANNIVERSARY: _BillingAnchor.ValueType  # 2
-    """On the day and time of the start; the 31st becomes the last day of shorter months."""
+    """On the day and time of the start; the 31st becomes the last day of shorter months, and
+    29 February the 28th of other years.
+    """
 
 class BillingAnchor(_BillingAnchor, metaclass=_BillingAnchorEnumTypeWrapper):
     """BillingAnchor is where periods begin."""
@@ -81,11 +147,13 @@ class BillingAnchor(_BillingAnchor, metaclass=_BillingAnchorEnumTypeWrapper):
 BILLING_ANCHOR_UNSPECIFIED: BillingAnchor.ValueType  # 0
 """Not given: CALENDAR."""
 BILLING_ANCHOR_CALENDAR: BillingAnchor.ValueType  # 1
-"""On the first of the month, midnight in the customer's time zone; a first part of a month is
-charged by its share.
+"""On Monday or the first of the month, quarter or year, midnight in the customer's time zone; a
+first part of a period is charged by its share.
 """
 BILLING_ANCHOR_ANNIVERSARY: BillingAnchor.ValueType  # 2
-"""On the day and time of the start; the 31st becomes the last day of shorter months."""
+"""On the day and time of the start; the 31st becomes the last day of shorter months, and
+29 February the 28th of other years.
+"""
 Global___BillingAnchor: _TypeAlias = BillingAnchor  # noqa: Y015
 
 class _SubscriptionStatus:
@@ -201,8 +269,88 @@ class Customer(_message.Message):
 Global___Customer: _TypeAlias = Customer  # noqa: Y015
 
 @_typing.final
+class PriceTier(_message.Message):
+    """PriceTier is one tier of a GRADUATED, VOLUME or STAIRSTEP price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    FLAT_PRICE_FIELD_NUMBER: _builtins.int
+    up_to: _builtins.str
+    """The last quantity that is in the tier; decimal, more than that of the tier before; empty in the
+    last tier, and only there.
+    """
+    unit_price: _builtins.str
+    """Price of one unit; decimal >= 0; empty: 0. STAIRSTEP has none."""
+    flat_price: _builtins.str
+    """Price of the tier as such; decimal >= 0; empty: 0. The first tier's applies without usage too."""
+    def __init__(
+        self,
+        *,
+        up_to: _builtins.str = ...,
+        unit_price: _builtins.str = ...,
+        flat_price: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flat_price", b"flat_price", "unit_price", b"unit_price", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceTier: _TypeAlias = PriceTier  # noqa: Y015
+
+@_typing.final
+class DimensionPrice(_message.Message):
+    """DimensionPrice is the price of units whose dimensions have certain values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MatchEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    unit_price: _builtins.str
+    """Price of one unit; decimal >= 0."""
+    @_builtins.property
+    def match(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """1-8 dimensions and their values, all of which have to fit; "" fits events without it."""
+
+    def __init__(
+        self,
+        *,
+        match: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unit_price: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "unit_price", b"unit_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DimensionPrice: _TypeAlias = DimensionPrice  # noqa: Y015
+
+@_typing.final
 class MetricPrice(_message.Message):
-    """MetricPrice is a plan's price for one metric."""
+    """MetricPrice is a plan's price for one metric. Fields of another model than its own are refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -210,6 +358,18 @@ class MetricPrice(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     INCLUDED_UNITS_FIELD_NUMBER: _builtins.int
     UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    PACKAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PACKAGE_PRICE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    FIXED_PER_EVENT_FIELD_NUMBER: _builtins.int
+    FREE_EVENTS_FIELD_NUMBER: _builtins.int
+    FREE_AMOUNT_FIELD_NUMBER: _builtins.int
+    MIN_PER_EVENT_FIELD_NUMBER: _builtins.int
+    MAX_PER_EVENT_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
     model: Global___PricingModel.ValueType
@@ -217,7 +377,41 @@ class MetricPrice(_message.Message):
     included_units: _builtins.str
     """Units that cost nothing; decimal >= 0; empty: 0."""
     unit_price: _builtins.str
-    """PER_UNIT: price of one unit; decimal >= 0, at most 12 digits after the point."""
+    """PER_UNIT: price of one unit; DIMENSIONAL: of those that no entry of prices fits. Decimal >= 0;
+    like every price at most 12 digits after the point.
+    """
+    package_size: _builtins.str
+    """PACKAGE: units in a package; decimal > 0."""
+    package_price: _builtins.str
+    """PACKAGE: price of a started package; decimal >= 0."""
+    rate: _builtins.str
+    """PERCENTAGE: "1.5" means 1.5 % of the amounts; decimal >= 0."""
+    fixed_per_event: _builtins.str
+    """PERCENTAGE: price of each event; decimal >= 0; empty: 0."""
+    free_events: _builtins.str
+    """PERCENTAGE: how many events cost nothing, the first ones; whole number; empty: 0."""
+    free_amount: _builtins.str
+    """PERCENTAGE: how much of the amounts of the other events costs no percentage, of the first ones;
+    decimal >= 0; empty: 0.
+    """
+    min_per_event: _builtins.str
+    """PERCENTAGE: what an event costs at least, unless all of its amount is free; empty: no limit."""
+    max_per_event: _builtins.str
+    """PERCENTAGE: what an event costs at most; empty: no limit."""
+    minimum: _builtins.str
+    """What the metric costs in a period at least, also without usage; empty: no limit."""
+    maximum: _builtins.str
+    """What the metric costs in a period at most; empty: no limit."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
+        """GRADUATED, VOLUME, STAIRSTEP: 1-100 tiers."""
+
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DimensionPrice]:
+        """DIMENSIONAL: 1-100 prices; of those that fit, the one with the most dimensions counts, then the
+        first.
+        """
+
     def __init__(
         self,
         *,
@@ -225,14 +419,62 @@ class MetricPrice(_message.Message):
         model: Global___PricingModel.ValueType = ...,
         included_units: _builtins.str = ...,
         unit_price: _builtins.str = ...,
+        tiers: _abc.Iterable[Global___PriceTier] | None = ...,
+        package_size: _builtins.str = ...,
+        package_price: _builtins.str = ...,
+        rate: _builtins.str = ...,
+        fixed_per_event: _builtins.str = ...,
+        free_events: _builtins.str = ...,
+        free_amount: _builtins.str = ...,
+        min_per_event: _builtins.str = ...,
+        max_per_event: _builtins.str = ...,
+        prices: _abc.Iterable[Global___DimensionPrice] | None = ...,
+        minimum: _builtins.str = ...,
+        maximum: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["included_units", b"included_units", "metric", b"metric", "model", b"model", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_per_event", b"fixed_per_event", "free_amount", b"free_amount", "free_events", b"free_events", "included_units", b"included_units", "max_per_event", b"max_per_event", "maximum", b"maximum", "metric", b"metric", "min_per_event", b"min_per_event", "minimum", b"minimum", "model", b"model", "package_price", b"package_price", "package_size", b"package_size", "prices", b"prices", "rate", b"rate", "tiers", b"tiers", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricPrice: _TypeAlias = MetricPrice  # noqa: Y015
+
+@_typing.final
+class Discount(_message.Message):
+    """Discount is what is taken off the prices of a period; setup fees and one-off charges have none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For people, 0-200 characters."""
+    percent: _builtins.str
+    """Share of each price, before its maximum: "10" means 10 %; decimal > 0, <= 100. Give this or
+    amount.
+    """
+    amount: _builtins.str
+    """What a period costs less, before the plan's maximum, but never less than nothing; decimal > 0."""
+    periods: _builtins.int
+    """For how many periods, 1-624; 0: for ever."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        percent: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        periods: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "name", b"name", "percent", b"percent", "periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Discount: _TypeAlias = Discount  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
@@ -248,6 +490,11 @@ class Plan(_message.Message):
     BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BASE_PRICE_TIMING_FIELD_NUMBER: _builtins.int
+    SETUP_FEE_FIELD_NUMBER: _builtins.int
+    DISCOUNTS_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"plan_..."; the same in every version."""
     version: _builtins.int
@@ -257,9 +504,19 @@ class Plan(_message.Message):
     currency: _builtins.str
     """ISO 4217 code."""
     base_price: _builtins.str
-    """Price of a period, charged after it; decimal >= 0; empty: 0."""
+    """Price of a period; decimal >= 0; empty: 0."""
     billing_period: Global___BillingPeriod.ValueType
     """Length of a period."""
+    base_price_timing: Global___BasePriceTiming.ValueType
+    """When the base price is charged."""
+    setup_fee: _builtins.str
+    """Charged once, at the start of a subscription; decimal >= 0; empty: 0."""
+    minimum: _builtins.str
+    """What a period costs at least, also without usage; setup fee and one-off charges do not count.
+    Empty: no limit.
+    """
+    maximum: _builtins.str
+    """What a period costs at most; empty: no limit."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPrice]:
         """A price for each metric; a metric at most once."""
@@ -267,6 +524,10 @@ class Plan(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When this version was made."""
+
+    @_builtins.property
+    def discounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Discount]:
+        """What each subscription has off, at most 20; their periods count from its start."""
 
     def __init__(
         self,
@@ -279,10 +540,15 @@ class Plan(_message.Message):
         billing_period: Global___BillingPeriod.ValueType = ...,
         metrics: _abc.Iterable[Global___MetricPrice] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        base_price_timing: Global___BasePriceTiming.ValueType = ...,
+        setup_fee: _builtins.str = ...,
+        discounts: _abc.Iterable[Global___Discount] | None = ...,
+        minimum: _builtins.str = ...,
+        maximum: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price", b"base_price", "billing_period", b"billing_period", "create_time", b"create_time", "currency", b"currency", "id", b"id", "metrics", b"metrics", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price", b"base_price", "base_price_timing", b"base_price_timing", "billing_period", b"billing_period", "create_time", b"create_time", "currency", b"currency", "discounts", b"discounts", "id", b"id", "maximum", b"maximum", "metrics", b"metrics", "minimum", b"minimum", "name", b"name", "setup_fee", b"setup_fee", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +640,7 @@ class InvoiceLine(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     PERIOD_START_TIME_FIELD_NUMBER: _builtins.int
     PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """For people."""
     metric: _builtins.str
@@ -394,6 +661,10 @@ class InvoiceLine(_message.Message):
     def period_end_time(self) -> _timestamp_pb2.Timestamp:
         """End of what the line bills."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How it came about, to follow with a pocket calculator."""
+
     def __init__(
         self,
         *,
@@ -405,14 +676,57 @@ class InvoiceLine(_message.Message):
         amount: _builtins.str = ...,
         period_start_time: _timestamp_pb2.Timestamp | None = ...,
         period_end_time: _timestamp_pb2.Timestamp | None = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "included_units", b"included_units", "metric", b"metric", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "quantity", b"quantity", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "included_units", b"included_units", "metric", b"metric", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "quantity", b"quantity", "steps", b"steps", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvoiceLine: _TypeAlias = InvoiceLine  # noqa: Y015
+
+@_typing.final
+class InvoiceTax(_message.Message):
+    """InvoiceTax is what one tax rate comes to on an invoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAX_RATE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    INCLUSIVE_FIELD_NUMBER: _builtins.int
+    TAXABLE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    tax_rate_id: _builtins.str
+    """"tax_..."."""
+    name: _builtins.str
+    """For people, for example "VAT"."""
+    percent: _builtins.str
+    """"19" means 19 %."""
+    inclusive: _builtins.bool
+    """Whether the prices contain it; otherwise it has a line."""
+    taxable: _builtins.str
+    """The sum of the lines without taxes."""
+    amount: _builtins.str
+    """Rounded once, half up, to the currency's minor unit."""
+    def __init__(
+        self,
+        *,
+        tax_rate_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        percent: _builtins.str = ...,
+        inclusive: _builtins.bool = ...,
+        taxable: _builtins.str = ...,
+        amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "inclusive", b"inclusive", "name", b"name", "percent", b"percent", "tax_rate_id", b"tax_rate_id", "taxable", b"taxable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceTax: _TypeAlias = InvoiceTax  # noqa: Y015
 
 @_typing.final
 class Invoice(_message.Message):
@@ -432,6 +746,7 @@ class Invoice(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     FAILED_PAYMENTS_FIELD_NUMBER: _builtins.int
+    TAXES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"inv_..."."""
     number: _builtins.str
@@ -439,7 +754,7 @@ class Invoice(_message.Message):
     customer_id: _builtins.str
     """The customer."""
     subscription_id: _builtins.str
-    """The subscription."""
+    """The subscription; empty on the invoice of a one-off charge."""
     status: Global___InvoiceStatus.ValueType
     """State."""
     currency: _builtins.str
@@ -464,6 +779,10 @@ class Invoice(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLine]:
         """The lines."""
 
+    @_builtins.property
+    def taxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceTax]:
+        """The taxes, one for each rate."""
+
     def __init__(
         self,
         *,
@@ -479,10 +798,11 @@ class Invoice(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         lines: _abc.Iterable[Global___InvoiceLine] | None = ...,
         failed_payments: _builtins.int = ...,
+        taxes: _abc.Iterable[Global___InvoiceTax] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id", "taxes", b"taxes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -874,8 +1194,52 @@ class QuotePlanRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EventsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___EventAmounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___EventAmounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class GroupsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GroupQuantities: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GroupQuantities | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PLAN_FIELD_NUMBER: _builtins.int
     QUANTITIES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> Global___Plan:
         """The plan; it need not be stored."""
@@ -884,19 +1248,127 @@ class QuotePlanRequest(_message.Message):
     def quantities(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Metric key to quantity, exact decimal >= 0."""
 
+    @_builtins.property
+    def events(self) -> _containers.MessageMap[_builtins.str, Global___EventAmounts]:
+        """Metric key to the amounts of its events, in the order in which they happen. Of a metric give
+        only one of quantities, events and groups.
+        """
+
+    @_builtins.property
+    def groups(self) -> _containers.MessageMap[_builtins.str, Global___GroupQuantities]:
+        """Metric key to its quantities by dimension values."""
+
     def __init__(
         self,
         *,
         plan: Global___Plan | None = ...,
         quantities: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        events: _abc.Mapping[_builtins.str, Global___EventAmounts] | None = ...,
+        groups: _abc.Mapping[_builtins.str, Global___GroupQuantities] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "quantities", b"quantities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "groups", b"groups", "plan", b"plan", "quantities", b"quantities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuotePlanRequest: _TypeAlias = QuotePlanRequest  # noqa: Y015
+
+@_typing.final
+class EventAmounts(_message.Message):
+    """EventAmounts are the amounts of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 10,000; exact decimals >= 0."""
+
+    def __init__(
+        self,
+        *,
+        amounts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventAmounts: _TypeAlias = EventAmounts  # noqa: Y015
+
+@_typing.final
+class GroupQuantities(_message.Message):
+    """GroupQuantities are quantities by dimension values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupQuantity]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___GroupQuantity] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupQuantities: _TypeAlias = GroupQuantities  # noqa: Y015
+
+@_typing.final
+class GroupQuantity(_message.Message):
+    """GroupQuantity is the quantity of one group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class GroupEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """Exact decimal >= 0."""
+    @_builtins.property
+    def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Dimension to value."""
+
+    def __init__(
+        self,
+        *,
+        group: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupQuantity: _TypeAlias = GroupQuantity  # noqa: Y015
 
 @_typing.final
 class QuoteLine(_message.Message):
@@ -980,12 +1452,15 @@ class CreateSubscriptionRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     BILLING_ANCHOR_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer."""
     plan_id: _builtins.str
     """The plan; its newest version is taken."""
     billing_anchor: Global___BillingAnchor.ValueType
     """Where periods begin."""
+    idempotency_key: _builtins.str
+    """1-255 printable ASCII characters, kept for as long as the subscription; empty: none."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts, on a quarter of an hour, at most 400 days ago; absent: the running quarter of
@@ -999,10 +1474,11 @@ class CreateSubscriptionRequest(_message.Message):
         plan_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         billing_anchor: Global___BillingAnchor.ValueType = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "customer_id", b"customer_id", "plan_id", b"plan_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "customer_id", b"customer_id", "idempotency_key", b"idempotency_key", "plan_id", b"plan_id", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1015,18 +1491,22 @@ class CreateSubscriptionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """Whether an earlier request with this idempotency key had made it."""
     @_builtins.property
     def subscription(self) -> Global___Subscription:
-        """The subscription."""
+        """The subscription, as it is now."""
 
     def __init__(
         self,
         *,
         subscription: Global___Subscription | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,18 +1849,32 @@ class PreviewInvoiceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INVOICE_FIELD_NUMBER: _builtins.int
+    PROJECTED_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice(self) -> Global___Invoice:
         """The invoice as it would be now: DRAFT, without id and number."""
+
+    @_builtins.property
+    def projected(self) -> Global___Invoice:
+        """The invoice as it will be at the period's end when usage goes on as it did so far: quantities
+        that add up over time grow linearly with it, others (a maximum, an average) stay as they are.
+        """
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """Everything accepted before this instant is in both."""
 
     def __init__(
         self,
         *,
         invoice: Global___Invoice | None = ...,
+        projected: Global___Invoice | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "invoice", b"invoice", "projected", b"projected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "invoice", b"invoice", "projected", b"projected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

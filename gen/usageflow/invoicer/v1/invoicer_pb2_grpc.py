@@ -196,7 +196,9 @@ class InvoicerServiceServicer:
 
     def CreateSubscription(self, request, context):
         """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
-        Periods that are already over are invoiced at once.
+        Periods that are already over are invoiced at once. With an idempotency key the same request
+        makes one subscription however often it is sent; other content under the key: ALREADY_EXISTS,
+        reason idempotency_conflict.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,7 +249,8 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PreviewInvoice(self, request, context):
-        """PreviewInvoice tells what the running period of a subscription would cost if it ended now.
+        """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
+        usage there is now, and what it will cost at its end. Nothing is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

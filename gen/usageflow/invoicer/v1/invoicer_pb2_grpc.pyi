@@ -53,7 +53,9 @@ class InvoicerServiceStub:
     """QuotePlan tells what a plan would cost for given quantities; nothing is stored."""
     CreateSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreateSubscriptionRequest, _invoicer_pb2.CreateSubscriptionResponse]
     """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
-    Periods that are already over are invoiced at once.
+    Periods that are already over are invoiced at once. With an idempotency key the same request
+    makes one subscription however often it is sent; other content under the key: ALREADY_EXISTS,
+    reason idempotency_conflict.
     """
     GetSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.GetSubscriptionRequest, _invoicer_pb2.GetSubscriptionResponse]
     """GetSubscription returns a subscription. NOT_FOUND when there is none."""
@@ -72,7 +74,9 @@ class InvoicerServiceStub:
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListInvoicesRequest, _invoicer_pb2.ListInvoicesResponse]
     """ListInvoices lists invoices with their lines."""
     PreviewInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PreviewInvoiceRequest, _invoicer_pb2.PreviewInvoiceResponse]
-    """PreviewInvoice tells what the running period of a subscription would cost if it ended now."""
+    """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
+    usage there is now, and what it will cost at its end. Nothing is written.
+    """
     PayInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]
     """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
     FailInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.FailInvoiceRequest, _invoicer_pb2.FailInvoiceResponse]
@@ -109,7 +113,9 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     """QuotePlan tells what a plan would cost for given quantities; nothing is stored."""
     CreateSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreateSubscriptionRequest, _invoicer_pb2.CreateSubscriptionResponse]  # type: ignore[assignment]
     """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
-    Periods that are already over are invoiced at once.
+    Periods that are already over are invoiced at once. With an idempotency key the same request
+    makes one subscription however often it is sent; other content under the key: ALREADY_EXISTS,
+    reason idempotency_conflict.
     """
     GetSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.GetSubscriptionRequest, _invoicer_pb2.GetSubscriptionResponse]  # type: ignore[assignment]
     """GetSubscription returns a subscription. NOT_FOUND when there is none."""
@@ -128,7 +134,9 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     ListInvoices: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListInvoicesRequest, _invoicer_pb2.ListInvoicesResponse]  # type: ignore[assignment]
     """ListInvoices lists invoices with their lines."""
     PreviewInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PreviewInvoiceRequest, _invoicer_pb2.PreviewInvoiceResponse]  # type: ignore[assignment]
-    """PreviewInvoice tells what the running period of a subscription would cost if it ended now."""
+    """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
+    usage there is now, and what it will cost at its end. Nothing is written.
+    """
     PayInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]  # type: ignore[assignment]
     """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
     FailInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.FailInvoiceRequest, _invoicer_pb2.FailInvoiceResponse]  # type: ignore[assignment]
@@ -216,7 +224,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CreateSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.CreateSubscriptionResponse]]:
         """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
-        Periods that are already over are invoiced at once.
+        Periods that are already over are invoiced at once. With an idempotency key the same request
+        makes one subscription however often it is sent; other content under the key: ALREADY_EXISTS,
+        reason idempotency_conflict.
         """
 
     @_abc_1.abstractmethod
@@ -277,7 +287,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.PreviewInvoiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.PreviewInvoiceResponse, _abc.Awaitable[_invoicer_pb2.PreviewInvoiceResponse]]:
-        """PreviewInvoice tells what the running period of a subscription would cost if it ended now."""
+        """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
+        usage there is now, and what it will cost at its end. Nothing is written.
+        """
 
     @_abc_1.abstractmethod
     def PayInvoice(

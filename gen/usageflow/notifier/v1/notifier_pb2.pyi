@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReplayScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplayScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLAY_SCOPE_UNSPECIFIED: _ReplayScope.ValueType  # 0
+    """Not given: failed ones."""
+    REPLAY_SCOPE_FAILED: _ReplayScope.ValueType  # 1
+    """What has failed."""
+    REPLAY_SCOPE_ALL: _ReplayScope.ValueType  # 2
+    """Whatever was sent, with or without success."""
+    REPLAY_SCOPE_MISSED: _ReplayScope.ValueType  # 3
+    """Events that the endpoint takes now but never got, as it was disabled or not yet there."""
+
+class ReplayScope(_ReplayScope, metaclass=_ReplayScopeEnumTypeWrapper):
+    """ReplayScope is what is replayed of a time range."""
+
+REPLAY_SCOPE_UNSPECIFIED: ReplayScope.ValueType  # 0
+"""Not given: failed ones."""
+REPLAY_SCOPE_FAILED: ReplayScope.ValueType  # 1
+"""What has failed."""
+REPLAY_SCOPE_ALL: ReplayScope.ValueType  # 2
+"""Whatever was sent, with or without success."""
+REPLAY_SCOPE_MISSED: ReplayScope.ValueType  # 3
+"""Events that the endpoint takes now but never got, as it was disabled or not yet there."""
+Global___ReplayScope: _TypeAlias = ReplayScope  # noqa: Y015
+
 class _DeliveryStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -48,6 +76,58 @@ DELIVERY_STATUS_FAILED: DeliveryStatus.ValueType  # 3
 """Every attempt failed."""
 Global___DeliveryStatus: _TypeAlias = DeliveryStatus  # noqa: Y015
 
+class _SignatureKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_KIND_UNSPECIFIED: _SignatureKind.ValueType  # 0
+    """Not given: HMAC for a new endpoint, what it was when a secret is rotated."""
+    SIGNATURE_KIND_HMAC_SHA256: _SignatureKind.ValueType  # 1
+    """"v1": HMAC-SHA256 with a secret that both sides know, "whsec_..."."""
+    SIGNATURE_KIND_ED25519: _SignatureKind.ValueType  # 2
+    """"v1a": ed25519; the receiver gets the public key, "whpk_...", and can't sign itself."""
+
+class SignatureKind(_SignatureKind, metaclass=_SignatureKindEnumTypeWrapper):
+    """SignatureKind is how webhooks are signed (Standard Webhooks 1.0.0)."""
+
+SIGNATURE_KIND_UNSPECIFIED: SignatureKind.ValueType  # 0
+"""Not given: HMAC for a new endpoint, what it was when a secret is rotated."""
+SIGNATURE_KIND_HMAC_SHA256: SignatureKind.ValueType  # 1
+""""v1": HMAC-SHA256 with a secret that both sides know, "whsec_..."."""
+SIGNATURE_KIND_ED25519: SignatureKind.ValueType  # 2
+""""v1a": ed25519; the receiver gets the public key, "whpk_...", and can't sign itself."""
+Global___SignatureKind: _TypeAlias = SignatureKind  # noqa: Y015
+
+class _DisabledReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DisabledReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisabledReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISABLED_REASON_UNSPECIFIED: _DisabledReason.ValueType  # 0
+    """It is not."""
+    DISABLED_REASON_REQUESTED: _DisabledReason.ValueType  # 1
+    """UpdateEndpoint asked for it."""
+    DISABLED_REASON_FAILING: _DisabledReason.ValueType  # 2
+    """Every attempt of 5 days failed."""
+    DISABLED_REASON_GONE: _DisabledReason.ValueType  # 3
+    """The receiver answered 410 Gone."""
+
+class DisabledReason(_DisabledReason, metaclass=_DisabledReasonEnumTypeWrapper):
+    """DisabledReason is why an endpoint is disabled."""
+
+DISABLED_REASON_UNSPECIFIED: DisabledReason.ValueType  # 0
+"""It is not."""
+DISABLED_REASON_REQUESTED: DisabledReason.ValueType  # 1
+"""UpdateEndpoint asked for it."""
+DISABLED_REASON_FAILING: DisabledReason.ValueType  # 2
+"""Every attempt of 5 days failed."""
+DISABLED_REASON_GONE: DisabledReason.ValueType  # 3
+"""The receiver answered 410 Gone."""
+Global___DisabledReason: _TypeAlias = DisabledReason  # noqa: Y015
+
 @_typing.final
 class Endpoint(_message.Message):
     """Endpoint is where webhooks go."""
@@ -60,6 +140,14 @@ class Endpoint(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    HEADER_NAMES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_KIND_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    DISABLED_REASON_FIELD_NUMBER: _builtins.int
+    DISABLE_TIME_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    THROTTLED_UNTIL_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"whe_..."."""
     url: _builtins.str
@@ -68,13 +156,37 @@ class Endpoint(_message.Message):
     """For people, 0-500 characters."""
     enabled: _builtins.bool
     """Whether it gets anything."""
+    rate_limit: _builtins.int
+    """Webhooks a second at most; 0: no limit."""
+    signature_kind: Global___SignatureKind.ValueType
+    """How webhooks are signed now."""
+    public_key: _builtins.str
+    """"whpk_..." for ED25519; empty for HMAC_SHA256."""
+    disabled_reason: Global___DisabledReason.ValueType
+    """Why it is disabled."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Event types it gets, for example "invoice.created"; empty: all."""
+        """Event types it gets, for example "invoice.created"; "invoice.*" takes a group; empty: all."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
+
+    @_builtins.property
+    def header_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the headers that its webhooks carry besides ours. Values are never shown again."""
+
+    @_builtins.property
+    def disable_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was disabled; absent: it is not."""
+
+    @_builtins.property
+    def failing_since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when every attempt has failed; absent: the last one did not."""
+
+    @_builtins.property
+    def throttled_until_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when nothing is sent, because the receiver asked for a pause (429, 502, 504); absent: none."""
 
     def __init__(
         self,
@@ -85,10 +197,18 @@ class Endpoint(_message.Message):
         description: _builtins.str = ...,
         enabled: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        rate_limit: _builtins.int = ...,
+        header_names: _abc.Iterable[_builtins.str] | None = ...,
+        signature_kind: Global___SignatureKind.ValueType = ...,
+        public_key: _builtins.str = ...,
+        disabled_reason: Global___DisabledReason.ValueType = ...,
+        disable_time: _timestamp_pb2.Timestamp | None = ...,
+        failing_since_time: _timestamp_pb2.Timestamp | None = ...,
+        throttled_until_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failing_since_time", b"failing_since_time", "throttled_until_time", b"throttled_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "enabled", b"enabled", "event_types", b"event_types", "id", b"id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "disabled_reason", b"disabled_reason", "enabled", b"enabled", "event_types", b"event_types", "failing_since_time", b"failing_since_time", "header_names", b"header_names", "id", b"id", "public_key", b"public_key", "rate_limit", b"rate_limit", "signature_kind", b"signature_kind", "throttled_until_time", b"throttled_until_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -152,6 +272,7 @@ class Delivery(_message.Message):
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"whd_..."."""
     event_id: _builtins.str
@@ -162,6 +283,8 @@ class Delivery(_message.Message):
     """The event's type."""
     status: Global___DeliveryStatus.ValueType
     """State."""
+    payload_json: _builtins.str
+    """The body that is sent, JSON; only in GetDelivery."""
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due; absent when there is none."""
@@ -185,10 +308,11 @@ class Delivery(_message.Message):
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
         attempts: _abc.Iterable[Global___DeliveryAttempt] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        payload_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "endpoint_id", b"endpoint_id", "event_id", b"event_id", "event_type", b"event_type", "id", b"id", "next_attempt_time", b"next_attempt_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "endpoint_id", b"endpoint_id", "event_id", b"event_id", "event_type", b"event_type", "id", b"id", "next_attempt_time", b"next_attempt_time", "payload_json", b"payload_json", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,16 +324,52 @@ class CreateEndpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     URL_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_KIND_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Where to post."""
     description: _builtins.str
     """For people, 0-500 characters."""
+    rate_limit: _builtins.int
+    """Webhooks a second at most, 1-1,000; 0: no limit."""
+    signature_kind: Global___SignatureKind.ValueType
+    """How webhooks are signed; HMAC unless given."""
+    secret: _builtins.str
+    """A secret of the caller's own: "whsec_" and the base64 of 24-64 bytes, or "whsk_" and that of an
+    ed25519 key (32 bytes of seed, or 64 with the public key after it). Empty: a new one is made.
+    """
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Event types it gets; empty: all."""
+        """Event types it gets, at most 50; "invoice.*" takes a group, "*" all; empty: all."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers that its webhooks carry besides ours, at most 20; not those that we or HTTP need."""
 
     def __init__(
         self,
@@ -217,10 +377,14 @@ class CreateEndpointRequest(_message.Message):
         url: _builtins.str = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
+        rate_limit: _builtins.int = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        signature_kind: Global___SignatureKind.ValueType = ...,
+        secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "event_types", b"event_types", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "event_types", b"event_types", "headers", b"headers", "rate_limit", b"rate_limit", "secret", b"secret", "signature_kind", b"signature_kind", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,7 +399,7 @@ class CreateEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """"whsec_..." (Standard Webhooks)."""
+    """"whsec_..." (Standard Webhooks); empty for ED25519, whose public key stands in the endpoint."""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
         """The endpoint."""
@@ -253,6 +417,163 @@ class CreateEndpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateEndpointResponse: _TypeAlias = CreateEndpointResponse  # noqa: Y015
+
+@_typing.final
+class EventTypes(_message.Message):
+    """EventTypes are the event types that an endpoint gets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateEndpointRequest."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventTypes: _TypeAlias = EventTypes  # noqa: Y015
+
+@_typing.final
+class Headers(_message.Message):
+    """Headers are the headers that an endpoint's webhooks carry besides ours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in CreateEndpointRequest."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Headers: _TypeAlias = Headers  # noqa: Y015
+
+@_typing.final
+class UpdateEndpointRequest(_message.Message):
+    """UpdateEndpointRequest says what changes; what is absent stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """"whe_..."."""
+    url: _builtins.str
+    """Where to post from now on, what is pending too."""
+    description: _builtins.str
+    """For people, 0-500 characters."""
+    enabled: _builtins.bool
+    """Whether it gets anything."""
+    rate_limit: _builtins.int
+    """Webhooks a second at most, 1-1,000; 0: no limit."""
+    @_builtins.property
+    def event_types(self) -> Global___EventTypes:
+        """Event types it gets from now on."""
+
+    @_builtins.property
+    def headers(self) -> Global___Headers:
+        """All headers that it has from now on."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        url: _builtins.str | None = ...,
+        event_types: Global___EventTypes | None = ...,
+        description: _builtins.str | None = ...,
+        enabled: _builtins.bool | None = ...,
+        rate_limit: _builtins.int | None = ...,
+        headers: Global___Headers | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_enabled", b"_enabled", "_rate_limit", b"_rate_limit", "_url", b"_url", "description", b"description", "enabled", b"enabled", "event_types", b"event_types", "headers", b"headers", "rate_limit", b"rate_limit", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_enabled", b"_enabled", "_rate_limit", b"_rate_limit", "_url", b"_url", "description", b"description", "enabled", b"enabled", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "headers", b"headers", "rate_limit", b"rate_limit", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__rate_limit: _TypeAlias = _typing.Literal["rate_limit"]  # noqa: Y015
+    _WhichOneofArgType__rate_limit: _TypeAlias = _typing.Literal["_rate_limit", b"_rate_limit"]  # noqa: Y015
+    _WhichOneofReturnType__url: _TypeAlias = _typing.Literal["url"]  # noqa: Y015
+    _WhichOneofArgType__url: _TypeAlias = _typing.Literal["_url", b"_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit) -> _WhichOneofReturnType__rate_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__url) -> _WhichOneofReturnType__url | None: ...
+
+Global___UpdateEndpointRequest: _TypeAlias = UpdateEndpointRequest  # noqa: Y015
+
+@_typing.final
+class UpdateEndpointResponse(_message.Message):
+    """UpdateEndpointResponse carries the endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> Global___Endpoint:
+        """The endpoint as it is now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Global___Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEndpointResponse: _TypeAlias = UpdateEndpointResponse  # noqa: Y015
 
 @_typing.final
 class GetEndpointRequest(_message.Message):
@@ -400,16 +721,24 @@ class RotateEndpointSecretRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_KIND_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """"whe_..."."""
+    signature_kind: Global___SignatureKind.ValueType
+    """How webhooks are signed from now on; as before unless given."""
+    secret: _builtins.str
+    """A secret of the caller's own, as in CreateEndpointRequest. Empty: a new one is made."""
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        signature_kind: Global___SignatureKind.ValueType = ...,
+        secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "secret", b"secret", "signature_kind", b"signature_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,16 +751,20 @@ class RotateEndpointSecretResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """"whsec_..."."""
+    """"whsec_..."; empty for ED25519."""
+    public_key: _builtins.str
+    """"whpk_..." for ED25519; empty for HMAC_SHA256."""
     def __init__(
         self,
         *,
         secret: _builtins.str = ...,
+        public_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,14 +826,27 @@ class ListDeliveriesRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
-    """"whe_..."."""
+    """"whe_..."; empty: of every endpoint."""
     status: Global___DeliveryStatus.ValueType
     """Only these; unspecified: all."""
     page_size: _builtins.int
     """1-100; 0 means 20."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
+    event_type: _builtins.str
+    """Only of this event type, or of those that a pattern such as "invoice.*" takes; empty: all."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those made then or later."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those made before."""
+
     def __init__(
         self,
         *,
@@ -508,10 +854,13 @@ class ListDeliveriesRequest(_message.Message):
         status: Global___DeliveryStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,6 +893,320 @@ class ListDeliveriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class GetDeliveryRequest(_message.Message):
+    """GetDeliveryRequest names the delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    """"whd_..."."""
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryRequest: _TypeAlias = GetDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryResponse(_message.Message):
+    """GetDeliveryResponse carries the delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """The delivery with its payload and attempts."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryResponse: _TypeAlias = GetDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class GetEndpointStatsRequest(_message.Message):
+    """GetEndpointStatsRequest names the endpoint and the time range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """"whe_..."."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Deliveries made then or later; absent: 24 hours ago."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Deliveries made before; absent: now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEndpointStatsRequest: _TypeAlias = GetEndpointStatsRequest  # noqa: Y015
+
+@_typing.final
+class AttemptCount(_message.Message):
+    """AttemptCount tells how many attempts ended in one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    error: _builtins.str
+    """As in DeliveryAttempt; empty: success."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        error: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptCount: _TypeAlias = AttemptCount  # noqa: Y015
+
+@_typing.final
+class GetEndpointStatsResponse(_message.Message):
+    """GetEndpointStatsResponse tells what became of the deliveries of the time range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PENDING_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    OLDEST_PENDING_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DURATION_P50_MS_FIELD_NUMBER: _builtins.int
+    DURATION_P95_MS_FIELD_NUMBER: _builtins.int
+    pending: _builtins.int
+    """How many are waiting for their next attempt."""
+    succeeded: _builtins.int
+    """How many have arrived."""
+    failed: _builtins.int
+    """How many have failed for good."""
+    duration_p50_ms: _builtins.int
+    """Half of the attempts took at most so long, milliseconds."""
+    duration_p95_ms: _builtins.int
+    """95 % of the attempts took at most so long, milliseconds."""
+    @_builtins.property
+    def oldest_pending_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest one of all that is still pending was made; absent: nothing is pending."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptCount]:
+        """Attempts at deliveries of the time range, by what came of them."""
+
+    def __init__(
+        self,
+        *,
+        pending: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        oldest_pending_time: _timestamp_pb2.Timestamp | None = ...,
+        attempts: _abc.Iterable[Global___AttemptCount] | None = ...,
+        duration_p50_ms: _builtins.int = ...,
+        duration_p95_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_pending_time", b"oldest_pending_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration_p50_ms", b"duration_p50_ms", "duration_p95_ms", b"duration_p95_ms", "failed", b"failed", "oldest_pending_time", b"oldest_pending_time", "pending", b"pending", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEndpointStatsResponse: _TypeAlias = GetEndpointStatsResponse  # noqa: Y015
+
+@_typing.final
+class ReplayDeliveriesRequest(_message.Message):
+    """ReplayDeliveriesRequest says what to send again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """"whe_..."."""
+    scope: Global___ReplayScope.ValueType
+    """What of the time range."""
+    page_token: _builtins.str
+    """next_page_token of the call before; empty for the first."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Made then or later; absent: everything that is still there."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Made before; absent: now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        scope: Global___ReplayScope.ValueType = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "from_time", b"from_time", "page_token", b"page_token", "scope", b"scope", "to_time", b"to_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeliveriesRequest: _TypeAlias = ReplayDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDeliveriesResponse(_message.Message):
+    """ReplayDeliveriesResponse tells what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.int
+    """How many will be sent again because of this call."""
+    next_page_token: _builtins.str
+    """More is left: call again with this token. Empty when it is done."""
+    def __init__(
+        self,
+        *,
+        replayed: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeliveriesResponse: _TypeAlias = ReplayDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class ListenEventsRequest(_message.Message):
+    """ListenEventsRequest says what to listen to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateEndpointRequest."""
+
+    def __init__(
+        self,
+        *,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenEventsRequest: _TypeAlias = ListenEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListenEventsResponse(_message.Message):
+    """ListenEventsResponse is the stream's beginning, an event, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """In the first message only: "whsec_...", which signs the events of this stream."""
+    @_builtins.property
+    def event(self) -> Global___ListenedEvent:
+        """An event; absent in the first message and in signs of life."""
+
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+        event: Global___ListenedEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenEventsResponse: _TypeAlias = ListenEventsResponse  # noqa: Y015
+
+@_typing.final
+class ListenedEvent(_message.Message):
+    """ListenedEvent is an event as a webhook would carry it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The webhook-id."""
+    type: _builtins.str
+    """For example "invoice.created"."""
+    timestamp: _builtins.int
+    """The webhook-timestamp, seconds since 1970-01-01T00:00:00Z."""
+    signature: _builtins.str
+    """The webhook-signature."""
+    body: _builtins.bytes
+    """The body, JSON."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        timestamp: _builtins.int = ...,
+        signature: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id", "signature", b"signature", "timestamp", b"timestamp", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenedEvent: _TypeAlias = ListenedEvent  # noqa: Y015
 
 @_typing.final
 class ReplayDeliveryRequest(_message.Message):

@@ -51,6 +51,11 @@ class NotifierServiceStub:
                 request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListEndpointsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListEndpointsResponse.FromString,
                 _registered_method=True)
+        self.UpdateEndpoint = channel.unary_unary(
+                '/usageflow.notifier.v1.NotifierService/UpdateEndpoint',
+                request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointRequest.SerializeToString,
+                response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointResponse.FromString,
+                _registered_method=True)
         self.DeleteEndpoint = channel.unary_unary(
                 '/usageflow.notifier.v1.NotifierService/DeleteEndpoint',
                 request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.DeleteEndpointRequest.SerializeToString,
@@ -66,15 +71,35 @@ class NotifierServiceStub:
                 request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.TestEndpointRequest.SerializeToString,
                 response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.TestEndpointResponse.FromString,
                 _registered_method=True)
+        self.GetEndpointStats = channel.unary_unary(
+                '/usageflow.notifier.v1.NotifierService/GetEndpointStats',
+                request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsResponse.FromString,
+                _registered_method=True)
         self.ListDeliveries = channel.unary_unary(
                 '/usageflow.notifier.v1.NotifierService/ListDeliveries',
                 request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListDeliveriesRequest.SerializeToString,
                 response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListDeliveriesResponse.FromString,
                 _registered_method=True)
+        self.GetDelivery = channel.unary_unary(
+                '/usageflow.notifier.v1.NotifierService/GetDelivery',
+                request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryRequest.SerializeToString,
+                response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryResponse.FromString,
+                _registered_method=True)
         self.ReplayDelivery = channel.unary_unary(
                 '/usageflow.notifier.v1.NotifierService/ReplayDelivery',
                 request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryRequest.SerializeToString,
                 response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeliveries = channel.unary_unary(
+                '/usageflow.notifier.v1.NotifierService/ReplayDeliveries',
+                request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesRequest.SerializeToString,
+                response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.ListenEvents = channel.unary_stream(
+                '/usageflow.notifier.v1.NotifierService/ListenEvents',
+                request_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -105,6 +130,15 @@ class NotifierServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateEndpoint(self, request, context):
+        """UpdateEndpoint changes what its request sets; what is absent stays. Enabling an endpoint that was
+        disabled gives it a new start; disabling it ends what is pending for it as failed.
+        INVALID_ARGUMENT names each wrong field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteEndpoint(self, request, context):
         """DeleteEndpoint ends an endpoint; what is pending for it is dropped. Repeating it changes
         nothing.
@@ -127,15 +161,50 @@ class NotifierServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEndpointStats(self, request, context):
+        """GetEndpointStats tells how an endpoint is doing. NOT_FOUND when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeliveries(self, request, context):
-        """ListDeliveries lists an endpoint's deliveries with their attempts.
+        """ListDeliveries lists deliveries with the first part of what their last attempts got.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDelivery(self, request, context):
+        """GetDelivery returns a delivery with what was sent and all that its attempts got.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDelivery(self, request, context):
-        """ReplayDelivery sends a delivery again, at once, with the same webhook-id.
+        """ReplayDelivery sends a delivery again, at once, with the same webhook-id. A second call within
+        10 s changes nothing. FAILED_PRECONDITION when the endpoint is disabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeliveries(self, request, context):
+        """ReplayDeliveries sends an endpoint's deliveries of a time range again, with the same
+        webhook-ids, a page at a time, the oldest first. What is pending keeps its place, and what was
+        replayed within 10 s is left out, so that a second call does no harm. FAILED_PRECONDITION when
+        the endpoint is disabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListenEvents(self, request, context):
+        """ListenEvents streams the events of a test-mode organization from now on, ready to be forwarded
+        to a developer's machine: signed, whatever endpoints there are. The first message carries the
+        secret of this stream. FAILED_PRECONDITION in live mode; RESOURCE_EXHAUSTED when too many
+        listen. Scope: admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +228,11 @@ def add_NotifierServiceServicer_to_server(servicer, server):
                     request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListEndpointsRequest.FromString,
                     response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListEndpointsResponse.SerializeToString,
             ),
+            'UpdateEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEndpoint,
+                    request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointRequest.FromString,
+                    response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointResponse.SerializeToString,
+            ),
             'DeleteEndpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteEndpoint,
                     request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.DeleteEndpointRequest.FromString,
@@ -174,15 +248,35 @@ def add_NotifierServiceServicer_to_server(servicer, server):
                     request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.TestEndpointRequest.FromString,
                     response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.TestEndpointResponse.SerializeToString,
             ),
+            'GetEndpointStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEndpointStats,
+                    request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsRequest.FromString,
+                    response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsResponse.SerializeToString,
+            ),
             'ListDeliveries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeliveries,
                     request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListDeliveriesRequest.FromString,
                     response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListDeliveriesResponse.SerializeToString,
             ),
+            'GetDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDelivery,
+                    request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryRequest.FromString,
+                    response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryResponse.SerializeToString,
+            ),
             'ReplayDelivery': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplayDelivery,
                     request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryRequest.FromString,
                     response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryResponse.SerializeToString,
+            ),
+            'ReplayDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeliveries,
+                    request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesRequest.FromString,
+                    response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesResponse.SerializeToString,
+            ),
+            'ListenEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListenEvents,
+                    request_deserializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsRequest.FromString,
+                    response_serializer=usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -279,6 +373,33 @@ class NotifierService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.notifier.v1.NotifierService/UpdateEndpoint',
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointRequest.SerializeToString,
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.UpdateEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteEndpoint(request,
             target,
             options=(),
@@ -360,6 +481,33 @@ class NotifierService:
             _registered_method=True)
 
     @staticmethod
+    def GetEndpointStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.notifier.v1.NotifierService/GetEndpointStats',
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsRequest.SerializeToString,
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetEndpointStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListDeliveries(request,
             target,
             options=(),
@@ -387,6 +535,33 @@ class NotifierService:
             _registered_method=True)
 
     @staticmethod
+    def GetDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.notifier.v1.NotifierService/GetDelivery',
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryRequest.SerializeToString,
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.GetDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReplayDelivery(request,
             target,
             options=(),
@@ -403,6 +578,60 @@ class NotifierService:
             '/usageflow.notifier.v1.NotifierService/ReplayDelivery',
             usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryRequest.SerializeToString,
             usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.notifier.v1.NotifierService/ReplayDeliveries',
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesRequest.SerializeToString,
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ReplayDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListenEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/usageflow.notifier.v1.NotifierService/ListenEvents',
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsRequest.SerializeToString,
+            usageflow_dot_notifier_dot_v1_dot_notifier__pb2.ListenEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

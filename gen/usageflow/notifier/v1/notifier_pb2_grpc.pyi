@@ -43,6 +43,11 @@ class NotifierServiceStub:
     """GetEndpoint returns an endpoint. NOT_FOUND when there is none."""
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.ListEndpointsRequest, _notifier_pb2.ListEndpointsResponse]
     """ListEndpoints lists endpoints."""
+    UpdateEndpoint: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.UpdateEndpointRequest, _notifier_pb2.UpdateEndpointResponse]
+    """UpdateEndpoint changes what its request sets; what is absent stays. Enabling an endpoint that was
+    disabled gives it a new start; disabling it ends what is pending for it as failed.
+    INVALID_ARGUMENT names each wrong field.
+    """
     DeleteEndpoint: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.DeleteEndpointRequest, _notifier_pb2.DeleteEndpointResponse]
     """DeleteEndpoint ends an endpoint; what is pending for it is dropped. Repeating it changes
     nothing.
@@ -51,10 +56,28 @@ class NotifierServiceStub:
     """RotateEndpointSecret makes a new secret; for 24 h webhooks carry signatures of both."""
     TestEndpoint: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.TestEndpointRequest, _notifier_pb2.TestEndpointResponse]
     """TestEndpoint sends a "webhook.test" event to one endpoint."""
+    GetEndpointStats: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.GetEndpointStatsRequest, _notifier_pb2.GetEndpointStatsResponse]
+    """GetEndpointStats tells how an endpoint is doing. NOT_FOUND when there is none."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.ListDeliveriesRequest, _notifier_pb2.ListDeliveriesResponse]
-    """ListDeliveries lists an endpoint's deliveries with their attempts."""
+    """ListDeliveries lists deliveries with the first part of what their last attempts got."""
+    GetDelivery: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.GetDeliveryRequest, _notifier_pb2.GetDeliveryResponse]
+    """GetDelivery returns a delivery with what was sent and all that its attempts got."""
     ReplayDelivery: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.ReplayDeliveryRequest, _notifier_pb2.ReplayDeliveryResponse]
-    """ReplayDelivery sends a delivery again, at once, with the same webhook-id."""
+    """ReplayDelivery sends a delivery again, at once, with the same webhook-id. A second call within
+    10 s changes nothing. FAILED_PRECONDITION when the endpoint is disabled.
+    """
+    ReplayDeliveries: _grpc.UnaryUnaryMultiCallable[_notifier_pb2.ReplayDeliveriesRequest, _notifier_pb2.ReplayDeliveriesResponse]
+    """ReplayDeliveries sends an endpoint's deliveries of a time range again, with the same
+    webhook-ids, a page at a time, the oldest first. What is pending keeps its place, and what was
+    replayed within 10 s is left out, so that a second call does no harm. FAILED_PRECONDITION when
+    the endpoint is disabled.
+    """
+    ListenEvents: _grpc.UnaryStreamMultiCallable[_notifier_pb2.ListenEventsRequest, _notifier_pb2.ListenEventsResponse]
+    """ListenEvents streams the events of a test-mode organization from now on, ready to be forwarded
+    to a developer's machine: signed, whatever endpoints there are. The first message carries the
+    secret of this stream. FAILED_PRECONDITION in live mode; RESOURCE_EXHAUSTED when too many
+    listen. Scope: admin.
+    """
 
 @_typing.type_check_only
 class NotifierServiceAsyncStub(NotifierServiceStub):
@@ -71,6 +94,11 @@ class NotifierServiceAsyncStub(NotifierServiceStub):
     """GetEndpoint returns an endpoint. NOT_FOUND when there is none."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_notifier_pb2.ListEndpointsRequest, _notifier_pb2.ListEndpointsResponse]  # type: ignore[assignment]
     """ListEndpoints lists endpoints."""
+    UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_notifier_pb2.UpdateEndpointRequest, _notifier_pb2.UpdateEndpointResponse]  # type: ignore[assignment]
+    """UpdateEndpoint changes what its request sets; what is absent stays. Enabling an endpoint that was
+    disabled gives it a new start; disabling it ends what is pending for it as failed.
+    INVALID_ARGUMENT names each wrong field.
+    """
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_notifier_pb2.DeleteEndpointRequest, _notifier_pb2.DeleteEndpointResponse]  # type: ignore[assignment]
     """DeleteEndpoint ends an endpoint; what is pending for it is dropped. Repeating it changes
     nothing.
@@ -79,10 +107,28 @@ class NotifierServiceAsyncStub(NotifierServiceStub):
     """RotateEndpointSecret makes a new secret; for 24 h webhooks carry signatures of both."""
     TestEndpoint: _aio.UnaryUnaryMultiCallable[_notifier_pb2.TestEndpointRequest, _notifier_pb2.TestEndpointResponse]  # type: ignore[assignment]
     """TestEndpoint sends a "webhook.test" event to one endpoint."""
+    GetEndpointStats: _aio.UnaryUnaryMultiCallable[_notifier_pb2.GetEndpointStatsRequest, _notifier_pb2.GetEndpointStatsResponse]  # type: ignore[assignment]
+    """GetEndpointStats tells how an endpoint is doing. NOT_FOUND when there is none."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_notifier_pb2.ListDeliveriesRequest, _notifier_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
-    """ListDeliveries lists an endpoint's deliveries with their attempts."""
+    """ListDeliveries lists deliveries with the first part of what their last attempts got."""
+    GetDelivery: _aio.UnaryUnaryMultiCallable[_notifier_pb2.GetDeliveryRequest, _notifier_pb2.GetDeliveryResponse]  # type: ignore[assignment]
+    """GetDelivery returns a delivery with what was sent and all that its attempts got."""
     ReplayDelivery: _aio.UnaryUnaryMultiCallable[_notifier_pb2.ReplayDeliveryRequest, _notifier_pb2.ReplayDeliveryResponse]  # type: ignore[assignment]
-    """ReplayDelivery sends a delivery again, at once, with the same webhook-id."""
+    """ReplayDelivery sends a delivery again, at once, with the same webhook-id. A second call within
+    10 s changes nothing. FAILED_PRECONDITION when the endpoint is disabled.
+    """
+    ReplayDeliveries: _aio.UnaryUnaryMultiCallable[_notifier_pb2.ReplayDeliveriesRequest, _notifier_pb2.ReplayDeliveriesResponse]  # type: ignore[assignment]
+    """ReplayDeliveries sends an endpoint's deliveries of a time range again, with the same
+    webhook-ids, a page at a time, the oldest first. What is pending keeps its place, and what was
+    replayed within 10 s is left out, so that a second call does no harm. FAILED_PRECONDITION when
+    the endpoint is disabled.
+    """
+    ListenEvents: _aio.UnaryStreamMultiCallable[_notifier_pb2.ListenEventsRequest, _notifier_pb2.ListenEventsResponse]  # type: ignore[assignment]
+    """ListenEvents streams the events of a test-mode organization from now on, ready to be forwarded
+    to a developer's machine: signed, whatever endpoints there are. The first message carries the
+    secret of this stream. FAILED_PRECONDITION in live mode; RESOURCE_EXHAUSTED when too many
+    listen. Scope: admin.
+    """
 
 class NotifierServiceServicer(metaclass=_abc_1.ABCMeta):
     """NotifierService is for callers with an API key; everything is limited to the key's organization
@@ -116,6 +162,17 @@ class NotifierServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListEndpoints lists endpoints."""
 
     @_abc_1.abstractmethod
+    def UpdateEndpoint(
+        self,
+        request: _notifier_pb2.UpdateEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifier_pb2.UpdateEndpointResponse, _abc.Awaitable[_notifier_pb2.UpdateEndpointResponse]]:
+        """UpdateEndpoint changes what its request sets; what is absent stays. Enabling an endpoint that was
+        disabled gives it a new start; disabling it ends what is pending for it as failed.
+        INVALID_ARGUMENT names each wrong field.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteEndpoint(
         self,
         request: _notifier_pb2.DeleteEndpointRequest,
@@ -142,12 +199,28 @@ class NotifierServiceServicer(metaclass=_abc_1.ABCMeta):
         """TestEndpoint sends a "webhook.test" event to one endpoint."""
 
     @_abc_1.abstractmethod
+    def GetEndpointStats(
+        self,
+        request: _notifier_pb2.GetEndpointStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifier_pb2.GetEndpointStatsResponse, _abc.Awaitable[_notifier_pb2.GetEndpointStatsResponse]]:
+        """GetEndpointStats tells how an endpoint is doing. NOT_FOUND when there is none."""
+
+    @_abc_1.abstractmethod
     def ListDeliveries(
         self,
         request: _notifier_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notifier_pb2.ListDeliveriesResponse, _abc.Awaitable[_notifier_pb2.ListDeliveriesResponse]]:
-        """ListDeliveries lists an endpoint's deliveries with their attempts."""
+        """ListDeliveries lists deliveries with the first part of what their last attempts got."""
+
+    @_abc_1.abstractmethod
+    def GetDelivery(
+        self,
+        request: _notifier_pb2.GetDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifier_pb2.GetDeliveryResponse, _abc.Awaitable[_notifier_pb2.GetDeliveryResponse]]:
+        """GetDelivery returns a delivery with what was sent and all that its attempts got."""
 
     @_abc_1.abstractmethod
     def ReplayDelivery(
@@ -155,6 +228,32 @@ class NotifierServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notifier_pb2.ReplayDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notifier_pb2.ReplayDeliveryResponse, _abc.Awaitable[_notifier_pb2.ReplayDeliveryResponse]]:
-        """ReplayDelivery sends a delivery again, at once, with the same webhook-id."""
+        """ReplayDelivery sends a delivery again, at once, with the same webhook-id. A second call within
+        10 s changes nothing. FAILED_PRECONDITION when the endpoint is disabled.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayDeliveries(
+        self,
+        request: _notifier_pb2.ReplayDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifier_pb2.ReplayDeliveriesResponse, _abc.Awaitable[_notifier_pb2.ReplayDeliveriesResponse]]:
+        """ReplayDeliveries sends an endpoint's deliveries of a time range again, with the same
+        webhook-ids, a page at a time, the oldest first. What is pending keeps its place, and what was
+        replayed within 10 s is left out, so that a second call does no harm. FAILED_PRECONDITION when
+        the endpoint is disabled.
+        """
+
+    @_abc_1.abstractmethod
+    def ListenEvents(
+        self,
+        request: _notifier_pb2.ListenEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_notifier_pb2.ListenEventsResponse], _abc.AsyncIterator[_notifier_pb2.ListenEventsResponse]]:
+        """ListenEvents streams the events of a test-mode organization from now on, ready to be forwarded
+        to a developer's machine: signed, whatever endpoints there are. The first message carries the
+        secret of this stream. FAILED_PRECONDITION in live mode; RESOURCE_EXHAUSTED when too many
+        listen. Scope: admin.
+        """
 
 def add_NotifierServiceServicer_to_server(servicer: NotifierServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,19 +1,16 @@
-"""The rows of the results, by name: each takes its figures and those of its floor."""
+"""Rows of what one load reaches, and of what it is compared with."""
 
+import dataclasses
 import time
-from collections.abc import Callable
-from statistics import median
 
 from msgspec.structs import replace
 
-from benchmarks.bench import FULL_LOAD, Bench, Measured
-from benchmarks.figures import Row, interleaved, median_of
+from benchmarks.bench import FULL_LOAD, Bench
+from benchmarks.figures import Row, interleaved
 from benchmarks.loads import run_load
 from benchmarks.memory import peak_rss_mb, tree_pss_mb
 from benchmarks.messages import (
     AsgiFloor,
-    CopyFloor,
-    CopyResult,
     EchoFloor,
     GrpcEchoFloor,
     GrpcLoad,
@@ -22,15 +19,12 @@ from benchmarks.messages import (
     VisibleResult,
 )
 from benchmarks.processes import run, serving
+from benchmarks.rows.common import copy_floor, load_row, run_copy
 from benchmarks.stack import Answer
 
-# The form of bare COPY that the wanted ratios were set against: 129,000 rows/s on two cores.
-COPY_ROWS = 1_000
-COPY_CONNECTIONS = 1
-# And the one that gets the most into PostgreSQL.
+# The form of bare COPY that gets the most into PostgreSQL.
 CEILING_ROWS = 2_000
 CEILING_CONNECTIONS = 2
-ROWS_PREPARED = 20_000
 PROBE_CUSTOMERS = 8
 
 
@@ -93,7 +87,7 @@ def stored(bench: Bench, name: str) -> list[Row]:
     floor = copy_floor(bench, load.metric)
     measured, floors = interleaved(
         lambda: bench.measure(load),
-        lambda: bench.floor(run("benchmarks.floors.copy", floor, CopyResult).rows_per_s),
+        lambda: bench.floor(run_copy(floor)),
         bench.plan.rounds,
     )
     rows = [load_row(name, measured, floors)]
@@ -112,19 +106,7 @@ def copy_ceiling(bench: Bench, name: str) -> list[Row]:
         rows_per_copy=CEILING_ROWS,
         prebuilt=True,
     )
-    return [Row(name, run("benchmarks.floors.copy", floor, CopyResult).rows_per_s, "events/s")]
-
-
-def copy_floor(bench: Bench, metric: str) -> CopyFloor:
-    """A bare COPY of the stored events of `metric`."""
-    return CopyFloor(
-        database_url=bench.stack.connection.databases["ingest"],
-        metric=metric,
-        connections=COPY_CONNECTIONS,
-        rows_per_copy=COPY_ROWS,
-        rows_prepared=ROWS_PREPARED,
-        measure_s=bench.plan.floor_s,
-    )
+    return [Row(name, run_copy(floor), "events/s")]
 
 
 def visible_half_load(bench: Bench, name: str) -> list[Row]:
@@ -151,12 +133,18 @@ def visible_half_load(bench: Bench, name: str) -> list[Row]:
     with bench.start(load) as loading:
         time.sleep(load.warm_up_s)
         seen = run("benchmarks.generators.visible", probe, VisibleResult)
-        measured = bench.finish(loading, load)
+        bench.finish(loading, load)
     bench.stack.settle(probe.metric, seen.accepted)
-    return [
-        Row(name, seen.p99_ms, "ms", None, seen.p50_ms, seen.p99_ms),
-        load_row("http_half_load", [measured], []),
-    ]
+    return [Row(name, seen.p99_ms, "ms", None, seen.p50_ms, seen.p99_ms)]
+
+
+def half_load(bench: Bench, name: str) -> list[Row]:
+    """Latency of single events at half the rate that was measured, from when each was due."""
+    full = bench.load(FULL_LOAD)
+    load = replace(full, metric=name.upper(), rate_per_s=bench.full_load_per_s() / 2)
+    row = load_row(name, [bench.measure(load) for _ in range(bench.plan.rounds)], [])
+    assert row.p99_ms is not None
+    return [dataclasses.replace(row, value=row.p99_ms, unit="ms")]
 
 
 def peak_memory(bench: Bench, _name: str) -> list[Row]:
@@ -168,36 +156,7 @@ def peak_memory(bench: Bench, _name: str) -> list[Row]:
     ]
 
 
-def load_row(name: str, measured: list[Measured], floors: list[float]) -> Row:
-    """The medians over all rounds."""
-    results = [each.result for each in measured]
-    return Row(
-        name,
-        median_of(results, lambda result: result.events_per_s),
-        "events/s",
-        median(floors) if floors else None,
-        median_of(results, lambda result: result.p50_ms),
-        median_of(results, lambda result: result.p99_ms),
-    )
-
-
 def http_answer(answer: Answer) -> str:
     """An answer as it is on the wire."""
     head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
     return f"HTTP/1.1 200 OK\r\n{head}\r\n{answer.body}"
-
-
-ROWS: dict[str, Callable[[Bench, str], list[Row]]] = {
-    "idle_memory_mb": idle_memory,
-    "generator_http": http_generator,
-    "generator_grpc_500": grpc_generator,
-    "http_single_64": http_single,
-    "http_single_256": http_single,
-    "visible_half_load": visible_half_load,
-    "http_batch_100": stored,
-    "http_ndjson": stored,
-    "grpc_batch_500": stored,
-    "grpc_stream_500": stored,
-    "copy_ceiling": copy_ceiling,
-    "peak_memory": peak_memory,
-}

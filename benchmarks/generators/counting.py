@@ -1,0 +1,113 @@
+"""Counts events as aggregator does: `python -m benchmarks.generators.counting`, a FoldLoad in, a
+FoldResult out.
+
+Without a database: what one core folds in memory, from the bytes of a message to buckets. With one:
+what one replica counts, transactions included, as many batches in each as under a full load.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import msgspec
+import uvloop
+from usageflow.common.v1 import common_pb2
+from usageflow.events.v1.events_pb2 import EventBatch
+
+from benchmarks.messages import FoldLoad, FoldResult
+from services.aggregator.fold import Cells, Definition, fold, metrics_of, series_of
+from services.aggregator.folder import Folder
+from services.kit.database import Database
+from services.kit.tenant import TenantKey
+
+EVENTS_A_BATCH = 500
+BATCHES_A_GROUP = 20
+METRIC = "FOLDED"
+
+
+def payloads(load: FoldLoad, count: int) -> list[bytes]:
+    """Batches of events that happen now, each with an id of its own."""
+    made = []
+    now_us = time.time_ns() // 1_000
+    for number in range(count):
+        batch = EventBatch(batch_id=str(uuid4()))
+        batch.accept_time.FromDatetime(datetime.now(UTC))
+        tenant = batch.tenants.add(organization_id=load.organization_id, mode=common_pb2.MODE_LIVE)
+        for event in range(EVENTS_A_BATCH):
+            tenant.events.add(
+                event_id=uuid4().bytes,
+                metric=METRIC,
+                amount="1",
+                customer_id=f"{load.prefix}{(number * EVENTS_A_BATCH + event) % load.customers}",
+                time_unix_micros=now_us + event,
+            )
+        made.append(batch.SerializeToString())
+    return made
+
+
+def fold_in_memory(load: FoldLoad) -> FoldResult:
+    """Everything of the fold but SQL."""
+    group = payloads(load, BATCHES_A_GROUP)
+    tenant = TenantKey(load.organization_id, "live")
+    definitions = {tenant: {METRIC: Definition(1, ())}}
+
+    def once() -> int:
+        cells: Cells = {}
+        for payload in group:
+            batch = EventBatch.FromString(payload)
+            assert metrics_of(batch) == {tenant: {METRIC}}
+            fold(cells, batch, definitions)
+        series_of(cells, {1: ()})
+        return sum(bucket.event_count for bucket in cells.values())
+
+    def until(end_s: float) -> int:
+        events = 0
+        while time.perf_counter() < end_s:
+            events += once()
+        return events
+
+    until(time.perf_counter() + load.warm_up_s)
+    begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
+    events = until(begun_s + load.measure_s)
+    return result(events, begun_s, begun_cpu_s)
+
+
+async def count(load: FoldLoad) -> FoldResult:
+    """What a replica's fold counts."""
+    database = Database(load.database_url)
+    folder = Folder(database, lambda: None)
+    template = [EventBatch.FromString(payload) for payload in payloads(load, BATCHES_A_GROUP)]
+
+    async def until(end_s: float) -> int:
+        events = 0
+        while time.perf_counter() < end_s:
+            for batch in template:
+                batch.batch_id = str(uuid4())
+            await folder.apply(template)
+            events += EVENTS_A_BATCH * BATCHES_A_GROUP
+        return events
+
+    await until(time.perf_counter() + load.warm_up_s)
+    begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
+    events = await until(begun_s + load.measure_s)
+    counted = result(events, begun_s, begun_cpu_s)
+    await database.close()
+    return counted
+
+
+def result(events: int, begun_s: float, begun_cpu_s: float) -> FoldResult:
+    """So many events since then."""
+    seconds, cpu_s = time.perf_counter() - begun_s, time.process_time() - begun_cpu_s
+    return FoldResult(events / seconds, events / cpu_s, events)
+
+
+async def main() -> None:
+    """Run what stdin describes."""
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=FoldLoad)
+    found = await count(load) if load.database_url else fold_in_memory(load)
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,1 @@
+"""`usageflow import`: a file of events through the public HTTP API, each billed once."""

@@ -1,0 +1,1 @@
+"""`usageflow webhooks`: see endpoints and deliveries, send again, listen on a laptop."""

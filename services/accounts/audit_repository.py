@@ -1,0 +1,103 @@
+"""SQL of the audit log: it is added to and read, and nothing else (trigger keep_audit_log)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import JSON, FromClause, Text, any_, cast, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.accounts.tables import audit_log, organizations
+from services.kit.audit import AuditEvent
+from services.kit.database import TenantKey
+
+# The audit log forgets nothing, so it is the inbox of what other services tell (kit/inbox.py).
+inbox: FromClause = select(audit_log.c.id.label("message_id")).subquery("inbox")
+
+Place = tuple[datetime, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """What to list; None and "" take all. `group`: every action that begins so ("webhook.")."""
+
+    action: str = ""
+    group: str = ""
+    target_id: str = ""
+    key_id: str = ""
+    from_time: datetime | None = None
+    to_time: datetime | None = None
+
+
+async def insert_events(connection: AsyncConnection, events: Sequence[AuditEvent]) -> int:
+    """Add those that are not there yet, of organizations that exist; how many are new."""
+    # In one order everywhere: two replicas with the same events must not deadlock.
+    added = 0
+    for event in sorted(events, key=lambda each: each.id):
+        statement = insert(audit_log).values(
+            id=event.id,
+            organization_id=event.tenant.organization_id,
+            mode=event.tenant.mode,
+            action=event.action,
+            target_id=event.target_id,
+            key_id=event.key_id,
+            request_id=event.request_id,
+            time=event.time,
+            details=cast(literal(event.details_json, Text), JSON),
+        )
+        added += (await connection.execute(statement.on_conflict_do_nothing())).rowcount
+    return added
+
+
+async def known_organizations(
+    connection: AsyncConnection, organization_ids: Collection[str]
+) -> set[str]:
+    """Those of these organizations that exist."""
+    ids = any_(literal(list(organization_ids), ARRAY(Text)))
+    query = select(organizations.c.id).where(organizations.c.id == ids)
+    return set((await connection.execute(query)).scalars())
+
+
+async def list_events(
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    wanted: AuditFilter,
+    *,
+    before: Place | None,
+    limit: int,
+) -> list[AuditEvent]:
+    """Up to `limit` events of the tenant, newest first, older than `before`."""
+    columns = audit_log.c
+    query = select(*columns, cast(columns.details, Text).label("details_json")).where(
+        columns.organization_id == tenant.organization_id, columns.mode == tenant.mode
+    )
+    for column, value in (
+        (columns.action, wanted.action),
+        (columns.target_id, wanted.target_id),
+        (columns.key_id, wanted.key_id),
+    ):
+        if value:
+            query = query.where(column == value)
+    if wanted.group:
+        query = query.where(columns.action.startswith(wanted.group, autoescape=True))
+    if wanted.from_time is not None:
+        query = query.where(columns.time >= wanted.from_time)
+    if wanted.to_time is not None:
+        query = query.where(columns.time < wanted.to_time)
+    if before is not None:
+        query = query.where(tuple_(columns.time, columns.id) < before)
+    query = query.order_by(columns.time.desc(), columns.id.desc()).limit(limit)
+    return [
+        AuditEvent(
+            id=row.id,
+            tenant=tenant,
+            action=row.action,
+            target_id=row.target_id,
+            key_id=row.key_id,
+            request_id=row.request_id,
+            time=row.time,
+            details_json=row.details_json,
+        )
+        for row in await connection.execute(query)
+    ]

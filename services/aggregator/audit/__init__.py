@@ -1,0 +1,1 @@
+"""What an audit, which counts usage anew elsewhere, asks of aggregator."""

@@ -1,0 +1,74 @@
+"""Tallies and figures, wherever what they are made of is kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.aggregator import detail_questions, usage_repository
+from services.aggregator.aggregations import KINDS, Tally
+from services.aggregator.domain import UNIQUE_COUNT
+from services.aggregator.questions import PERCENTILES, UsageQuery
+from services.aggregator.usage_repository import Split, TalliedGroup, Wanted
+
+
+async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[TalliedGroup]:
+    """By window, then group (with top: by figure, largest first); NotYetError as there.
+
+    One more than query.rows_max means that there are more.
+    """
+    if query.percentile:
+        percent = PERCENTILES[query.percentile]
+        return await detail_questions.rank_windows(connection, query, percent)
+    if query.metric.definition.aggregation == UNIQUE_COUNT:
+        return await detail_questions.count_windows(connection, query)
+    return await usage_repository.tally_windows(connection, query)
+
+
+def window_figure(query: UsageQuery, tally: Tally) -> Decimal:
+    """What was asked for of the tally of a window."""
+    if query.percentile:
+        return tally.percentile
+    return KINDS[query.metric.definition.aggregation].figure(tally)
+
+
+async def tallies_of(
+    connection: AsyncConnection, wanted: Mapping[str, Sequence[Wanted]]
+) -> dict[Wanted, Tally]:
+    """The tally of each, from `wanted` by aggregation; one statement for each aggregation."""
+    tallies: dict[Wanted, Tally] = {}
+    for aggregation, entries in wanted.items():
+        found = await usage_repository.tally_selections(connection, entries, aggregation)
+        if aggregation == UNIQUE_COUNT:
+            counts = await detail_questions.count_selections(connection, entries)
+            found = [
+                replace(tally, unique_count=count)
+                for tally, count in zip(found, counts, strict=True)
+            ]
+        tallies |= dict(zip(entries, found, strict=True))
+    return tallies
+
+
+async def figures_of(
+    connection: AsyncConnection, wanted: Mapping[str, Sequence[Wanted]]
+) -> dict[Wanted, Decimal]:
+    """The figure of each, from `wanted` by aggregation."""
+    tallies = await tallies_of(connection, wanted)
+    return {
+        entry: KINDS[aggregation].figure(tallies[entry])
+        for aggregation, entries in wanted.items()
+        for entry in entries
+    }
+
+
+async def figures_of_parts(
+    connection: AsyncConnection, splits: Sequence[Split], aggregation: str
+) -> list[tuple[Decimal, ...]]:
+    """A figure for each match and one for the rest; all splits are of one aggregation."""
+    if aggregation == UNIQUE_COUNT:
+        counts = await detail_questions.count_parts(connection, splits)
+        return [tuple(map(Decimal, each)) for each in counts]
+    figure = KINDS[aggregation].figure
+    tallies = await usage_repository.tally_parts(connection, splits, aggregation)
+    return [tuple(map(figure, each)) for each in tallies]

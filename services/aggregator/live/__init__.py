@@ -1,0 +1,1 @@
+"""Usage as it changes, for those who watch it."""

@@ -1,0 +1,93 @@
+"""How much of their quotas customers have used and set aside, for many customers at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.aggregator.figures import figures_of
+from services.aggregator.quotas import repository
+from services.aggregator.quotas.domain import (
+    CLOCKS_APART_MAX,
+    Customer,
+    Quota,
+    QuotaState,
+    applicable,
+    tightest_first,
+)
+from services.aggregator.quotas.repository import Holder, Limited
+from services.aggregator.usage_repository import Wanted
+
+_NOTHING_COUNTED = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CustomerStates:
+    """The metric's id and the quotas that apply, tightest first. Compared by identity."""
+
+    metric_id: int
+    states: Sequence[QuotaState]
+
+
+async def load_states(
+    connection: AsyncConnection,
+    customers: Sequence[Customer],
+    *,
+    now: datetime,
+    watermark: datetime | None,
+) -> dict[Customer, CustomerStates]:
+    """Those whose metric exists. The watermark was told before anything here is read."""
+    limited = await repository.find_limited(connection, customers)
+    quotas = {customer: applicable(found.quotas) for customer, found in limited.items()}
+    held = await _held(connection, limited, quotas, now=now, watermark=watermark)
+    used = await figures_of(connection, _wanted(limited, quotas, now))
+    states: dict[Customer, CustomerStates] = {}
+    for customer, found in limited.items():
+        reserved = held.get(Holder(found.metric_id, customer.customer_id), Decimal(0))
+        each: list[QuotaState] = []
+        for quota in quotas[customer]:
+            entry = _one(found, customer, quota, now)
+            each.append(QuotaState(quota, entry.start, entry.end, used[entry], reserved))
+        states[customer] = CustomerStates(found.metric_id, tightest_first(each))
+    return states
+
+
+async def _held(
+    connection: AsyncConnection,
+    limited: Mapping[Customer, Limited],
+    quotas: Mapping[Customer, Sequence[Quota]],
+    *,
+    now: datetime,
+    watermark: datetime | None,
+) -> dict[Holder, Decimal]:
+    holders = [
+        Holder(limited[customer].metric_id, customer.customer_id)
+        for customer, each in quotas.items()
+        if each
+    ]
+    if not holders:
+        return {}
+    counted_until = watermark - CLOCKS_APART_MAX if watermark else _NOTHING_COUNTED
+    return await repository.find_held(
+        connection, holders, now=now, counted_until=min(counted_until, now)
+    )
+
+
+def _wanted(
+    limited: Mapping[Customer, Limited],
+    quotas: Mapping[Customer, Sequence[Quota]],
+    now: datetime,
+) -> dict[str, list[Wanted]]:
+    wanted: dict[str, list[Wanted]] = {}
+    for customer, each in quotas.items():
+        found = limited[customer]
+        for quota in each:
+            entry = _one(found, customer, quota, now)
+            wanted.setdefault(found.aggregation, []).append(entry)
+    return wanted
+
+
+def _one(found: Limited, customer: Customer, quota: Quota, now: datetime) -> Wanted:
+    return Wanted(found.metric_id, customer.customer_id, *quota.period_at(now))

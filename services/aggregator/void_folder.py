@@ -1,0 +1,114 @@
+"""Applies a batch of voids inside the fold's transaction: the inbox makes it count once."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
+
+from services.aggregator import repository, void_repository
+from services.aggregator.detail_repository import Detail, subtract_details
+from services.aggregator.fold import Series, tenant_of
+from services.aggregator.known_values import find_full
+from services.aggregator.quotas.change_repository import note_changes
+from services.aggregator.quotas.repository import Holder
+from services.aggregator.repository import MetricKey
+from services.aggregator.voids import (
+    BucketKey,
+    VoidableBucket,
+    VoidableMetric,
+    details_of,
+    possible_series,
+    quarter_number,
+)
+
+
+class BatchRefusedError(Exception):
+    """A batch that can't be applied whole; nothing of it is, and its sender is not told it was."""
+
+
+class _Voided(NamedTuple):
+    """An event, whether its bucket's extremes matter, and the series that may hold it."""
+
+    event: UsageEvent
+    metric: VoidableMetric
+    series: Sequence[Series]
+
+
+def has_voids(batch: EventBatch) -> bool:
+    """Whether it is a batch of voids."""
+    return any(tenant.voided_events for tenant in batch.tenants)
+
+
+async def apply_voids(connection: AsyncConnection, batch: EventBatch) -> int:
+    """Take the batch's events out of their buckets; how many buckets are to be counted anew.
+
+    BatchRefusedError: an event is in no bucket. ingest sends a void only after its event's batch
+    was applied, so something is wrong; ingest's watermark stops until somebody has looked.
+    """
+    if any(tenant.events for tenant in batch.tenants):
+        raise BatchRefusedError("a batch carries events or voids, never both")
+    voided = await _find_voided(connection, batch)
+    series_ids = await repository.find_series(
+        connection, {series for each in voided for series in each.series}
+    )
+    wanted = {
+        BucketKey(series_ids[series], quarter_number(each.event)): each.metric.needs_extremes
+        for each in voided
+        for series in each.series
+        if series in series_ids
+    }
+    buckets = await void_repository.lock_buckets(connection, wanted)
+    details: Counter[tuple[BucketKey, Detail]] = Counter()
+    for each in voided:
+        bucket = _bucket_of(each, series_ids, buckets)
+        bucket.take_out(each.event)
+        details.update((bucket.key, detail) for detail in details_of(each.metric, each.event))
+    if not await subtract_details(connection, details):
+        raise BatchRefusedError("an event's value or amount is in no bucket")
+    touched = [bucket for bucket in buckets.values() if bucket.touched]
+    marked = await void_repository.write_buckets(connection, touched)
+    holders = {
+        Holder(each.metric.metric_id, each.event.customer_id)
+        for each in voided
+        if each.event.customer_id
+    }
+    if holders:
+        await note_changes(connection, holders)
+    return marked
+
+
+async def _find_voided(connection: AsyncConnection, batch: EventBatch) -> list[_Voided]:
+    named = [
+        (MetricKey(*tenant_of(tenant), event.metric), event)
+        for tenant in batch.tenants
+        for event in tenant.voided_events
+    ]
+    metrics = await void_repository.find_metrics(connection, {key for key, _ in named})
+    unknown = {key for key, _ in named} - metrics.keys()
+    if unknown:
+        raise BatchRefusedError(f"nothing was counted of {min(unknown)}")
+    full = await find_full(connection, {m.metric_id for m in metrics.values() if m.dimensions})
+    metrics = {
+        key: replace(metric, full=full.get(metric.metric_id, {})) for key, metric in metrics.items()
+    }
+    return [
+        _Voided(event, metrics[key], possible_series(metrics[key], event)) for key, event in named
+    ]
+
+
+def _bucket_of(
+    each: _Voided, series_ids: dict[Series, int], buckets: dict[BucketKey, VoidableBucket]
+) -> VoidableBucket:
+    quarter = quarter_number(each.event)
+    keys = [
+        BucketKey(series_ids[series], quarter) for series in each.series if series in series_ids
+    ]
+    possible = [
+        buckets[key] for key in keys if key in buckets and buckets[key].may_hold(each.event)
+    ]
+    if not possible:
+        raise BatchRefusedError(f"event {each.event.event_id.hex()} is in no bucket")
+    return next((bucket for bucket in possible if bucket.spans(each.event)), possible[0])

@@ -1,0 +1,1 @@
+"""What aggregated usage is held against: what was accepted, counted where it is stored."""

@@ -1,0 +1,112 @@
+"""What this process knows of the segments, and where an event may be stored already.
+
+Exactness does not rest on what is known here being new. Whoever writes names the segment that he
+believes to be open; a closed one refuses him (the database does), he learns what there is now, and
+begins anew. Who believes in the right one knows all that are closed, since both are read at once;
+and a closed segment never gets another event.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+from prometheus_client import Gauge
+
+from services.ingest import segment_repository as repository
+from services.ingest.key_filter import HashedIds, KeyFilter
+from services.kit.database import Database
+
+log = structlog.get_logger()
+
+_FILTER_BYTES = Gauge("usageflow_ingest_key_filter_bytes", "Memory that key filters take")
+_SEGMENTS = Gauge("usageflow_ingest_segments", "Segments of events", ["state"])
+
+Places = dict[int, Sequence[int]]
+
+
+class Known(NamedTuple):
+    """The segments at one moment. A closed one without a filter is asked about every event."""
+
+    open: int
+    filters: Mapping[int, KeyFilter]
+    unfiltered: Sequence[int]
+
+    @property
+    def segments(self) -> list[int]:
+        """All of them, in order."""
+        return sorted((self.open, *self.filters, *self.unfiltered))
+
+    def places(self, ids: HashedIds, positions: Sequence[int]) -> Places:
+        """In which closed segments the ids at `positions` may be, and at which positions."""
+        places: Places = dict.fromkeys(self.unfiltered, positions)
+        for segment, key_filter in self.filters.items():
+            found = key_filter.find(ids)
+            if len(found):
+                places[segment] = [positions[at] for at in found.tolist()]
+        return places
+
+
+class Segments:
+    """The segments that are known, and which events were stored lately."""
+
+    def __init__(self, database: Database, *, events_max: int, filters_bytes_max: int) -> None:
+        """`events_max`: what a segment is to hold; `filters_bytes_max`: for all filters."""
+        self._database = database
+        self._events_max = events_max
+        self._filters_bytes_max = filters_bytes_max
+        self._known: Known | None = None
+        self._recent = KeyFilter.for_keys(events_max)
+
+    async def known(self) -> Known:
+        """What is known; the first time it is read. UnavailableError."""
+        return self._known or await self.refresh()
+
+    async def refresh(self) -> Known:
+        """Read which segments there are, and the filters that are new. UnavailableError."""
+        async with self._database.transaction() as connection:
+            rows = await repository.list_segments(connection)
+            before = self._known.filters if self._known else {}
+            new = [row.segment for row in rows if row.filtered and row.segment not in before]
+            loaded = await repository.load_key_filters(connection, new) if new else {}
+        filters = {row.segment: before[row.segment] for row in rows if row.segment in before}
+        filters |= {segment: KeyFilter.from_bytes(stored) for segment, stored in loaded.items()}
+        return self._learn(rows, filters)
+
+    def _learn(self, rows: Sequence[repository.SegmentRow], filters: dict[int, KeyFilter]) -> Known:
+        closed = [row.segment for row in rows if row.close_time is not None]
+        [opened] = [row.segment for row in rows if row.close_time is None]
+        kept = self._within_bounds(filters)
+        known = Known(opened, kept, [segment for segment in closed if segment not in kept])
+        if self._known is None or known.open > self._known.open:
+            # Another process may have read later than this one, and returned first.
+            self._recent = KeyFilter.for_keys(self._events_max)
+        if self._known is None or known.open >= self._known.open:
+            self._known = known
+        _SEGMENTS.labels("closed").set(len(closed))
+        _SEGMENTS.labels("without_filter").set(len(known.unfiltered))
+        return self._known
+
+    def _within_bounds(self, filters: dict[int, KeyFilter]) -> dict[int, KeyFilter]:
+        """The newest filters that fit; an older segment is asked directly, which is slow."""
+        kept: dict[int, KeyFilter] = {}
+        size_bytes = 0
+        for segment in sorted(filters, reverse=True):
+            size_bytes += filters[segment].size_bytes
+            if size_bytes > self._filters_bytes_max:
+                log.warning("key_filters_too_large", segment=segment, size_bytes=size_bytes)
+                break
+            kept[segment] = filters[segment]
+        _FILTER_BYTES.set(min(size_bytes, self._filters_bytes_max))
+        return kept
+
+    def note_stored(self, ids: HashedIds) -> None:
+        """These were stored in the open segment just now."""
+        self._recent.add(ids)
+
+    def recent(self, ids: HashedIds) -> Sequence[int]:
+        """The positions of ids that this process seems to have stored in the open segment.
+
+        Only a hint, which spares a COPY that would fail; the open segment's primary key decides.
+        """
+        found: list[int] = self._recent.find(ids).tolist()
+        return found

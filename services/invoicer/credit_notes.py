@@ -1,0 +1,161 @@
+"""Credit notes: what a customer need not pay of an invoice after all, or has back. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from services.invoicer.domain import Invoice, InvoiceStatus, LineKind
+from services.invoicer.exact import ZERO, add, percent, subtract, total
+from services.kit.errors import ConflictError, FieldChecks, PreconditionError
+from services.kit.money import format_money, minor_digits, round_money
+
+CREDIT_NOTE_SERIES = "CN"
+# Taxes are credited with what they are taxes of; carried credit only with all that is left.
+_NOT_ALONE = (LineKind.TAX, LineKind.CREDIT_CARRIED)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteLine:
+    """What is credited of the line at `position` (from 1) of the invoice; a TAX line's is tax."""
+
+    position: int
+    description: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteDraft:
+    """What a credit note will say; `amount` is the sum of its lines, above 0."""
+
+    invoice_id: str
+    customer_id: str
+    currency: str
+    amount: Decimal
+    reason: str
+    refund_reference: str
+    lines: tuple[CreditNoteLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNote:
+    """A correction of an invoice; it never changes. `refund_reference`: how it was paid back."""
+
+    id: str
+    number: str
+    draft: CreditNoteDraft
+    create_time: datetime
+
+
+def check_creditable(invoice: Invoice, refund_reference: str) -> None:
+    """PreconditionError when the invoice is void, or a refund does not go with its state."""
+    if invoice.status is InvoiceStatus.VOID:
+        raise PreconditionError("The invoice is void", reason="invoice_void")
+    paid = invoice.status is InvoiceStatus.PAID
+    if paid and not refund_reference:
+        raise PreconditionError(
+            "The invoice is paid: give the reference of the refund", reason="refund_required"
+        )
+    if refund_reference and not paid:
+        raise PreconditionError("The invoice is not paid", reason="invoice_not_paid")
+
+
+def key_conflict() -> ConflictError:
+    """An idempotency key was used for another credit note."""
+    return ConflictError(
+        "The idempotency key was used for another credit note", reason="idempotency_conflict"
+    )
+
+
+def credit_lines(
+    checks: FieldChecks,
+    invoice: Invoice,
+    credited: Mapping[int, Decimal],
+    wanted: Mapping[int, Decimal] | None,
+) -> tuple[CreditNoteLine, ...]:
+    """The lines of a credit note, noting what is wrong with `wanted`.
+
+    `credited`: what earlier credit notes have credited, by the lines' positions. `wanted`: what to
+    credit of lines, without taxes that are added; None: all that is left of the invoice. No lines
+    when something is wrong with one of `wanted`.
+    """
+    left = {
+        position: subtract(line.amount, credited.get(position, ZERO))
+        for position, line in enumerate(invoice.lines, start=1)
+    }
+    if wanted is None:
+        amounts = left
+    else:
+        amounts = _wanted(checks, invoice, left, wanted)
+        if checks.problems:  # what is wrong with lines says nothing of their sum
+            return ()
+        amounts |= _taxes(invoice, credited, amounts)
+    whole = total(amounts.values())
+    checks.require(whole > 0, "lines", "nothing of it is left to credit")
+    rest = subtract(invoice.amount, total(credited.values()))
+    fits = whole <= rest
+    message = f"come to {format_money(whole, invoice.currency)} with taxes; of the invoice "
+    message += f"{format_money(rest, invoice.currency)} is left"
+    checks.require(fits, "lines", message)
+    return tuple(
+        CreditNoteLine(position, invoice.lines[position - 1].description, amount)
+        for position, amount in sorted(amounts.items())
+        if amount
+    )
+
+
+def _wanted(
+    checks: FieldChecks,
+    invoice: Invoice,
+    left: Mapping[int, Decimal],
+    wanted: Mapping[int, Decimal],
+) -> dict[int, Decimal]:
+    amounts = {}
+    for index, (position, amount) in enumerate(wanted.items()):
+        where = f"lines[{index}]"
+        there = 1 <= position <= len(invoice.lines)
+        if not checks.require(there, f"{where}.line", f"must be from 1 to {len(invoice.lines)}"):
+            continue
+        alone = invoice.lines[position - 1].kind not in _NOT_ALONE
+        message = "is credited with the lines that it comes from"
+        if not checks.require(alone, f"{where}.line", message):
+            continue
+        digits = minor_digits(invoice.currency)
+        minor = amount == round_money(amount, invoice.currency)
+        checks.require(
+            minor, f"{where}.amount", f"must have at most {digits} digits after the point"
+        )
+        most = max(left[position], ZERO)
+        fits = 0 < amount <= most
+        message = f"must be more than 0 and at most {format_money(most, invoice.currency)}"
+        checks.require(fits, f"{where}.amount", message)
+        amounts[position] = amount if minor and fits else ZERO
+    return amounts
+
+
+def _taxes(
+    invoice: Invoice, credited: Mapping[int, Decimal], amounts: Mapping[int, Decimal]
+) -> dict[int, Decimal]:
+    """The part of each added tax, by its line.
+
+    The tax of all that is credited by now, rounded as on the invoice, less what was credited of it
+    before: all credit notes of the whole have exactly the tax of the invoice.
+    """
+    untaxed = {
+        position for position, line in enumerate(invoice.lines, start=1) if line.kind in _NOT_ALONE
+    }
+    before = total(amount for position, amount in credited.items() if position not in untaxed)
+    net = add(before, total(amounts.values()))
+    added = [tax for tax in invoice.taxes if not tax.inclusive]
+    lines = [
+        position
+        for position, line in enumerate(invoice.lines, start=1)
+        if line.kind is LineKind.TAX
+    ]
+    return {
+        position: subtract(
+            round_money(percent(net, tax.percent), invoice.currency),
+            credited.get(position, ZERO),
+        )
+        for position, tax in zip(lines, added, strict=True)
+    }

@@ -1,0 +1,120 @@
+"""What periods that are to be closed are subject to besides their plans."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.invoicer.adjustments import BilledPart
+from services.invoicer.charges import OneOffCharge
+from services.invoicer.discounts import SubscriptionDiscount
+from services.invoicer.domain import LineKind
+from services.invoicer.repository.charges import charge_of
+from services.invoicer.repository.discounts import discount_of
+
+SubscriptionKey = tuple[str, str, str]
+
+_GIVEN = """
+    unnest(CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]))
+        AS given (organization_id, mode, id)
+"""
+
+_DISCOUNTS = text(
+    f"""
+    SELECT d.* FROM {_GIVEN}
+    JOIN discounts d ON (d.organization_id, d.mode, d.subscription_id)
+        = (given.organization_id, given.mode, given.id)
+    ORDER BY d.id
+    """  # noqa: S608 (no value is pasted in)
+)
+
+_CHARGES = text(
+    f"""
+    SELECT c.* FROM {_GIVEN}
+    JOIN charges c ON (c.organization_id, c.mode, c.subscription_id)
+        = (given.organization_id, given.mode, given.id)
+    WHERE NOT EXISTS (
+        SELECT FROM invoice_lines l
+        WHERE (l.charge_id, l.organization_id, l.mode) = (c.id, c.organization_id, c.mode)
+    )
+    ORDER BY c.id
+    """  # noqa: S608 (no value is pasted in)
+)
+
+# A price of a period in advance stands on the invoice of the one before, which may be a year long.
+_BEFORE = timedelta(days=400)
+
+_BILLED_PARTS = text(
+    """
+    SELECT i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind,
+        sum(l.amount) AS amount
+    FROM unnest(
+        CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
+        CAST(:period_start AS timestamptz[])
+    ) AS given (organization_id, mode, id, period_start)
+    JOIN invoices i ON (i.organization_id, i.mode, i.subscription_id)
+            = (given.organization_id, given.mode, given.id)
+        AND i.status <> 'VOID'
+        AND i.period_end > given.period_start - CAST(:late AS interval)
+    JOIN invoice_lines l ON (l.organization_id, l.mode, l.invoice_id)
+        = (i.organization_id, i.mode, i.id)
+    GROUP BY i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTerms:
+    """By subscription; those without any are left out."""
+
+    discounts: Mapping[SubscriptionKey, tuple[SubscriptionDiscount, ...]]
+    charges: Mapping[SubscriptionKey, tuple[OneOffCharge, ...]]
+
+
+async def find_terms(
+    connection: AsyncConnection, subscriptions: Sequence[SubscriptionKey]
+) -> FoundTerms:
+    """The discounts of subscriptions, ended ones too, and the charges that wait for an invoice."""
+    discounts: dict[SubscriptionKey, list[SubscriptionDiscount]] = {}
+    charges: dict[SubscriptionKey, list[OneOffCharge]] = {}
+    given = _keys(subscriptions)
+    for row in await connection.execute(_DISCOUNTS, given):
+        key = (row.organization_id, row.mode, row.subscription_id)
+        discounts.setdefault(key, []).append(discount_of(row))
+    for row in await connection.execute(_CHARGES, given):
+        key = (row.organization_id, row.mode, row.subscription_id)
+        charges.setdefault(key, []).append(charge_of(row, ""))
+    return FoundTerms(
+        {key: tuple(found) for key, found in discounts.items()},
+        {key: tuple(found) for key, found in charges.items()},
+    )
+
+
+async def billed_parts(
+    connection: AsyncConnection,
+    subscriptions: Sequence[tuple[SubscriptionKey, object]],
+    late: timedelta,
+) -> dict[SubscriptionKey, tuple[BilledPart, ...]]:
+    """What invoices have billed, by kind and what it is for; of subscriptions with the start of
+    the period that is to be closed.
+    """
+    if not subscriptions:
+        return {}
+    given = {
+        **_keys([key for key, _ in subscriptions]),
+        "period_start": [start for _, start in subscriptions],
+        "late": late + _BEFORE,
+    }
+    parts: dict[SubscriptionKey, list[BilledPart]] = {}
+    for row in await connection.execute(_BILLED_PARTS, given):
+        key = (row.organization_id, row.mode, row.subscription_id)
+        part = BilledPart(row.period_start, LineKind(row.kind), row.amount)
+        parts.setdefault(key, []).append(part)
+    return {key: tuple(found) for key, found in parts.items()}
+
+
+def _keys(subscriptions: Sequence[SubscriptionKey]) -> dict[str, object]:
+    names = ("organization_id", "mode", "id")
+    return {name: [key[index] for key in subscriptions] for index, name in enumerate(names)}
