@@ -1,0 +1,47 @@
+"""The tables of invoicer, by what they hold; the migrations make them, a test compares the two.
+
+Constraints on values, the triggers that keep rows as they are, and why indexes are as they are,
+stand in the migrations.
+"""
+
+from services.invoicer.tables.catalog import (
+    CUSTOMERS_TENANT,
+    currencies,
+    customers,
+    plan_prices,
+    plan_versions,
+    plans,
+)
+from services.invoicer.tables.columns import metadata
+from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
+from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
+from services.invoicer.tables.subscriptions import charges, discounts, subscriptions
+from services.invoicer.tables.taxes import invoice_taxes, tax_assignments, tax_rates
+from services.kit.inbox import inbox_table
+from services.kit.outbox import outbox_table
+
+outbox = outbox_table(metadata)
+inbox = inbox_table(metadata)
+
+__all__ = [
+    "CUSTOMERS_TENANT",
+    "charges",
+    "credit_note_lines",
+    "credit_notes",
+    "currencies",
+    "customers",
+    "discounts",
+    "inbox",
+    "invoice_counters",
+    "invoice_lines",
+    "invoice_taxes",
+    "invoices",
+    "metadata",
+    "outbox",
+    "plan_prices",
+    "plan_versions",
+    "plans",
+    "subscriptions",
+    "tax_assignments",
+    "tax_rates",
+]

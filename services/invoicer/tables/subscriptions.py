@@ -1,0 +1,150 @@
+"""Who has what: subscriptions, their discounts, one-off charges."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from services.invoicer.tables.catalog import plan_version_key
+from services.invoicer.tables.columns import metadata, tenant_columns, time_column
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    *tenant_columns(),
+    Column("id", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("plan_id", Text, nullable=False),
+    Column("plan_version", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("billing_anchor", Text, nullable=False),
+    Column("billing_period", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    time_column("start_time"),
+    # The first period that is not invoiced; NULL when none is left.
+    time_column("period_start", nullable=True),
+    time_column("period_end", nullable=True),
+    time_column("cancel_time", nullable=True),
+    # What is due at the start is not invoiced yet.
+    Column("opening", Boolean, nullable=False, server_default=text("false")),
+    # Until then no other scheduler takes it (the database's clock).
+    Column(
+        "attempt_time", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")
+    ),
+    # Counts changes: what was computed from one revision is not written over another.
+    Column("revision", BigInteger, nullable=False, server_default=text("1")),
+    # Under which it was made, and the digest of what was then asked for; NULL: without a key.
+    Column("idempotency_key", Text),
+    Column("idempotency_digest", LargeBinary),
+    time_column("create_time"),
+    PrimaryKeyConstraint("organization_id", "mode", "id"),
+    ForeignKeyConstraint(
+        ["organization_id", "mode", "customer_id"],
+        ["customers.organization_id", "customers.mode", "customers.id"],
+        name="fk_subscriptions_customers",
+    ),
+    plan_version_key(
+        "organization_id",
+        "mode",
+        "plan_id",
+        "plan_version",
+        name="fk_subscriptions_plan_versions",
+    ),
+    Index("ix_subscriptions_customer_id", "customer_id", "organization_id", "mode", "id"),
+    Index(
+        "ix_subscriptions_period_end",
+        "period_end",
+        postgresql_where=text("period_end IS NOT NULL"),
+    ),
+    Index(
+        "uq_subscriptions_idempotency_key",
+        "idempotency_key",
+        "organization_id",
+        "mode",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index("ix_subscriptions_opening", "start_time", postgresql_where=text("opening")),
+)
+
+
+def subscription_key(name: str) -> ForeignKeyConstraint:
+    """Refers to a subscription, from subscription_id."""
+    key = ("organization_id", "mode", "id")
+    return ForeignKeyConstraint(
+        ["organization_id", "mode", "subscription_id"],
+        [f"subscriptions.{column}" for column in key],
+        name=name,
+    )
+
+
+discounts = Table(
+    "discounts",
+    metadata,
+    *tenant_columns(),
+    Column("id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # One of the two.
+    Column("percent", Numeric),
+    Column("amount", Numeric),
+    # For how many periods it was made; NULL: for ever.
+    Column("periods", Integer),
+    # For periods that begin from then on, and before end_time (NULL: all).
+    time_column("start_time"),
+    time_column("end_time", nullable=True),
+    time_column("create_time"),
+    PrimaryKeyConstraint("organization_id", "mode", "id"),
+    subscription_key("fk_discounts_subscriptions"),
+    Index("ix_discounts_subscription_id", "subscription_id", "organization_id", "mode", "id"),
+)
+
+charges = Table(
+    "charges",
+    metadata,
+    *tenant_columns(),
+    Column("id", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    # On whose next invoice it is; NULL: it was invoiced at once.
+    Column("subscription_id", Text),
+    Column("description", Text, nullable=False),
+    Column("quantity", Numeric, nullable=False),
+    Column("unit_price", Numeric, nullable=False),
+    Column("currency", Text, nullable=False),
+    # Under which key the caller sent it, and a digest of what was sent.
+    Column("idempotency_key", Text),
+    Column("content_digest", LargeBinary, nullable=False),
+    time_column("create_time"),
+    PrimaryKeyConstraint("organization_id", "mode", "id"),
+    UniqueConstraint(
+        "idempotency_key", "organization_id", "mode", name="uq_charges_idempotency_key"
+    ),
+    ForeignKeyConstraint(
+        ["organization_id", "mode", "customer_id"],
+        ["customers.organization_id", "customers.mode", "customers.id"],
+        name="fk_charges_customers",
+    ),
+    subscription_key("fk_charges_subscriptions"),
+    ForeignKeyConstraint(["currency"], ["currencies.code"], name="fk_charges_currencies"),
+    Index("ix_charges_customer_id", "customer_id", "organization_id", "mode", "id"),
+    Index(
+        "ix_charges_subscription_id",
+        "subscription_id",
+        "organization_id",
+        "mode",
+        "id",
+        postgresql_where=text("subscription_id IS NOT NULL"),
+    ),
+)
