@@ -1,6 +1,7 @@
 """The instant up to which everything that ingest accepted has been counted here."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -32,6 +33,21 @@ class NewWatermarkSource(Protocol):
         """What is told now. Whatever was committed before this is called, and accepted before the
         instant that is told, has been counted. UnavailableError.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits to be counted: nothing that was accepted before `watermark`; nothing at all."""
+
+    watermark: datetime
+    empty: bool
+
+
+class BacklogSource(Protocol):
+    """Who tells what waits to be counted."""
+
+    async def ask_backlog(self) -> Backlog:
+        """As of now. UnavailableError."""
 
 
 async def newest_watermark(source: WatermarkSource) -> datetime | None:
@@ -67,11 +83,15 @@ class IngestWatermark:
         """What a call that begins now is told: what was told before knows nothing of batches that
         were committed later with an earlier time of acceptance. UnavailableError.
         """
+        return (await self.ask_backlog()).watermark
+
+    async def ask_backlog(self) -> Backlog:
+        """What waits to be counted now. UnavailableError."""
         response = await self._get_watermark()
         told = response.watermark.ToDatetime(tzinfo=UTC)
         # Replicas of ingest may be a little apart: the newest is as true as the others.
         self._last = told if self._last is None else max(told, self._last)
-        return told
+        return Backlog(told, response.all_applied)
 
     def _done(self, task: asyncio.Task[datetime]) -> None:
         self._running = None

@@ -173,14 +173,26 @@ def _stored_event(row: Row[Any]) -> StoredEvent:
     )
 
 
-async def watermark(connection: AsyncConnection) -> datetime:
-    """Everything committed before this instant has been applied (see README, "Watermark")."""
-    unapplied = select(func.min(event_batches.c.accept_time)).where(
-        event_batches.c.apply_time.is_(None)
+class Watermark(NamedTuple):
+    """Everything committed before `instant` has been applied (see README, "Watermark").
+
+    `all_applied`: nothing that was committed waits for aggregator.
+    """
+
+    instant: datetime
+    all_applied: bool
+
+
+async def watermark(connection: AsyncConnection) -> Watermark:
+    """As of this transaction."""
+    oldest = (
+        select(func.min(event_batches.c.accept_time).label("accept_time"))
+        .where(event_batches.c.apply_time.is_(None))
+        .subquery()
+        .c.accept_time
     )
-    query = select(func.coalesce(unapplied.scalar_subquery(), _now()))
-    instant: datetime = (await connection.execute(query)).scalar_one()
-    return instant
+    query = select(func.coalesce(oldest, _now()), oldest.is_(None))
+    return Watermark(*(await connection.execute(query)).one())
 
 
 class UnappliedBatch(NamedTuple):

@@ -81,8 +81,8 @@ class Ingest:
             found = await repository.find_event(connection, tenant, event_id_bytes)
         return [found] if found is not None and wanted.has(found) else []
 
-    async def watermark(self) -> datetime:
-        """Everything committed before this instant has been applied (README, "Watermark")."""
+    async def watermark(self) -> repository.Watermark:
+        """Up to when everything that was committed has been applied."""
         async with self._database.transaction() as connection:
             return await repository.watermark(connection)
 

@@ -156,7 +156,8 @@ class IngestInternalServicer(IngestInternalServiceServicer):
         self, request: pb.GetWatermarkRequest, context: object
     ) -> pb.GetWatermarkResponse:
         """Up to when everything accepted has been aggregated."""
-        return pb.GetWatermarkResponse(watermark=_timestamp(await self._ingest.watermark()))
+        instant, all_applied = await self._ingest.watermark()
+        return pb.GetWatermarkResponse(watermark=_timestamp(instant), all_applied=all_applied)
 
     async def ReplayEvents(
         self, request: pb.ReplayEventsRequest, context: object

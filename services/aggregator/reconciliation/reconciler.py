@@ -3,9 +3,10 @@
 One replica at a time works (a lease), on one piece of time after the other, and rests in between
 nine times as long as a piece took: a tenth of one connection at most. The pieces are
 
-- the hour that is running, every RUNNING_EVERY_S: under load most of it moves, and is left alone;
+- the hour that is running, every RUNNING_EVERY_S, at a moment when nothing waits to be counted:
+  under load there is none, most of it would move, and a count would cost the events their speed;
 - each hour SETTLED after its end;
-- what moved when it was looked at, and what differed, some seconds later;
+- what differed, every RUNNING_EVERY_S, and what moved when it was looked at, some seconds later;
 - all hours of SWEEP_DAYS, one sweep after the other, at least SWEEP_EVERY apart: late events and
   voids change old hours. Raw events are kept for 90 days at least, so nothing in there has gone.
 """
@@ -34,7 +35,7 @@ from services.aggregator.reconciliation.domain import (
 from services.aggregator.reconciliation.repair import Repair
 from services.aggregator.reconciliation.repository import Progress
 from services.aggregator.reconciliation.source import AcceptedSource
-from services.aggregator.watermark import NewWatermarkSource
+from services.aggregator.watermark import BacklogSource
 from services.kit import clock
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
@@ -79,17 +80,18 @@ class Reconciler:
         self,
         database: Database,
         source: AcceptedSource,
-        watermark: NewWatermarkSource,
+        backlog: BacklogSource,
         repair: Repair,
     ) -> None:
         self._database = database
         self._source = source
-        self._watermark = watermark
+        self._backlog = backlog
         self._repair = repair
         self._holder = uuid4().hex
         # Hours to be looked at again, and when (time.monotonic()).
         self._again_at_s: dict[datetime, float] = {}
         self._running_due_s = 0.0
+        self._open_due_s = 0.0
         self._sweep_hours = 1
 
     async def run(self) -> None:
@@ -104,21 +106,23 @@ class Reconciler:
 
     async def round(self) -> None:
         """Tell the figures, and do one piece if no other replica is at it. UnavailableError."""
-        watermark = await self._watermark.ask_anew()
-        _OLDEST.set(max((clock.now() - watermark).total_seconds(), 0))
+        backlog = await self._backlog.ask_backlog()
+        _OLDEST.set(max((clock.now() - backlog.watermark).total_seconds(), 0))
         async with self._database.transaction() as connection:
             progress = await repository.take_lease(connection, self._holder, LEASE)
             _DIFFERENCE.set(await repository.count_open(connection))
         if progress is not None:
-            await self._piece(progress)
+            await self._piece(progress, nothing_waits=backlog.empty)
 
-    async def _piece(self, progress: Progress) -> None:
+    async def _piece(self, progress: Progress, *, nothing_waits: bool) -> None:
         """The most urgent piece there is."""
         now = clock.now()
         running = hour_of(now)
         closed = progress.closed_hour or running
         due = [hour for hour, due_s in self._again_at_s.items() if due_s <= time.monotonic()]
-        if time.monotonic() >= self._running_due_s:
+        if time.monotonic() >= self._open_due_s:
+            await self._settle_open()
+        if nothing_waits and time.monotonic() >= self._running_due_s:
             await self._check_running(running)
         elif due:
             del self._again_at_s[due[0]]
@@ -132,18 +136,22 @@ class Reconciler:
             await self._sweep(progress, now)
 
     async def _check_running(self, running: datetime) -> None:
-        """Also what is known to differ. Others get their turn however long this takes."""
+        began_s = time.monotonic()
+        try:
+            await self.check(running, running + HOUR)
+        finally:
+            self._running_due_s = _next_turn_s(began_s)
+
+    async def _settle_open(self) -> None:
+        """What is known to differ."""
         began_s = time.monotonic()
         try:
             async with self._database.transaction() as connection:
                 keys = await repository.open_differences(connection, REPAIRS_MAX)
             for key in keys:
                 await self._settle(key)
-            await self.check(running, running + HOUR)
         finally:
-            now_s = time.monotonic()
-            rest_s = max(RUNNING_EVERY_S, 2 * REST_SHARE * (now_s - began_s))
-            self._running_due_s = now_s + rest_s
+            self._open_due_s = _next_turn_s(began_s)
 
     async def _sweep(self, progress: Progress, now: datetime) -> None:
         if progress.sweep_hour is None or progress.sweep_start_time is None:
@@ -232,5 +240,13 @@ class Reconciler:
             )
 
     def _look_again(self, hour: datetime) -> None:
+        if hour == hour_of(clock.now()):
+            return  # It has its own turns.
         if hour in self._again_at_s or len(self._again_at_s) < AGAIN_MAX:
             self._again_at_s[hour] = time.monotonic() + AGAIN_AFTER_S
+
+
+def _next_turn_s(began_s: float) -> float:
+    """When to do again what began then and has ended now: others get their turn in between."""
+    now_s = time.monotonic()
+    return now_s + max(RUNNING_EVERY_S, 2 * REST_SHARE * (now_s - began_s))

@@ -192,7 +192,7 @@ async def test_while_nats_is_away_events_are_acknowledged_and_the_watermark_wait
     await ingest.record(event("k"))
     [(accepted,)] = await ingest.sql("SELECT accept_time FROM event_batches")
     await ingest.record(event("l"))
-    assert await ingest.ingest.watermark() == accepted
+    assert (await ingest.ingest.watermark()).instant == accepted
 
 
 async def test_many_pending_batches_are_rebuilt_a_bounded_number_at_a_time(
@@ -220,7 +220,16 @@ async def test_many_pending_batches_are_rebuilt_a_bounded_number_at_a_time(
 async def test_without_unapplied_batches_the_watermark_is_now(ingest: Instance) -> None:
     before = clock.now()
     watermark = await ingest.ingest.watermark()
-    assert before <= watermark <= clock.now()
+    assert before <= watermark.instant <= clock.now()
+    assert watermark.all_applied
+
+
+async def test_a_batch_that_is_not_applied_is_told_of(ingest: Instance) -> None:
+    await ingest.record(event("a"))
+    assert not (await ingest.ingest.watermark()).all_applied
+    pending = await ingest.outbox.pending(10)
+    await ingest.outbox.confirm([message.message_id for message in pending])
+    assert (await ingest.ingest.watermark()).all_applied
 
 
 async def test_everything_acknowledged_before_the_watermark_has_been_applied(
@@ -253,7 +262,7 @@ async def test_everything_acknowledged_before_the_watermark_has_been_applied(
     looks = 0
     while not sending.done():
         watermark = await instances[looks % 2].ingest.watermark()
-        due = {event_id for event_id, at in acknowledged.items() if at < watermark}
+        due = {event_id for event_id, at in acknowledged.items() if at < watermark.instant}
         assert due <= applied
         looks += 1
     await sending

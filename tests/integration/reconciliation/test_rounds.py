@@ -54,6 +54,24 @@ async def test_the_running_hour_is_looked_at_first(setting: Setting, tenant: Ten
     assert await rounds_until_counted(setting, tenant, setting.reconciler()) <= 2
 
 
+async def test_the_running_hour_is_left_alone_while_anything_waits_to_be_counted(
+    setting: Setting, tenant: TenantKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[None] = []
+
+    async def note(_: Reconciler, __: object) -> None:
+        running.append(None)
+
+    monkeypatch.setattr(Reconciler, "_check_running", note)
+    await setting.send(tenant, Sent("", "SUM", "1", "user_1", HOUR))
+    reconciler = setting.reconciler()
+    await reconciler.round()
+    assert not running
+    await setting.forget_pending()
+    await reconciler.round()
+    assert running
+
+
 async def test_a_sweep_finds_what_is_old(setting: Setting, tenant: TenantKey) -> None:
     await lose(setting, tenant, Sent("", "SUM", "1", "user_1", DAYS_AGO))
     await rounds_until_counted(setting, tenant, setting.reconciler())

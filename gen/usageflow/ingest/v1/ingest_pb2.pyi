@@ -669,6 +669,9 @@ class GetWatermarkResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WATERMARK_FIELD_NUMBER: _builtins.int
+    ALL_APPLIED_FIELD_NUMBER: _builtins.int
+    all_applied: _builtins.bool
+    """Nothing that was committed waits for aggregator at this moment."""
     @_builtins.property
     def watermark(self) -> _timestamp_pb2.Timestamp:
         """Everything committed by ingest before this instant has been applied by aggregator."""
@@ -677,10 +680,11 @@ class GetWatermarkResponse(_message.Message):
         self,
         *,
         watermark: _timestamp_pb2.Timestamp | None = ...,
+        all_applied: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["watermark", b"watermark"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["watermark", b"watermark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_applied", b"all_applied", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
