@@ -26,6 +26,7 @@ from services.kit.errors import UnavailableError
 log = structlog.get_logger()
 
 CONNECT_WAIT_S = 3.0
+FLUSH_TIMEOUT_S = 2
 RECONNECT_WAIT_S = 0.25
 PING_INTERVAL_S = 10
 PUBLISH_TIMEOUT_S = 5.0
@@ -138,6 +139,7 @@ class Messaging:
         log.warning("nats_disconnected")
 
     async def _on_reconnected(self) -> None:
+        await self._await_subscriptions()
         log.info("nats_connected")
         for handler in self._on_connect:
             await handler()
@@ -163,7 +165,7 @@ class Messaging:
             await asyncio.gather(self._connecting, return_exceptions=True)
         if self._client.is_connected:
             try:
-                await self._client.flush(timeout=1)
+                await self._flush(1)
             except (nats.errors.Error, TimeoutError, OSError):
                 log.debug("nats_flush_failed")
         await self._client.close()
@@ -226,10 +228,13 @@ class Messaging:
         if not self.connected:
             raise UnavailableError("NATS is away", retry_after_s=1.0)
         await self._client.publish(subject, payload, headers=context.outgoing_headers() or None)
-        await self._client.flush(timeout=2)
+        try:
+            await self._flush(FLUSH_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise UnavailableError("NATS is away", retry_after_s=1.0) from error
 
     async def on_broadcast(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
-        """Call `handler` with every broadcast on `subject`."""
+        """Call `handler` with every broadcast on `subject`; with NATS there, from the return on."""
 
         async def receive(message: Msg) -> None:
             context.from_headers(message.headers or {})
@@ -270,6 +275,22 @@ class Messaging:
         self._subscriptions.append((subject, queue, callback))
         if self._ready.is_set():
             await self._client.subscribe(subject, queue=queue, cb=callback)
+            await self._await_subscriptions()
+
+    async def _await_subscriptions(self) -> None:
+        """Until NATS has them: what is read afterwards and what is told afterwards leave no gap."""
+        try:
+            await self._flush(FLUSH_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            # They are sent again with the next connection.
+            log.debug("nats_flush_failed", error=repr(error))
+
+    async def _flush(self, timeout_s: int) -> None:
+        """Until NATS has handled all that was sent. nats.errors.Error, OSError."""
+        # nats-py sends a flush's PING ahead of what it still holds back, so that the first answer
+        # proves nothing; the second PING comes behind all of it.
+        for _ in range(2):
+            await self._client.flush(timeout=timeout_s)
 
     def consume(
         self,
