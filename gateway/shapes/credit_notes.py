@@ -9,6 +9,7 @@ from usageflow.invoicer.v1 import billing_terms_pb2 as pb
 
 from gateway.fields import Quantity
 from gateway.shapes.common import Amount, PageQuery, time_of
+from gateway.shapes.invoices import HASH
 
 LINES_MAX = 1_000
 
@@ -54,6 +55,7 @@ class CreditNote(msgspec.Struct, rename="camel", kw_only=True):
     refund_reference: str | None
     lines: list[CreditNoteLine]
     created_at: datetime
+    hash: Annotated[str, Meta(description=HASH)]
 
 
 class CreditNotePage(msgspec.Struct, rename="camel", kw_only=True):
@@ -99,4 +101,5 @@ def from_proto(message: pb.CreditNote) -> CreditNote:
             for line in message.lines
         ],
         created_at=time_of(message.create_time),
+        hash=message.hash,
     )

@@ -12,6 +12,10 @@ from gateway.shapes.taxes import InvoiceTax, tax_from_proto
 
 StatusName = Literal["DRAFT", "PENDING", "PAID", "FAILED", "VOID"]
 _STATUS = "INVOICE_STATUS_"
+HASH = (
+    "SHA-256 of the content and of the hash of the document whose number is one less: "
+    "whoever notes one hash can tell later that nothing before it was changed"
+)
 
 
 class InvoiceLine(msgspec.Struct, rename="camel", kw_only=True):
@@ -46,6 +50,7 @@ class Invoice(msgspec.Struct, rename="camel", kw_only=True):
     failed_payments: int
     lines: list[InvoiceLine]
     taxes: Annotated[list[InvoiceTax], Meta(description="One for each rate")]
+    hash: Annotated[str | None, Meta(description=HASH)]
 
 
 class InvoicePreview(Invoice, rename="camel", kw_only=True):
@@ -117,6 +122,7 @@ def _fields(message: pb.Invoice) -> dict[str, Any]:
         "failed_payments": message.failed_payments,
         "lines": [_line(line) for line in message.lines],
         "taxes": [tax_from_proto(tax) for tax in message.taxes],
+        "hash": message.hash or None,
     }
 
 

@@ -39,12 +39,16 @@ class CreditNoteDraft:
 
 @dataclass(frozen=True, slots=True)
 class CreditNote:
-    """A correction of an invoice; it never changes. `refund_reference`: how it was paid back."""
+    """A correction of an invoice; it never changes.
+
+    `hash`: SHA-256 of its content and of the hash of the credit note before, hexadecimal.
+    """
 
     id: str
     number: str
     draft: CreditNoteDraft
     create_time: datetime
+    hash: str
 
 
 def check_creditable(invoice: Invoice, refund_reference: str) -> None:

@@ -218,7 +218,8 @@ class InvoiceDraft:
 class Invoice:
     """A bill. Once final nothing in it changes but `status` and `failed_payments`.
 
-    `subscription_id` is "" on the invoice of a one-off charge.
+    `subscription_id` is "" on the invoice of a one-off charge. `hash`: SHA-256 of its content and
+    of the hash of the invoice before, in hexadecimal digits; "" when it was not asked for.
     """
 
     id: str
@@ -233,6 +234,7 @@ class Invoice:
     failed_payments: int
     lines: tuple[InvoiceLine, ...] = ()
     taxes: tuple[TaxAmount, ...] = ()
+    hash: str = ""
 
 
 def invoice_number(series: str, sequence: int) -> str:

@@ -293,6 +293,7 @@ def invoice(found: Invoice) -> pb.Invoice:
         lines=_lines(found.lines, found.currency),
         failed_payments=found.failed_payments,
         taxes=_taxes(found.taxes, found.currency),
+        hash=found.hash,
     )
 
 

@@ -123,4 +123,5 @@ def credit_note(found: CreditNote) -> pb.CreditNote:
         refund_reference=draft.refund_reference,
         lines=lines,
         create_time=messages.timestamp(found.create_time),
+        hash=found.hash,
     )

@@ -16,8 +16,9 @@ from services.invoicer.credit_notes import (
     key_conflict,
 )
 from services.invoicer.domain import invoice_number
+from services.invoicer.repository.documents import chain, hash_of
 from services.invoicer.repository.invoices import take_numbers
-from services.invoicer.tables import credit_note_lines, credit_notes
+from services.invoicer.tables import credit_note_lines, credit_notes, document_hashes
 from services.kit.database import TenantKey
 
 
@@ -73,7 +74,8 @@ async def insert_credit_note(
         for line in draft.lines
     ]
     await connection.execute(insert(credit_note_lines), lines)
-    return CreditNote(note_id, number, draft, now)
+    (digest,) = await chain(connection, tenant, CREDIT_NOTE_SERIES, [sequence])
+    return CreditNote(note_id, number, draft, now, digest.hex())
 
 
 async def credited_of(
@@ -134,9 +136,13 @@ async def list_credit_notes(
 
 
 def _of_tenant(tenant: TenantKey) -> Select[tuple[object, ...]]:
-    return select(credit_notes).where(
-        credit_notes.c.organization_id == tenant.organization_id,
-        credit_notes.c.mode == tenant.mode,
+    return (
+        select(credit_notes, document_hashes.c.hash)
+        .join(document_hashes, hash_of(credit_notes))
+        .where(
+            credit_notes.c.organization_id == tenant.organization_id,
+            credit_notes.c.mode == tenant.mode,
+        )
     )
 
 
@@ -172,4 +178,4 @@ def _credit_note(row: Row[tuple[object, ...]], lines: tuple[CreditNoteLine, ...]
         refund_reference=row.refund_reference or "",
         lines=lines,
     )
-    return CreditNote(row.id, row.number, draft, row.create_time)
+    return CreditNote(row.id, row.number, draft, row.create_time, row.hash.hex())

@@ -18,7 +18,8 @@ from services.invoicer.domain import (
     invoice_number,
 )
 from services.invoicer.periods import Period
-from services.invoicer.tables import invoice_lines, invoice_taxes, invoices
+from services.invoicer.repository.documents import chain, hash_of
+from services.invoicer.tables import document_hashes, invoice_lines, invoice_taxes, invoices
 from services.kit.database import TenantKey
 
 _INSERT_INVOICES = text(
@@ -193,6 +194,7 @@ async def finalize(
             "number": numbers,
         },
     )
+    await chain(connection, tenant, INVOICE_SERIES, sequences)
     return numbers
 
 
@@ -206,8 +208,10 @@ async def take_numbers(
 
 
 def _of_tenant(tenant: TenantKey) -> Select[tuple[object, ...]]:
-    return select(invoices).where(
-        invoices.c.organization_id == tenant.organization_id, invoices.c.mode == tenant.mode
+    return (
+        select(invoices, document_hashes.c.hash)
+        .outerjoin(document_hashes, hash_of(invoices))
+        .where(invoices.c.organization_id == tenant.organization_id, invoices.c.mode == tenant.mode)
     )
 
 
@@ -217,7 +221,7 @@ async def get_invoice(
     """The invoice with its lines, or None; with `lock` nobody else changes it meanwhile."""
     query = _of_tenant(tenant).where(invoices.c.id == invoice_id)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update(of=invoices)
     rows = (await connection.execute(query)).all()
     found = await _with_lines(connection, tenant, rows)
     return found[0] if found else None
@@ -332,6 +336,7 @@ def _invoice(
         amount=row.amount,
         period=Period(row.period_start, row.period_end),
         finalize_time=row.finalize_time,
+        hash=(row.hash or b"").hex(),
         failed_payments=row.failed_payments,
         lines=lines,
         taxes=taxes,

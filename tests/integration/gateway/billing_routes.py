@@ -160,6 +160,7 @@ INVOICE = invoicer.Invoice(
             amount="19.16",
         )
     ],
+    hash="5e" * 32,
 )
 INVOICE_JSON = {
     "id": "inv_1",
@@ -196,6 +197,7 @@ INVOICE_JSON = {
             "amount": "19.16",
         }
     ],
+    "hash": "5e" * 32,
 }
 # Every field that a price can have, whether one model takes them all or not.
 ALL_FIELDS = invoicer.MetricPrice(
@@ -259,6 +261,7 @@ PROJECTED_JSON = INVOICE_JSON | {
     "createdAt": None,
     "lines": [],
     "taxes": [],
+    "hash": None,
 }
 CASES = [
     Case(

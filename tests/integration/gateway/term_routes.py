@@ -230,6 +230,7 @@ NOTE = terms.CreditNote(
         terms.CreditNoteLine(line=3, description="VAT 19 %", amount="1.90"),
     ],
     create_time=at(2),
+    hash="5e" * 32,
 )
 NOTE_JSON = {
     "id": "cn_1",
@@ -245,6 +246,7 @@ NOTE_JSON = {
         {"line": 3, "description": "VAT 19 %", "amount": "1.90"},
     ],
     "createdAt": "2026-01-02T00:00:00Z",
+    "hash": "5e" * 32,
 }
 ALL_LEFT = terms.CreateCreditNoteRequest(invoice_id="inv_1", reason="Outage")
 

@@ -892,6 +892,7 @@ class CreditNote(_message.Message):
     REFUND_REFERENCE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"cn_..."."""
     number: _builtins.str
@@ -908,6 +909,10 @@ class CreditNote(_message.Message):
     """For people."""
     refund_reference: _builtins.str
     """How it was paid back; empty: the invoice was not paid."""
+    hash: _builtins.str
+    """SHA-256 of its content and of the hash of the credit note whose number is one less, 64
+    hexadecimal digits.
+    """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreditNoteLine]:
         """The lines, taxes included."""
@@ -929,10 +934,11 @@ class CreditNote(_message.Message):
         refund_reference: _builtins.str = ...,
         lines: _abc.Iterable[Global___CreditNoteLine] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "id", b"id", "invoice_id", b"invoice_id", "lines", b"lines", "number", b"number", "reason", b"reason", "refund_reference", b"refund_reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "hash", b"hash", "id", b"id", "invoice_id", b"invoice_id", "lines", b"lines", "number", b"number", "reason", b"reason", "refund_reference", b"refund_reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

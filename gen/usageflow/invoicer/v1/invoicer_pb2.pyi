@@ -747,6 +747,7 @@ class Invoice(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     FAILED_PAYMENTS_FIELD_NUMBER: _builtins.int
     TAXES_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"inv_..."."""
     number: _builtins.str
@@ -763,6 +764,10 @@ class Invoice(_message.Message):
     """Exact sum of the lines."""
     failed_payments: _builtins.int
     """How many payments failed."""
+    hash: _builtins.str
+    """SHA-256 of its content and of the hash of the invoice whose number is one less, 64 hexadecimal
+    digits; empty in a preview.
+    """
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the period, included."""
@@ -799,10 +804,11 @@ class Invoice(_message.Message):
         lines: _abc.Iterable[Global___InvoiceLine] | None = ...,
         failed_payments: _builtins.int = ...,
         taxes: _abc.Iterable[Global___InvoiceTax] | None = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id", "taxes", b"taxes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "hash", b"hash", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id", "taxes", b"taxes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
