@@ -7,6 +7,7 @@ from usageflow.ingest.v1 import ingest_pb2_grpc, reconciliation_pb2_grpc
 
 from services.ingest.batches import CONSUMER, BatchOutbox
 from services.ingest.committer import Committer
+from services.ingest.history import Histories
 from services.ingest.maintenance import Maintenance
 from services.ingest.publisher import Publisher
 from services.ingest.queue import EventQueue
@@ -74,7 +75,7 @@ async def main(settings: IngestSettings | None = None) -> None:
         )
         server.add(
             ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-            IngestInternalServicer(ingest, Replays(database)),
+            IngestInternalServicer(ingest, Replays(database), Histories(database)),
             "usageflow.ingest.v1.IngestInternalService",
         )
         server.add(

@@ -20,6 +20,7 @@ from services.ingest.domain import (
     StoredEvent,
     Tenant,
 )
+from services.ingest.history import Histories, HistoryBatch, HistoryCursor, HistoryFilter
 from services.ingest.replay import ReplayFilter, Replays
 from services.ingest.service import Ingest
 from services.ingest.voids import VoidReceipt, Voids
@@ -35,6 +36,7 @@ from services.kit.events import (
 )
 
 STREAM_REQUESTS_RUNNING_MAX = 4
+_HISTORY_KINDS = (pb.HISTORY_KIND_EVENTS, pb.HISTORY_KIND_VOIDS)
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -135,9 +137,10 @@ class IngestServicer(IngestServiceServicer):
 class IngestInternalServicer(IngestInternalServiceServicer):
     """What UsageFlow's own processes may do; the interceptor has checked the internal token."""
 
-    def __init__(self, ingest: Ingest, replays: Replays) -> None:
+    def __init__(self, ingest: Ingest, replays: Replays, histories: Histories) -> None:
         self._ingest = ingest
         self._replays = replays
+        self._histories = histories
 
     async def RecordTenantEvents(
         self, request: pb.RecordTenantEventsRequest, context: object
@@ -174,6 +177,26 @@ class IngestInternalServicer(IngestInternalServiceServicer):
         async with aclosing(self._replays.replay(wanted)) as parts:
             async for events in parts:
                 yield pb.ReplayEventsResponse(events=events)
+
+    async def ReplayHistory(
+        self, request: pb.ReplayHistoryRequest, context: object
+    ) -> AsyncIterator[pb.ReplayHistoryResponse]:
+        """All stored events of a metric, or all voids of such, with their batches."""
+        _check_mode(request.mode)
+        if request.kind not in _HISTORY_KINDS:
+            raise InvalidArgumentError([FieldProblem("kind", "must be events or voids")])
+        wanted = HistoryFilter(
+            tenant=Tenant.of(request.organization_id, request.mode),
+            metric=request.metric,
+            voids=request.kind == pb.HISTORY_KIND_VOIDS,
+        )
+        history = self._histories.replay(wanted, HistoryCursor.decode(request.cursor))
+        async with aclosing(history) as parts:
+            async for part in parts:
+                yield pb.ReplayHistoryResponse(
+                    batches=[_history_batch(batch) for batch in part.batches],
+                    next_cursor=part.next_cursor,
+                )
 
 
 def _tenant(scope: str) -> Tenant:
@@ -249,4 +272,12 @@ def _void_receipt(receipt: VoidReceipt) -> pb.VoidReceipt:
         event_id=receipt.event_id,
         status=receipt.status.value,  # type: ignore[arg-type] # the numbers are the same
         void_time=None if receipt.void_time is None else _timestamp(receipt.void_time),
+    )
+
+
+def _history_batch(batch: HistoryBatch) -> pb.HistoryBatch:
+    return pb.HistoryBatch(
+        batch_id=str(batch.batch_id),
+        accept_time=_timestamp(batch.accept_time),
+        events=batch.events,
     )

@@ -69,6 +69,12 @@ class IngestStandIn(ingest_pb2_grpc.IngestInternalServiceServicer):
         for some in events:
             yield some
 
+    async def ReplayHistory(
+        self, request: ingest_pb2.ReplayHistoryRequest, context: object
+    ) -> AsyncIterator[ingest_pb2.ReplayHistoryResponse]:
+        """Nothing was ever stored."""
+        yield ingest_pb2.ReplayHistoryResponse()
+
 
 class Keys:
     """A KeyResolver: a key names its organization's number, mode and scopes."""

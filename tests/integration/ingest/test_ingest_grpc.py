@@ -14,6 +14,7 @@ from usageflow.ingest.v1 import ingest_pb2 as pb
 from usageflow.ingest.v1 import ingest_pb2_grpc
 
 from services.ingest.domain import Status
+from services.ingest.history import Histories
 from services.ingest.replay import Replays
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
 from services.kit.auth import Principal, invalid_key
@@ -86,7 +87,7 @@ async def served(ingest: Instance) -> AsyncIterator[Served]:
     )
     server.add(
         ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-        IngestInternalServicer(ingest.ingest, Replays(ingest.database)),
+        IngestInternalServicer(ingest.ingest, Replays(ingest.database), Histories(ingest.database)),
         "usageflow.ingest.v1.IngestInternalService",
     )
     await server.start()

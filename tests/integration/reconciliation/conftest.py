@@ -19,6 +19,7 @@ from services.aggregator.reconciliation.reconciler import Reconciler
 from services.aggregator.reconciliation.repair import Repair
 from services.aggregator.reconciliation.source import ACCEPTED_TIMEOUT_S, IngestAccepted
 from services.aggregator.watermark import IngestWatermark
+from services.ingest.history import Histories
 from services.ingest.reconciliation.service import Reconciliation
 from services.ingest.reconciliation.servicer import ReconciliationServicer
 from services.ingest.replay import Replays
@@ -152,7 +153,9 @@ async def setting(postgres: EmbeddedPostgres) -> AsyncIterator[Setting]:
         )
         server.add(
             ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-            IngestInternalServicer(ingest.ingest, Replays(ingest.database)),
+            IngestInternalServicer(
+                ingest.ingest, Replays(ingest.database), Histories(ingest.database)
+            ),
             "usageflow.ingest.v1.IngestInternalService",
         )
         await server.start()

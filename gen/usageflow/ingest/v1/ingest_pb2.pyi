@@ -82,6 +82,30 @@ VOID_STATUS_NOT_FOUND: VoidStatus.ValueType  # 3
 """The caller's organization and mode have no such event."""
 Global___VoidStatus: _TypeAlias = VoidStatus  # noqa: Y015
 
+class _HistoryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HistoryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HISTORY_KIND_UNSPECIFIED: _HistoryKind.ValueType  # 0
+    """Never sent."""
+    HISTORY_KIND_EVENTS: _HistoryKind.ValueType  # 1
+    """Events, those that were voided later included."""
+    HISTORY_KIND_VOIDS: _HistoryKind.ValueType  # 2
+    """Voids of events."""
+
+class HistoryKind(_HistoryKind, metaclass=_HistoryKindEnumTypeWrapper):
+    """HistoryKind is what a history is of."""
+
+HISTORY_KIND_UNSPECIFIED: HistoryKind.ValueType  # 0
+"""Never sent."""
+HISTORY_KIND_EVENTS: HistoryKind.ValueType  # 1
+"""Events, those that were voided later included."""
+HISTORY_KIND_VOIDS: HistoryKind.ValueType  # 2
+"""Voids of events."""
+Global___HistoryKind: _TypeAlias = HistoryKind  # noqa: Y015
+
 @_typing.final
 class EventInput(_message.Message):
     """EventInput is one billable action as a caller sends it."""
@@ -756,3 +780,103 @@ class ReplayEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayEventsResponse: _TypeAlias = ReplayEventsResponse  # noqa: Y015
+
+@_typing.final
+class ReplayHistoryRequest(_message.Message):
+    """ReplayHistoryRequest says whose history is wanted, and from where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    mode: _common_pb2.Mode.ValueType
+    """The mode."""
+    metric: _builtins.str
+    """The metric's key."""
+    kind: Global___HistoryKind.ValueType
+    """Events or voids."""
+    cursor: _builtins.str
+    """next_cursor of the last answer that was used, of the same history; empty: the beginning."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.ValueType = ...,
+        metric: _builtins.str = ...,
+        kind: Global___HistoryKind.ValueType = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "kind", b"kind", "metric", b"metric", "mode", b"mode", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayHistoryRequest: _TypeAlias = ReplayHistoryRequest  # noqa: Y015
+
+@_typing.final
+class HistoryBatch(_message.Message):
+    """HistoryBatch is what an answer has of one batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """The batch that the events, or their voids, came in."""
+    @_builtins.property
+    def accept_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.UsageEvent]:
+        """Events, or those that were voided."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        accept_time: _timestamp_pb2.Timestamp | None = ...,
+        events: _abc.Iterable[_events_pb2.UsageEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "batch_id", b"batch_id", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryBatch: _TypeAlias = HistoryBatch  # noqa: Y015
+
+@_typing.final
+class ReplayHistoryResponse(_message.Message):
+    """ReplayHistoryResponse carries the next part of the history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the history goes on behind this answer; empty: this was the last."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryBatch]:
+        """At most 2,000 events in all; a batch may go on in a later answer."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___HistoryBatch] | None = ...,
+        next_cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayHistoryResponse: _TypeAlias = ReplayHistoryResponse  # noqa: Y015

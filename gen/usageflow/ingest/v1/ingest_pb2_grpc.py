@@ -312,6 +312,11 @@ class IngestInternalServiceStub:
                 request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.FromString,
                 _registered_method=True)
+        self.ReplayHistory = channel.unary_stream(
+                '/usageflow.ingest.v1.IngestInternalService/ReplayHistory',
+                request_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryRequest.SerializeToString,
+                response_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryResponse.FromString,
+                _registered_method=True)
 
 
 class IngestInternalServiceServicer:
@@ -341,6 +346,16 @@ class IngestInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayHistory(self, request, context):
+        """ReplayHistory streams all stored events of one organization, mode and metric, or the voids of
+        such events, each once and with its batch: what a metric that is defined later is built from.
+        All that was committed before the first call is given; what is committed later may be. An
+        answer says where to go on, in this call or, when it ends, in another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -358,6 +373,11 @@ def add_IngestInternalServiceServicer_to_server(servicer, server):
                     servicer.ReplayEvents,
                     request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.FromString,
                     response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.SerializeToString,
+            ),
+            'ReplayHistory': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplayHistory,
+                    request_deserializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryRequest.FromString,
+                    response_serializer=usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +462,33 @@ class IngestInternalService:
             '/usageflow.ingest.v1.IngestInternalService/ReplayEvents',
             usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsRequest.SerializeToString,
             usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/usageflow.ingest.v1.IngestInternalService/ReplayHistory',
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryRequest.SerializeToString,
+            usageflow_dot_ingest_dot_v1_dot_ingest__pb2.ReplayHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

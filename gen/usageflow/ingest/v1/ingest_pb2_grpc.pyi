@@ -158,6 +158,12 @@ class IngestInternalServiceStub:
     """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
     each once, in no order, as of one moment: what usage is counted anew from.
     """
+    ReplayHistory: _grpc.UnaryStreamMultiCallable[_ingest_pb2.ReplayHistoryRequest, _ingest_pb2.ReplayHistoryResponse]
+    """ReplayHistory streams all stored events of one organization, mode and metric, or the voids of
+    such events, each once and with its batch: what a metric that is defined later is built from.
+    All that was committed before the first call is given; what is committed later may be. An
+    answer says where to go on, in this call or, when it ends, in another.
+    """
 
 @_typing.type_check_only
 class IngestInternalServiceAsyncStub(IngestInternalServiceStub):
@@ -173,6 +179,12 @@ class IngestInternalServiceAsyncStub(IngestInternalServiceStub):
     ReplayEvents: _aio.UnaryStreamMultiCallable[_ingest_pb2.ReplayEventsRequest, _ingest_pb2.ReplayEventsResponse]  # type: ignore[assignment]
     """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
     each once, in no order, as of one moment: what usage is counted anew from.
+    """
+    ReplayHistory: _aio.UnaryStreamMultiCallable[_ingest_pb2.ReplayHistoryRequest, _ingest_pb2.ReplayHistoryResponse]  # type: ignore[assignment]
+    """ReplayHistory streams all stored events of one organization, mode and metric, or the voids of
+    such events, each once and with its batch: what a metric that is defined later is built from.
+    All that was committed before the first call is given; what is committed later may be. An
+    answer says where to go on, in this call or, when it ends, in another.
     """
 
 class IngestInternalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -204,6 +216,18 @@ class IngestInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_ingest_pb2.ReplayEventsResponse], _abc.AsyncIterator[_ingest_pb2.ReplayEventsResponse]]:
         """ReplayEvents streams the stored events of one organization, mode and metric that are not void,
         each once, in no order, as of one moment: what usage is counted anew from.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayHistory(
+        self,
+        request: _ingest_pb2.ReplayHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_pb2.ReplayHistoryResponse], _abc.AsyncIterator[_ingest_pb2.ReplayHistoryResponse]]:
+        """ReplayHistory streams all stored events of one organization, mode and metric, or the voids of
+        such events, each once and with its batch: what a metric that is defined later is built from.
+        All that was committed before the first call is given; what is committed later may be. An
+        answer says where to go on, in this call or, when it ends, in another.
         """
 
 def add_IngestInternalServiceServicer_to_server(servicer: IngestInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
