@@ -11,10 +11,14 @@ from litestar.response import Stream
 from gateway.calls import ApiCalls
 from gateway.query import Asked, query
 from gateway.shapes.usage import (
+    Activity,
+    ActivityQuery,
     LiveQuery,
     Usage,
     UsageQuery,
     UsageSelection,
+    activity_from_proto,
+    activity_to_proto,
     from_proto,
     live_to_proto,
     selection_to_proto,
@@ -85,4 +89,11 @@ async def watch_usage(
     )
 
 
-HANDLERS = [query_usage, export_usage, watch_usage]
+@get("/api/usage/activity", dependencies=query(ActivityQuery))
+async def get_activity(calls: ApiCalls, asked: Asked[ActivityQuery]) -> Activity:
+    """How many events were counted of each metric, whatever its figure is; voided ones are not."""
+    request = activity_to_proto(asked)
+    return activity_from_proto(await calls.call(calls.aggregator.GetActivity, request))
+
+
+HANDLERS = [query_usage, export_usage, watch_usage, get_activity]

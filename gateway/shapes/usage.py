@@ -173,3 +173,52 @@ def from_proto(message: pb.QueryUsageResponse) -> Usage:
         ],
         next_cursor=message.next_page_token or None,
     )
+
+
+class ActivityQuery(msgspec.Struct, rename="camel", kw_only=True):
+    """When the events happened."""
+
+    from_: Annotated[
+        datetime | None,
+        Meta(description="Start of a quarter of an hour, included; left out: start of today, UTC"),
+    ] = field(default=None, name="from")
+    to: Annotated[
+        datetime | None,
+        Meta(description="End, not included, at most 31 days later; left out: now"),
+    ] = None
+
+
+class MetricActivity(msgspec.Struct, rename="camel", kw_only=True):
+    """How many events of a metric there were."""
+
+    metric: str
+    event_count: int
+
+
+class Activity(msgspec.Struct, rename="camel", kw_only=True):
+    """How many events were counted; `data` has the 1,000 metrics with the most of them."""
+
+    from_: datetime = field(name="from")
+    to: datetime
+    event_count: int
+    data: list[MetricActivity]
+
+
+def activity_to_proto(asked: ActivityQuery) -> pb.GetActivityRequest:
+    """The request that asks for it."""
+    # The field's name is a keyword of Python.
+    start: dict[str, Any] = {"from": timestamp(asked.from_)}
+    return pb.GetActivityRequest(to=timestamp(asked.to), **start)
+
+
+def activity_from_proto(message: pb.GetActivityResponse) -> Activity:
+    """The JSON of activity."""
+    return Activity(
+        from_=time_of(getattr(message, "from")),
+        to=time_of(message.to),
+        event_count=message.event_count,
+        data=[
+            MetricActivity(metric=each.metric, event_count=each.event_count)
+            for each in message.metrics
+        ],
+    )

@@ -8,6 +8,7 @@ from usageflow.aggregator.v1 import (
     quotas_pb2_grpc,
 )
 
+from services.aggregator.activity import Activities
 from services.aggregator.audit.servicer import AuditServicer
 from services.aggregator.folder import GATHER_S, MESSAGES_MAX, Folder
 from services.aggregator.live.changes import UsageChanges
@@ -118,7 +119,9 @@ async def main() -> None:
         server = GrpcServer(settings, keys, DatabaseCheck(url))
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(Metrics(database, settings.dimension_values_max), answers),
+            AggregatorServicer(
+                Metrics(database, settings.dimension_values_max), answers, Activities(database)
+            ),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(

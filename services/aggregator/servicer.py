@@ -1,6 +1,7 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
@@ -10,6 +11,7 @@ from usageflow.aggregator.v1.aggregator_pb2_grpc import (
     AggregatorServiceServicer,
 )
 
+from services.aggregator.activity import Activities
 from services.aggregator.domain import Metric, NewMetric, UsageRow
 from services.aggregator.questions import Selection, UsageQuestion
 from services.aggregator.recounter import answered
@@ -34,9 +36,10 @@ _WINDOWS = {number: name.removeprefix("WINDOW_") for name, number in pb.Window.i
 class AggregatorServicer(AggregatorServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, metrics: Metrics, answers: UsageAnswers) -> None:
+    def __init__(self, metrics: Metrics, answers: UsageAnswers, activities: Activities) -> None:
         self._metrics = metrics
         self._answers = answers
+        self._activities = activities
 
     async def CreateMetric(
         self, request: pb.CreateMetricRequest, context: object
@@ -75,6 +78,26 @@ class AggregatorServicer(AggregatorServiceServicer):
         token = usage_token.decode(request.usage_token) if request.usage_token else None
         asked = question_of(request)
         return usage_response(await answered(lambda: self._answers.query(tenant, asked, token)))
+
+    async def GetActivity(
+        self, request: pb.GetActivityRequest, context: object
+    ) -> pb.GetActivityResponse:
+        """How many events were counted of each metric; scope read."""
+        tenant = require_scope("read").tenant
+        start = _time(request, "from", "from") if request.HasField("from") else None
+        end = _time(request, "to", "to") if request.HasField("to") else None
+        activity = await self._activities.get(tenant, start, end)
+        # The field's name is a keyword of Python.
+        started: dict[str, Any] = {"from": _timestamp(activity.start)}
+        return pb.GetActivityResponse(
+            to=_timestamp(activity.end),
+            event_count=activity.event_count,
+            metrics=[
+                pb.MetricActivity(metric=metric, event_count=count)
+                for metric, count in activity.metrics
+            ],
+            **started,
+        )
 
 
 class AggregatorInternalServicer(AggregatorInternalServiceServicer):

@@ -135,6 +135,27 @@ def test_usage_of_a_stranger_is_empty(ours: Ours, stranger: Api) -> None:
     assert stranger.usage(METRIC, customerId=CUSTOMER) == "0"
 
 
+def test_a_stranger_is_told_of_their_own_activity_only(
+    ours: Ours, stack: Connection, stranger: Api, stranger_key: str
+) -> None:
+    stranger.track(new_key(), metric="THEIR_ACTIVITY")
+    activity: list[dict[str, Any]] = []
+
+    def counted() -> list[dict[str, Any]]:
+        activity[:] = stranger.get("/api/usage/activity")["data"]
+        return [each for each in activity if each["metric"] == "THEIR_ACTIVITY"]
+
+    wait_for("their activity", counted, 30)
+    assert METRIC not in [each["metric"] for each in activity]
+    with grpc.insecure_channel(stack.grpc["aggregator"]) as channel:
+        answer = aggregator_pb2_grpc.AggregatorServiceStub(channel).GetActivity(
+            aggregator_pb2.GetActivityRequest(),
+            timeout=10,
+            metadata=(("x-usageflow-api-key", stranger_key),),
+        )
+    assert METRIC not in [each.metric for each in answer.metrics]
+
+
 def test_live_usage_of_a_stranger_is_empty(
     ours: Ours, stack: Connection, stranger: Api, stranger_key: str
 ) -> None:

@@ -16,6 +16,7 @@ from usageflow.aggregator.v1 import aggregator_pb2_grpc
 from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
+from services.aggregator.activity import Activities
 from services.aggregator.folder import Folder
 from services.aggregator.replay import IngestReplay
 from services.aggregator.service import Metrics, UsageAnswers
@@ -163,7 +164,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         server = GrpcServer(settings, Keys())
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(Metrics(database), answers),
+            AggregatorServicer(Metrics(database), answers, Activities(database)),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(

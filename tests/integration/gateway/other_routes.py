@@ -227,6 +227,24 @@ CASES = [
     ),
     Case(
         "GET",
+        "/api/usage/activity?from=2026-01-01T00:00:00Z&to=2026-01-31T00:00:00Z",
+        "GetActivity",
+        aggregator.GetActivityRequest(to=at(31), **FROM),
+        aggregator.GetActivityResponse(
+            to=at(31),
+            event_count=9,
+            metrics=[aggregator.MetricActivity(metric="AI_TOKEN", event_count=7)],
+            **FROM,
+        ),
+        {
+            "from": "2026-01-01T00:00:00Z",
+            "to": "2026-01-31T00:00:00Z",
+            "eventCount": 9,
+            "data": [{"metric": "AI_TOKEN", "eventCount": 7}],
+        },
+    ),
+    Case(
+        "GET",
         "/api/organization",
         "GetOrganization",
         accounts.GetOrganizationRequest(),

@@ -56,6 +56,11 @@ class AggregatorServiceStub:
                 request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
+        self.GetActivity = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorService/GetActivity',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.FromString,
+                _registered_method=True)
 
 
 class AggregatorServiceServicer:
@@ -93,6 +98,14 @@ class AggregatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetActivity(self, request, context):
+        """GetActivity tells how many events were counted of each metric. Scope: read.
+        INVALID_ARGUMENT for a range that is none or too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AggregatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +128,11 @@ def add_AggregatorServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageRequest.FromString,
                     response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'GetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivity,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,6 +245,33 @@ class AggregatorService:
             '/usageflow.aggregator.v1.AggregatorService/QueryUsage',
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageRequest.SerializeToString,
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorService/GetActivity',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

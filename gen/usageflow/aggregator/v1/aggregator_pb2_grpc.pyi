@@ -47,6 +47,10 @@ class AggregatorServiceStub:
     """QueryUsage answers how much, for whom, of what kind, in which window. Scope: read.
     INVALID_ARGUMENT names each field that is wrong and what is allowed.
     """
+    GetActivity: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.GetActivityRequest, _aggregator_pb2.GetActivityResponse]
+    """GetActivity tells how many events were counted of each metric. Scope: read.
+    INVALID_ARGUMENT for a range that is none or too long.
+    """
 
 @_typing.type_check_only
 class AggregatorServiceAsyncStub(AggregatorServiceStub):
@@ -66,6 +70,10 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
     QueryUsage: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.QueryUsageRequest, _aggregator_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """QueryUsage answers how much, for whom, of what kind, in which window. Scope: read.
     INVALID_ARGUMENT names each field that is wrong and what is allowed.
+    """
+    GetActivity: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetActivityRequest, _aggregator_pb2.GetActivityResponse]  # type: ignore[assignment]
+    """GetActivity tells how many events were counted of each metric. Scope: read.
+    INVALID_ARGUMENT for a range that is none or too long.
     """
 
 class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +115,16 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_aggregator_pb2.QueryUsageResponse, _abc.Awaitable[_aggregator_pb2.QueryUsageResponse]]:
         """QueryUsage answers how much, for whom, of what kind, in which window. Scope: read.
         INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetActivity(
+        self,
+        request: _aggregator_pb2.GetActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.GetActivityResponse, _abc.Awaitable[_aggregator_pb2.GetActivityResponse]]:
+        """GetActivity tells how many events were counted of each metric. Scope: read.
+        INVALID_ARGUMENT for a range that is none or too long.
         """
 
 def add_AggregatorServiceServicer_to_server(servicer: AggregatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
