@@ -236,7 +236,9 @@ def _billed(metric: BilledMetric) -> pb.MetricUsage:
     )
 
 
-def _time(message: pb.QueryUsageRequest | pb.UsageSelection, name: str, field: str) -> datetime:
+def _time(
+    message: pb.QueryUsageRequest | pb.UsageSelection | pb.GetActivityRequest, name: str, field: str
+) -> datetime:
     stamp: Timestamp = getattr(message, name)
     try:
         return stamp.ToDatetime(tzinfo=UTC)
