@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import quote, unquote
 
+import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -12,6 +13,7 @@ from litestar.openapi.config import OpenAPIConfig
 from gateway import fields, openapi, strict_json
 from gateway import query as query_string
 from gateway.calls import Calls, Services
+from gateway.docs.page import page
 from gateway.errors import (
     HttpError,
     body_too_large,
@@ -28,6 +30,7 @@ from gateway.routes import (
     credit_notes,
     customers,
     discounts,
+    docs,
     events,
     invoices,
     metrics,
@@ -52,6 +55,7 @@ _RESOURCES = (
     credit_notes,
     customers,
     discounts,
+    docs,
     events,
     invoices,
     metrics,
@@ -104,6 +108,7 @@ def build(services: Services, live: LiveStreams) -> Litestar:
         pdb_on_exception=False,
     )
     app.state.openapi = openapi.document(app)
+    app.state.docs = page(msgspec.json.decode(app.state.openapi))
     return app
 
 
@@ -126,8 +131,10 @@ def routing_path(raw_path: bytes) -> str:
         raise not_found() from None
 
 
-async def _check_request(request: Request[Any, Any, Any]) -> None:
+async def _check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
     """What holds for all routes, before their parameters and bodies are read."""
+    if request.method == "OPTIONS":
+        return Response(None, status_code=204, headers={"allow": _methods(request)})
     parameters = request.scope["path_params"]
     for name, value in parameters.items():
         parameters[name] = unquote(value)
@@ -136,7 +143,7 @@ async def _check_request(request: Request[Any, Any, Any]) -> None:
     if "asked" not in known and request.scope["query_string"]:
         query_string.read(request.scope["query_string"], query_string.Nothing)
     if request.method == "GET":
-        return
+        return None
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise unsupported_encoding("Only track requests may be compressed", "identity")
     body = await request.body()
@@ -149,6 +156,16 @@ async def _check_request(request: Request[Any, Any, Any]) -> None:
         fields.read(_decoded(body), query_string.Nothing)
     elif not body and required:
         raise InvalidArgumentError([FieldProblem("body", "must be a JSON object")])
+    return None
+
+
+def _methods(request: Request[Any, Any, Any]) -> str:
+    """What the path takes: the framework's own answer forgets some when it has several handlers."""
+    path = request.scope["path_template"]
+    routes = [route for route in request.app.routes if (route.path_format or "/") == path]
+    return ", ".join(
+        sorted({method for route in routes for method in getattr(route, "methods", ())})
+    )
 
 
 def _decoded(body: bytes) -> strict_json.Json:

@@ -19,6 +19,8 @@ from services.kit.errors import FieldProblem, InvalidArgumentError
 from services.kit.money import DECIMAL_CHARS_MAX
 
 EXPONENT_MAX: Final = 100
+# What the services' messages can hold.
+INTEGER_MAX: Final = 2**31 - 1
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
@@ -108,13 +110,12 @@ class _Reader:
 
     def integer(self, kind: inspect.IntType, value: Json, path: str) -> Any:
         text = value.text if isinstance(value, Number) else ""
-        lowest, highest = kind.ge or 0, kind.le
+        lowest, highest = kind.ge or 0, INTEGER_MAX if kind.le is None else kind.le
         if text.isascii() and text.isdecimal() and len(text) <= DECIMAL_CHARS_MAX:
             number = int(text)
-            if number >= lowest and (highest is None or number <= highest):
+            if lowest <= number <= highest:
                 return number
-        bounds = f"from {lowest} to {highest}" if highest is not None else f">= {lowest}"
-        return self.refuse(path, f"must be a whole number {bounds}")
+        return self.refuse(path, f"must be a whole number from {lowest} to {highest}")
 
     def time(self, _kind: inspect.DateTimeType, value: Json, path: str) -> Any:
         time = rfc3339.parse(value) if isinstance(value, str) else None
@@ -153,7 +154,8 @@ class _Reader:
 
     def _quantity(self, value: Json, path: str) -> Any:
         text = value.text if isinstance(value, Number) else value
-        if not isinstance(text, str):
+        # To the services an empty one means that there is none, which is spelt null here.
+        if not isinstance(text, str) or not text:
             return self.refuse(path, 'must be a decimal string such as "12.5", or a number')
         if isinstance(value, Number):
             return Quantity(_without_exponent(text))

@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from gateway.batch_answer import BatchAnswer
 from gateway.batch_body import EVENTS_MAX
+from gateway.docs import examples
 from gateway.errors import ErrorBody
 from gateway.fields import JsonObject, Quantity
 from gateway.query import fields_of, kind_of
@@ -51,7 +52,7 @@ def document(app: Litestar) -> bytes:
     schema = app.openapi_schema.to_schema()
     for path, item in schema["paths"].items():
         for method, operation in item.items():
-            _complete(operation, _query_shape(app, path, method))
+            _complete(operation, _parameters_of(app, path, method))
     schemas = schema["components"]["schemas"]
     _, components = msgspec.json.schema_components((BatchAnswer, ErrorBody), ref_template=_SCHEMAS)
     added = components | {
@@ -68,7 +69,18 @@ def document(app: Litestar) -> bytes:
     schema["components"]["securitySchemes"] = _SECURITY_SCHEMES
     schema["security"] = [{name: []} for name in _SECURITY_SCHEMES]
     schema["paths"] = {**_hot_paths(), **schema["paths"]}
+    for path, item in schema["paths"].items():
+        for operation in item.values():
+            operation["tags"] = [_resource(path)]
+            if body := examples.BODIES.get(operation["operationId"]):
+                content = operation["requestBody"]["content"]["application/json"]
+                content["examples"] = {"usual": {"value": body}}
     return msgspec.json.encode(schema, enc_hook=str)
+
+
+def _resource(path: str) -> str:
+    """What comes after /api: "usage" for /api/usage.csv, too."""
+    return path.split("/")[2].partition(".")[0]
 
 
 def operation_id(handler: Any, _method: Any, _path: Any) -> str:
@@ -100,13 +112,13 @@ def _referenced(part: Any) -> set[str]:
     return set().union(*map(_referenced, part)) if isinstance(part, list) else set()
 
 
-def _query_shape(app: Litestar, path: str, method: str) -> type[msgspec.Struct] | None:
+def _parameters_of(app: Litestar, path: str, method: str) -> dict[str, FieldDefinition]:
+    """What the handler of a route takes, by name."""
     for route in app.routes:
         handlers = getattr(route, "route_handler_map", {})
         if _documented(route.path_format) == path and method.upper() in handlers:
             handler, _model = handlers[method.upper()]
-            asked = handler.parsed_fn_signature.parameters.get("asked")
-            return asked.annotation if asked else None
+            return dict(handler.parsed_fn_signature.parameters)
     raise LookupError(path)
 
 
@@ -114,9 +126,12 @@ def _documented(path_format: str) -> str:
     return path_format or "/"
 
 
-def _complete(operation: Document, asked: type[msgspec.Struct] | None) -> None:
-    if asked is not None:
+def _complete(operation: Document, taken: dict[str, FieldDefinition]) -> None:
+    if "asked" in taken:
+        asked = taken["asked"].annotation
         operation["parameters"] = operation.get("parameters", []) + _parameters(asked)
+    if "data" in taken:
+        operation["requestBody"]["required"] = not taken["data"].has_default
     operation["responses"].pop("400", None)
     operation["responses"]["default"] = _ERROR
 
@@ -243,7 +258,7 @@ _GZIP: Final[Document] = {
     "name": "Content-Encoding",
     "in": "header",
     "required": False,
-    "schema": {"const": "gzip"},
+    "schema": {"enum": ["gzip", "x-gzip", "identity", ""]},
     "description": "The body may be compressed; its limits are those of the inflated body",
 }
 

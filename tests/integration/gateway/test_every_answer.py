@@ -63,6 +63,16 @@ async def test_an_unknown_method_is_405_and_tells_the_known_ones(http: httpx.Asy
     assert set(answer.headers["allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
 
 
+async def test_options_tells_all_methods_of_a_path(http: httpx.AsyncClient) -> None:
+    for path, methods in (
+        ("/api/organization", "GET, OPTIONS, PATCH"),
+        ("/api/customers/a%2Fb/tax-rates", "GET, OPTIONS, PUT"),
+    ):
+        answer = await http.options(path)
+        assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/track"), ("GET", "/api/metrics"), ("GET", "/api/nothing"), ("GET", "/healthz")],
@@ -89,6 +99,23 @@ async def test_the_openapi_document_takes_no_key(gateway: Gateway) -> None:
     assert names["filter"]["style"] == "deepObject"
     assert names["groupBy"]["explode"] is False
     _assert_references_lead_somewhere(document, document)
+
+
+async def test_the_reference_takes_no_key_and_loads_nothing_but_its_style(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        page = await client.get("/docs")
+        style = await client.get("/docs/style.css")
+        document = (await client.get("/api/openapi.json")).json()
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'self';")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert style.headers["content-type"] == "text/css; charset=utf-8"
+    assert "http://" not in page.text
+    for path, item in document["paths"].items():
+        assert path in page.text
+        for operation in item.values():
+            assert f'id="{operation["operationId"]}"' in page.text
+    assert len(page.content) < 300_000
 
 
 def _assert_references_lead_somewhere(document: dict[str, Any], part: Any) -> None:

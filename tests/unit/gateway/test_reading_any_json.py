@@ -72,7 +72,7 @@ def plain_amount(value: Any) -> Decimal:
 
 
 def plain_time(value: Any) -> int:
-    text = plain_text(value, r"(?s).+").upper().replace("Z", "+00:00")
+    text = plain_text(value, r"(?s).{10}[Tt].+").upper().replace("Z", "+00:00")
     moment = datetime.fromisoformat(text)
     require(moment.tzinfo is not None)
     micros = (moment - EPOCH) // timedelta(microseconds=1)

@@ -61,6 +61,12 @@ def query_problems(text: str) -> list[str]:
     return [problem.field for problem in caught.value.problems]
 
 
+def test_an_empty_quantity_is_none_at_all() -> None:
+    assert problems('{"name": "n", "prices": [{"unitPrice": ""}]}') == {
+        "prices[0].unitPrice": 'must be a decimal string such as "12.5", or a number'
+    }
+
+
 def test_a_full_body_is_read() -> None:
     thing = read(
         """{"name": "n", "count": 10, "active": true, "startsAt": "2026-01-01T00:00:00+01:00",
