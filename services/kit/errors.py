@@ -15,6 +15,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 ERROR_DOMAIN = "usageflow"
+# Problems travel as gRPC metadata, twice, of which most clients take 8 KiB.
+PROBLEMS_BYTES_MAX = 2_000
+PROBLEM_CHARS_MAX = 300
 # A negative push-back tells the client's channel not to repeat the call (gRFC A6).
 _NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
 
@@ -169,7 +172,12 @@ class FieldChecks:
 
 
 def to_status(error: DomainError) -> Any:
-    """The grpc.Status of `error`, with ErrorInfo, BadRequest and RetryInfo details."""
+    """The grpc.Status of `error`, with ErrorInfo, BadRequest and RetryInfo details.
+
+    Of very many problems the first are told, and how many more there are.
+    """
+    if isinstance(error, InvalidArgumentError):
+        error = InvalidArgumentError(_told(error.problems), reason=error.reason)
     details = [
         error_details_pb2.ErrorInfo(
             reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
@@ -195,6 +203,17 @@ def to_status(error: DomainError) -> Any:
     if error.repeated_by_channels:
         return status
     return status._replace(trailing_metadata=(*status.trailing_metadata, _NOT_AGAIN))
+
+
+def _told(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
+    told, size = [], 0
+    for problem in problems:
+        short = FieldProblem(problem.field[:PROBLEM_CHARS_MAX], problem.message[:PROBLEM_CHARS_MAX])
+        size += len(short.field.encode()) + len(short.message.encode())
+        if told and size > PROBLEMS_BYTES_MAX:
+            return [*told, FieldProblem("", f"and {len(problems) - len(told)} more problems")]
+        told.append(short)
+    return told
 
 
 def _pack(message: Any) -> any_pb2.Any:

@@ -14,6 +14,8 @@ from services.kit import context
 
 DEADLINE_S = 10.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+# Of answers: what is wrong with a request travels there.
+METADATA_BYTES_MAX = 64 * 1024
 KEEPALIVE_MS = 30_000
 RECONNECT_MS_MAX = 1_000
 
@@ -53,6 +55,8 @@ def open_channel(address: str, services: Sequence[ServiceDescriptor] = ()) -> gr
             ("grpc.service_config", json.dumps(config)),
             ("grpc.enable_retries", 1),
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.initial_reconnect_backoff_ms", 100),

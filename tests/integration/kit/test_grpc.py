@@ -257,6 +257,21 @@ async def test_domain_error_keeps_code_reason_fields_and_retry_delay(world: Worl
     assert isinstance(from_rpc_error(await world.refusal(api_key_metadata(secret))), NotFoundError)
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "😀"])
+async def test_of_very_many_problems_the_first_arrive_and_how_many_more_there_are(
+    world: World, letter: str
+) -> None:
+    secret = world.new_key(accounts_pb2.SCOPE_READ)
+    world.accounts.error = InvalidArgumentError(
+        [FieldProblem(f"lines[{n}].{letter * 1_000}", "is too long") for n in range(1_000)]
+    )
+    error = from_rpc_error(await world.refusal(api_key_metadata(secret)))
+    assert isinstance(error, InvalidArgumentError)
+    told, last = error.problems[:-1], error.problems[-1]
+    assert told[0].field.startswith(f"lines[0].{letter}")
+    assert last == FieldProblem("", f"and {1_000 - len(told)} more problems")
+
+
 async def test_unexpected_error_tells_the_caller_nothing_of_the_inside(world: World) -> None:
     secret = world.new_key(accounts_pb2.SCOPE_READ)
     world.accounts.error = RuntimeError("password=hunter2")
