@@ -206,7 +206,8 @@ def to_status(error: DomainError) -> Any:
 
 
 def _told(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
-    told, size = [], 0
+    told: list[FieldProblem] = []
+    size = 0
     for problem in problems:
         short = FieldProblem(problem.field[:PROBLEM_CHARS_MAX], problem.message[:PROBLEM_CHARS_MAX])
         size += len(short.field.encode()) + len(short.message.encode())
