@@ -46,7 +46,7 @@ TOKEN = SecretStr("internal token of these tests, long")
 ORGANIZATION_ID = "org_" + "a" * 32
 USAGE_TOKEN = usage_token.encode([new_uuid()], clock.now())
 ALL_SCOPES = ("track", "read", "admin")
-_MODULES = (
+MODULES = (
     (accounts_pb2, accounts_pb2_grpc),
     (aggregator_pb2, aggregator_pb2_grpc),
     (quotas_pb2, quotas_pb2_grpc),
@@ -161,7 +161,7 @@ class World:
 
 def add_services(server: GrpcServer, world: World) -> None:
     """Serve every service of our protos from `world`."""
-    for messages, stubs in _MODULES:
+    for messages, stubs in MODULES:
         for service in messages.DESCRIPTOR.services_by_name.values():
             members = {method.name: _handler(world, method.name) for method in service.methods}
             servicer = type(service.name, (getattr(stubs, f"{service.name}Servicer"),), members)()
