@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator import repository, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
+from services.aggregator.counted import CountedBatches, find_counted_batches
 from services.aggregator.domain import (
     DIMENSION_VALUES_MAX,
     Metric,
@@ -160,6 +161,18 @@ class BilledMetric:
     adds_up: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BillableReading:
+    """For each selection the usage of its metrics; everything accepted before `as_of` is in.
+
+    `counted`: what is in, exactly; None: nobody asked.
+    """
+
+    as_of: datetime
+    answers: list[list[BilledMetric]]
+    counted: CountedBatches | None
+
+
 class UsageAnswers:
     """Answers about usage, each from one snapshot of the database.
 
@@ -218,10 +231,17 @@ class UsageAnswers:
     async def billable(
         self, tenant: TenantKey, selections: Sequence[Selection]
     ) -> tuple[datetime, list[list[BilledMetric]]]:
-        """Up to when the figures are complete, and for each selection the usage of its metrics.
+        """Up to when the figures are complete, and the figures, as billable_reading() tells."""
+        told = await self.billable_reading(tenant, selections)
+        return told.as_of, told.answers
 
-        InvalidArgumentError; UnavailableError when nobody knows how complete they would be, or what
-        the parts of a full dimension are (overflow.py).
+    async def billable_reading(
+        self, tenant: TenantKey, selections: Sequence[Selection], *, tell_counted: bool = False
+    ) -> BillableReading:
+        """For each selection the usage of its metrics, and what is in it.
+
+        InvalidArgumentError; UnavailableError when nobody knows how complete the figures would be,
+        what the parts of a full dimension are (overflow.py), or which batches were counted.
         """
         check_selections(selections)
         as_of = await self._watermark.ask()
@@ -233,15 +253,17 @@ class UsageAnswers:
             splits = _splits(selections, known)
             parts = await _parts(connection, splits, known)
             overflowed = await find_overflowed(connection, tenant, splits, selections, tallies)
+            counted = await find_counted_batches(connection, as_of) if tell_counted else None
         for place, each in overflowed.items():
             parts[place] = await parts_of_events(self._replay, each)
-        return as_of, [
+        answers = [
             [
                 _billed(key, selection, known, tallies, parts.get((key, number), ()))
                 for key in selection.metrics
             ]
             for number, selection in enumerate(selections)
         ]
+        return BillableReading(as_of, answers, counted)
 
 
 def _rows(query: UsageQuery, tallied: Sequence[TalliedGroup]) -> list[UsageRow]:

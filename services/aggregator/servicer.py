@@ -110,16 +110,22 @@ class AggregatorInternalServicer(AggregatorInternalServiceServicer):
         self, request: pb.GetBillableUsageRequest, context: object
     ) -> pb.GetBillableUsageResponse:
         """The usage of many customers and metrics, and up to when it is complete."""
-        as_of, answers = await self._answers.billable(
-            tenant_of(request), [_selection(selection) for selection in request.selections]
+        told = await self._answers.billable_reading(
+            tenant_of(request),
+            [_selection(selection) for selection in request.selections],
+            tell_counted=request.tell_counted,
         )
-        return pb.GetBillableUsageResponse(
-            as_of=_timestamp(as_of),
+        response = pb.GetBillableUsageResponse(
+            as_of=_timestamp(told.as_of),
             selections=[
                 pb.SelectionUsage(metrics=[_billed(metric) for metric in metrics])
-                for metrics in answers
+                for metrics in told.answers
             ],
         )
+        if told.counted is not None:
+            response.counted.before.FromDatetime(told.counted.before)
+            response.counted.batch_ids = told.counted.batch_ids
+        return response
 
 
 def _new_metric(metric: pb.Metric) -> NewMetric:

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 from usageflow.accounts.v1 import accounts_pb2
-from usageflow.ingest.v1 import ingest_pb2_grpc, reconciliation_pb2_grpc
+from usageflow.ingest.v1 import counted_pb2_grpc, ingest_pb2_grpc, reconciliation_pb2_grpc
 
 from services.ingest.batches import CONSUMER, BatchOutbox
 from services.ingest.committer import Committer
+from services.ingest.counted.service import CountedEvents
+from services.ingest.counted.servicer import CountedEventsServicer
 from services.ingest.history import Histories
 from services.ingest.maintenance import Maintenance
 from services.ingest.publisher import Publisher
@@ -82,6 +84,11 @@ async def main(settings: IngestSettings | None = None) -> None:
             reconciliation_pb2_grpc.add_ReconciliationInternalServiceServicer_to_server,
             ReconciliationServicer(Reconciliation(database)),
             "usageflow.ingest.v1.ReconciliationInternalService",
+        )
+        server.add(
+            counted_pb2_grpc.add_CountedEventsInternalServiceServicer_to_server,
+            CountedEventsServicer(CountedEvents(database)),
+            "usageflow.ingest.v1.CountedEventsInternalService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)

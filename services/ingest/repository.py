@@ -156,10 +156,11 @@ async def _fetch(connection: AsyncConnection, page: Select[Any]) -> list[StoredE
         .outerjoin(event_voids, event_voids.c.event_id == columns.event_id)
         .order_by(columns.event_time.desc(), columns.event_id.desc())
     )
-    return [_stored_event(row) for row in await connection.execute(query)]
+    return [stored_event(row) for row in await connection.execute(query)]
 
 
-def _stored_event(row: Row[Any]) -> StoredEvent:
+def stored_event(row: Row[Any]) -> StoredEvent:
+    """An event from a row that has its columns, its acceptance, and its void."""
     return StoredEvent(
         event_id=row.event_id.bytes,
         metric=row.metric,

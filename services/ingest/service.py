@@ -63,7 +63,7 @@ class Ingest:
         token ("" after the last).
         """
         limit = pages.page_limit(page_size)
-        after = _read_position(page_token) if page_token else None
+        after = read_position(page_token) if page_token else None
         if wanted.idempotency_key is not None:
             return await self._sent_with(wanted.idempotency_key, tenant, wanted), ""
         async with self._database.transaction() as connection:
@@ -71,7 +71,7 @@ class Ingest:
         if len(events) <= limit:
             return events, ""
         last = events[limit - 1]
-        return events[:limit], pages.encode_token(last.event_time.isoformat(), last.event_id.hex())
+        return events[:limit], position_token(last)
 
     async def _sent_with(
         self, idempotency_key: str, tenant: Tenant, wanted: EventFilter
@@ -87,7 +87,13 @@ class Ingest:
             return await repository.watermark(connection)
 
 
-def _read_position(page_token: str) -> EventPosition:
+def position_token(last: StoredEvent) -> str:
+    """What read_position() reads: the place after a page's last event."""
+    return pages.encode_token(last.event_time.isoformat(), last.event_id.hex())
+
+
+def read_position(page_token: str) -> EventPosition:
+    """Where a page of a list goes on; InvalidArgumentError for a token that is none."""
     time_text, event_id_text = pages.decode_token(page_token, 2)
     try:
         position = EventPosition(

@@ -98,7 +98,7 @@ class IngestServicer(IngestServiceServicer):
     async def GetEvent(self, request: pb.GetEventRequest, context: object) -> pb.GetEventResponse:
         """One stored event; scope read."""
         event = await self._ingest.get_event(_tenant("read"), request.event_id)
-        return pb.GetEventResponse(event=_stored_event(event))
+        return pb.GetEventResponse(event=stored_event_message(event))
 
     async def ListEvents(
         self, request: pb.ListEventsRequest, context: object
@@ -115,7 +115,8 @@ class IngestServicer(IngestServiceServicer):
             _tenant("read"), wanted, request.page_size, request.page_token
         )
         return pb.ListEventsResponse(
-            events=[_stored_event(event) for event in events], next_page_token=next_page_token
+            events=[stored_event_message(event) for event in events],
+            next_page_token=next_page_token,
         )
 
     async def VoidEvents(
@@ -253,7 +254,8 @@ def _timestamp(time: datetime) -> Timestamp:
     return stamp
 
 
-def _stored_event(event: StoredEvent) -> pb.StoredEvent:
+def stored_event_message(event: StoredEvent) -> pb.StoredEvent:
+    """A stored event as callers see it."""
     return pb.StoredEvent(
         event_id=format_event_id(event.event_id),
         metric=event.metric,

@@ -722,10 +722,15 @@ class GetBillableUsageRequest(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     SELECTIONS_FIELD_NUMBER: _builtins.int
+    TELL_COUNTED_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
     """The mode."""
+    tell_counted: _builtins.bool
+    """Whether to tell exactly which events are in the figures. UNAVAILABLE while that would take more
+    than 20,000 batch ids.
+    """
     @_builtins.property
     def selections(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSelection]:
         """At most 1,000."""
@@ -736,10 +741,11 @@ class GetBillableUsageRequest(_message.Message):
         organization_id: _builtins.str = ...,
         mode: _common_pb2.Mode.ValueType = ...,
         selections: _abc.Iterable[Global___UsageSelection] | None = ...,
+        tell_counted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "organization_id", b"organization_id", "selections", b"selections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "organization_id", b"organization_id", "selections", b"selections", "tell_counted", b"tell_counted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -818,6 +824,34 @@ class SelectionUsage(_message.Message):
 Global___SelectionUsage: _TypeAlias = SelectionUsage  # noqa: Y015
 
 @_typing.final
+class CountedBatches(_message.Message):
+    """CountedBatches says which batches of ingest, of events and of voids, are in figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    BATCH_IDS_FIELD_NUMBER: _builtins.int
+    batch_ids: _builtins.bytes
+    """Of those that were accepted then or later these are: 16 bytes each, one after the other."""
+    @_builtins.property
+    def before(self) -> _timestamp_pb2.Timestamp:
+        """All that were accepted before this instant are."""
+
+    def __init__(
+        self,
+        *,
+        before: _timestamp_pb2.Timestamp | None = ...,
+        batch_ids: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_ids", b"batch_ids", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountedBatches: _TypeAlias = CountedBatches  # noqa: Y015
+
+@_typing.final
 class GetBillableUsageResponse(_message.Message):
     """GetBillableUsageResponse answers the selections, in order."""
 
@@ -825,6 +859,7 @@ class GetBillableUsageResponse(_message.Message):
 
     AS_OF_FIELD_NUMBER: _builtins.int
     SELECTIONS_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """Everything accepted before this instant is in every figure."""
@@ -833,15 +868,20 @@ class GetBillableUsageResponse(_message.Message):
     def selections(self) -> _containers.RepeatedCompositeFieldContainer[Global___SelectionUsage]:
         """One answer for each selection."""
 
+    @_builtins.property
+    def counted(self) -> Global___CountedBatches:
+        """What is in the figures, exactly; absent unless asked for."""
+
     def __init__(
         self,
         *,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         selections: _abc.Iterable[Global___SelectionUsage] | None = ...,
+        counted: Global___CountedBatches | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "counted", b"counted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "selections", b"selections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "counted", b"counted", "selections", b"selections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,32 @@
+"""Which events were in a figure."""
+
+import asyncio
+
+from services.ingest.counted.repository import CountedEvent, CountedFilter, list_counted_events
+from services.ingest.service import position_token, read_position
+from services.kit import pages
+from services.kit.database import Database
+
+PAGE_SIZE_MAX = 2_000
+# Each holds one of the pool's connections; others wait their turn.
+LISTS_RUNNING_MAX = 2
+
+
+class CountedEvents:
+    """Answers a few lists at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._running = asyncio.Semaphore(LISTS_RUNNING_MAX)
+
+    async def list_counted_events(
+        self, wanted: CountedFilter, page_size: int, page_token: str
+    ) -> tuple[list[CountedEvent], str]:
+        """A page of events, newest first, and the next page's token ("" after the last)."""
+        limit = pages.page_limit(page_size, size_max=PAGE_SIZE_MAX)
+        after = read_position(page_token) if page_token else None
+        async with self._running, self._database.transaction() as connection:
+            found = await list_counted_events(connection, wanted, after, limit + 1)
+        if len(found) <= limit:
+            return found, ""
+        return found[:limit], position_token(found[limit - 1].event)
