@@ -18,6 +18,8 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
 )
@@ -60,6 +62,7 @@ class Channels:
             [
                 *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
+                *documents_pb2.DESCRIPTOR.services_by_name.values(),
             ],
         )
         self.notifier = open_channel(
@@ -89,6 +92,7 @@ class Services:
         self.quotas = quotas_pb2_grpc.QuotaServiceStub(channels.aggregator)
         self.invoicer = invoicer_pb2_grpc.InvoicerServiceStub(channels.invoicer)
         self.terms = billing_terms_pb2_grpc.BillingTermsServiceStub(channels.invoicer)
+        self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
 
@@ -103,6 +107,7 @@ class Calls:
         self.quotas = services.quotas
         self.invoicer = services.invoicer
         self.terms = services.terms
+        self.documents = services.documents
         self.notifier = services.notifier
         self._secret = secret
 

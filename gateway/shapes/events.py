@@ -1,7 +1,7 @@
 """Raw events, as they were accepted."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, field
@@ -89,14 +89,19 @@ def to_proto(asked: EventsQuery) -> pb.ListEventsRequest:
 
 def from_proto(message: pb.StoredEvent) -> Event:
     """The JSON of an event."""
-    return Event(
-        id=message.event_id,
-        metric=message.metric,
-        amount=message.amount,
-        customer_id=message.customer_id or None,
-        timestamp=time_of(message.time),
-        metadata=raw_object(message.metadata_json),
-        accepted_at=time_of(message.accept_time),
-        voided_at=time_or_none(message, "void_time"),
-        void_reason=message.void_reason or None,
-    )
+    return Event(**fields_of(message))
+
+
+def fields_of(message: pb.StoredEvent) -> dict[str, Any]:
+    """The fields of the JSON of an event."""
+    return {
+        "id": message.event_id,
+        "metric": message.metric,
+        "amount": message.amount,
+        "customer_id": message.customer_id or None,
+        "timestamp": time_of(message.time),
+        "metadata": raw_object(message.metadata_json),
+        "accepted_at": time_of(message.accept_time),
+        "voided_at": time_or_none(message, "void_time"),
+        "void_reason": message.void_reason or None,
+    }

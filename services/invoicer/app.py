@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
-from usageflow.invoicer.v1 import billing_terms_pb2_grpc, invoicer_pb2_grpc
+from usageflow.ingest.v1 import counted_pb2
+from usageflow.invoicer.v1 import billing_terms_pb2_grpc, documents_pb2_grpc, invoicer_pb2_grpc
 
 from services.invoicer.billing_events import CONSUMER
 from services.invoicer.closer import Closer, ClosingSettings
@@ -14,12 +15,15 @@ from services.invoicer.customers_seen import (
     INBOX_CONSUMER,
     CustomersSeenHandler,
 )
+from services.invoicer.document_servicer import DocumentsServicer
+from services.invoicer.line_events import IngestEvents
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
 from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import Invoices
+from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.plans import Plans
 from services.invoicer.service.subscriptions import Subscriptions
 from services.invoicer.service.taxes import Taxes
@@ -44,6 +48,7 @@ from services.kit.runtime import Runtime
 
 PACKAGE = "services.invoicer"
 _ACCOUNTS = accounts_pb2.DESCRIPTOR.services_by_name["AccountsInternalService"]
+_INGEST = counted_pb2.DESCRIPTOR.services_by_name["CountedEventsInternalService"]
 _AGGREGATOR = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalService"]
 
 
@@ -64,6 +69,8 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             [_AGGREGATOR],
         )
         runtime.on_stop("aggregator", aggregator.close)
+        ingest = open_channel(settings.ingest_address, [_INGEST])
+        runtime.on_stop("ingest", ingest.close)
         accounts = open_channel(
             settings.accounts_address,
             [_ACCOUNTS],
@@ -118,6 +125,12 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                 CreditNotes(database, clock.now, wakes),
             ),
             "usageflow.invoicer.v1.BillingTermsService",
+        )
+        events = IngestEvents(ingest, settings.internal_token, settings.ingest_timeout_s)
+        server.add(
+            documents_pb2_grpc.add_DocumentsServiceServicer_to_server,
+            DocumentsServicer(LineEvents(database, events)),
+            "usageflow.invoicer.v1.DocumentsService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)

@@ -15,11 +15,13 @@ import structlog
 from prometheus_client import Gauge
 
 from services.invoicer.closing import OpenPeriod
+from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing
 from services.invoicer.usage import UsageSource
 from services.invoicer.writer import Billable, InvoiceWriter
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, UnavailableError
+from services.kit.ids import new_id
 
 log = structlog.get_logger()
 
@@ -124,9 +126,13 @@ class Closer:
         selections = [selection for due in group for selection in due.selections()]
         if not selections:
             return [Billable(due, ()) for due in group]
-        answer = await self._usage.billable(tenant, selections)
+        answer = await self._usage.billable(tenant, selections, tell_counted=True)
+        assert answer.counted is not None, "asked for"
+        reading = UsageReading(new_id("rdg"), answer.counted)
         usages = iter(answer.usages)
-        answered = [Billable(due, [next(usages) for _ in due.selections()]) for due in group]
+        answered = [
+            Billable(due, [next(usages) for _ in due.selections()], reading) for due in group
+        ]
         # Everything that was accepted until the end of the grace has to be in the figures.
         return [
             each

@@ -21,6 +21,8 @@ class InvoicerSettings(ServiceSettings):
     database_pool_size: int = Field(default=8, ge=2, le=50)
     aggregator_address: str = Field(description="host:port of aggregator")
     aggregator_timeout_s: float = Field(default=10.0, gt=0, le=60)
+    ingest_address: str = Field(description="host:port of ingest")
+    ingest_timeout_s: float = Field(default=30.0, gt=0, le=120)
     invoice_grace_s: int = Field(
         default=3600, ge=0, le=35 * DAY_S, description="how long a period that is over waits"
     )

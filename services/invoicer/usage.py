@@ -16,6 +16,7 @@ from services.invoicer.exact import total
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.percentage import Percentage
 from services.invoicer.pricing.usage import MetricUsage
+from services.invoicer.readings import Counted
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
 from services.kit.errors import UnavailableError, from_rpc_error
@@ -24,16 +25,22 @@ from services.kit.grpc_client import internal_metadata
 
 @dataclass(frozen=True, slots=True)
 class BillableUsage:
-    """One usage for each selection, in order; everything accepted before `as_of` is in."""
+    """One usage for each selection, in order; everything accepted before `as_of` is in.
+
+    `counted`: what is in, exactly; None: nobody asked.
+    """
 
     as_of: datetime
     usages: list[Usage]
+    counted: Counted | None = None
 
 
 class UsageSource(Protocol):
     """Where usage comes from."""
 
-    async def billable(self, tenant: TenantKey, selections: Sequence[Selection]) -> BillableUsage:
+    async def billable(
+        self, tenant: TenantKey, selections: Sequence[Selection], *, tell_counted: bool = False
+    ) -> BillableUsage:
         """The usage of at most 1,000 selections. UnavailableError when it can't be told now."""
 
 
@@ -45,12 +52,15 @@ class AggregatorUsage:
         self._token = token
         self._timeout_s = timeout_s
 
-    async def billable(self, tenant: TenantKey, selections: Sequence[Selection]) -> BillableUsage:
+    async def billable(
+        self, tenant: TenantKey, selections: Sequence[Selection], *, tell_counted: bool = False
+    ) -> BillableUsage:
         """The usage of at most 1,000 selections. UnavailableError when it can't be told now."""
         request = aggregator_pb2.GetBillableUsageRequest(
             organization_id=tenant.organization_id,
             mode=MODE_NUMBERS[tenant.mode],
             selections=[_selection(selection) for selection in selections],
+            tell_counted=tell_counted,
         )
         try:
             response = await self._stub.GetBillableUsage(
@@ -58,6 +68,9 @@ class AggregatorUsage:
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
+        if tell_counted and not response.HasField("counted"):
+            # An aggregator from before this question: bills wait until it is replaced.
+            raise UnavailableError("aggregator did not tell what it has counted")
         return _billable_usage(selections, response)
 
 
@@ -109,4 +122,8 @@ def _billable_usage(
         }
         for selection, usage in zip(selections, response.selections, strict=True)
     ]
-    return BillableUsage(response.as_of.ToDatetime(UTC), usages)
+    counted = None
+    if response.HasField("counted"):
+        told = response.counted
+        counted = Counted(told.before.ToDatetime(UTC), told.batch_ids)
+    return BillableUsage(response.as_of.ToDatetime(UTC), usages, counted)

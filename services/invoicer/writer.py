@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
 from services.invoicer.closing import OpenPeriod, Usage
 from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceStatus
+from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing, invoices
 from services.invoicer.repository.events import add_events
+from services.invoicer.repository.readings import insert_readings
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
@@ -29,10 +31,14 @@ _WRITTEN = Counter("usageflow_invoicer_invoices_written", "Invoices finalized")
 
 @dataclass(frozen=True, slots=True)
 class Billable:
-    """A period with the complete usage that bills it, in the order of its selections."""
+    """A period with the complete usage that bills it, in the order of its selections.
+
+    `reading`: where the usage is from; None: there is none to bill.
+    """
 
     due: OpenPeriod
     usages: Sequence[Usage]
+    reading: UsageReading | None = None
 
 
 class InvoiceWriter:
@@ -74,7 +80,8 @@ class InvoiceWriter:
 
     async def _write(self, batch: Sequence[Billable]) -> int:
         tenant, now = batch[0].due.subscription.tenant, self._now()
-        drafts = {new_id("inv"): billable.due.draft(billable.usages) for billable in batch}
+        ids = {new_id("inv"): billable for billable in batch}
+        drafts = {key: billable.due.draft(billable.usages) for key, billable in ids.items()}
         following = [(each.due.subscription, each.due.following()) for each in batch]
         async with self._database.transaction() as connection:
             await closing.prefer_indexes(connection)
@@ -82,6 +89,8 @@ class InvoiceWriter:
             kept = {key: draft for key, draft in drafts.items() if draft.subscription_id in moved}
             if not kept:
                 return 0
+            readings = {key: reading for key in kept if (reading := ids[key].reading)}
+            await insert_readings(connection, tenant, readings)
             written = await write_drafts(connection, tenant, kept, now)
         tell_written(written)
         self._on_commit()

@@ -20,6 +20,8 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
 )
@@ -196,6 +198,7 @@ ROUTES = [
     ("PUT", "/api/customers/" + CUSTOMER + "/tax-rates"),
     ("DELETE", "/api/charges/{charge}"),
     ("GET", "/api/invoices/{invoice}"),
+    ("GET", "/api/invoices/{invoice}/lines/1/events"),
     ("POST", "/api/invoices/{invoice}/pay"),
     ("POST", "/api/invoices/{invoice}/fail"),
     ("POST", "/api/invoices/{invoice}/void"),
@@ -298,6 +301,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          quotas_pb2.ReleaseReservationRequest(**by_reservation)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
          accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
+        ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",
+         documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
         ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),
         ("invoicer", invoices, "GetPlan", invoicer.GetPlanRequest(plan_id=ours.plan)),
         ("invoicer", invoices, "CreatePlanVersion", invoicer.CreatePlanVersionRequest(plan=plan)),

@@ -78,7 +78,7 @@ class Invoices:
     async def get_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
         """The invoice with its lines."""
         async with self._database.transaction() as connection:
-            return await _require_invoice(connection, tenant, invoice_id)
+            return await require_invoice(connection, tenant, invoice_id)
 
     async def list_invoices(
         self, tenant: TenantKey, wanted: InvoiceFilter, page: Page
@@ -124,7 +124,7 @@ class Invoices:
     async def pay_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
         """Mark an invoice paid; repeating it changes nothing. PreconditionError when void."""
         async with self._database.transaction() as connection:
-            invoice = await _require_invoice(connection, tenant, invoice_id, lock=True)
+            invoice = await require_invoice(connection, tenant, invoice_id, lock=True)
             if not check_payable(invoice):
                 return invoice
             paid = await self._set_status(
@@ -193,9 +193,10 @@ class Invoices:
         return changed
 
 
-async def _require_invoice(
+async def require_invoice(
     connection: AsyncConnection, tenant: TenantKey, invoice_id: str, *, lock: bool = False
 ) -> Invoice:
+    """The invoice with its lines; NotFoundError. With `lock` nobody else changes it meanwhile."""
     found = None
     if is_id(invoice_id, "inv"):
         found = await invoices.get_invoice(connection, tenant, invoice_id, lock=lock)
@@ -211,8 +212,8 @@ async def _lock_invoice(
 
     The invoice of a one-off charge has none.
     """
-    subscription_id = (await _require_invoice(connection, tenant, invoice_id)).subscription_id
+    subscription_id = (await require_invoice(connection, tenant, invoice_id)).subscription_id
     subscription = None
     if subscription_id:
         subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
-    return subscription, await _require_invoice(connection, tenant, invoice_id, lock=True)
+    return subscription, await require_invoice(connection, tenant, invoice_id, lock=True)

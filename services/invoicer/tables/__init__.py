@@ -14,7 +14,7 @@ from services.invoicer.tables.catalog import (
 )
 from services.invoicer.tables.columns import metadata
 from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
-from services.invoicer.tables.documents import document_hashes
+from services.invoicer.tables.documents import document_hashes, invoice_readings, usage_readings
 from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
 from services.invoicer.tables.subscriptions import charges, discounts, subscriptions
 from services.invoicer.tables.taxes import invoice_taxes, tax_assignments, tax_rates
@@ -36,6 +36,7 @@ __all__ = [
     "inbox",
     "invoice_counters",
     "invoice_lines",
+    "invoice_readings",
     "invoice_taxes",
     "invoices",
     "metadata",
@@ -46,4 +47,5 @@ __all__ = [
     "subscriptions",
     "tax_assignments",
     "tax_rates",
+    "usage_readings",
 ]

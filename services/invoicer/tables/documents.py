@@ -1,8 +1,9 @@
-"""The chain of hashes over all finalized documents."""
+"""What proves finalized documents: their chain of hashes, and what usage was read for them."""
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ForeignKeyConstraint,
     LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -10,7 +11,7 @@ from sqlalchemy import (
     Text,
 )
 
-from services.invoicer.tables.columns import metadata, tenant_columns
+from services.invoicer.tables.columns import metadata, tenant_columns, time_column
 
 # The trigger chain_document fills in what follows from the document and its predecessor.
 document_hashes = Table(
@@ -28,4 +29,37 @@ document_hashes = Table(
     # SHA-256 of the two.
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("organization_id", "mode", "series", "sequence"),
+)
+
+# Which batches of events figures hold: all that were accepted before, and some others.
+usage_readings = Table(
+    "usage_readings",
+    metadata,
+    *tenant_columns(),
+    Column("id", Text, nullable=False),
+    time_column("counted_before"),
+    # 16 bytes each.
+    Column("batch_ids", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("organization_id", "mode", "id"),
+)
+
+invoice_readings = Table(
+    "invoice_readings",
+    metadata,
+    *tenant_columns(),
+    Column("invoice_id", Text, nullable=False),
+    Column("reading_id", Text, nullable=False),
+    PrimaryKeyConstraint("organization_id", "mode", "invoice_id"),
+    ForeignKeyConstraint(
+        ["organization_id", "mode", "invoice_id"],
+        ["invoices.organization_id", "invoices.mode", "invoices.id"],
+        name="fk_invoice_readings_invoices",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    ForeignKeyConstraint(
+        ["organization_id", "mode", "reading_id"],
+        ["usage_readings.organization_id", "usage_readings.mode", "usage_readings.id"],
+        name="fk_invoice_readings_usage_readings",
+    ),
 )

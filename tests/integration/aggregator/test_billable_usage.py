@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
 
+from services.aggregator.counted import COMMITTING_MAX
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.questions import Selection
@@ -263,3 +265,36 @@ async def test_splits_that_are_wrong_are_refused(
     asked = replace(select("user_1", "API_CALL"), splits=splits)
     with pytest.raises(InvalidArgumentError, match=r"selections\[0\].splits"):
         await answers.billable(tenant, [asked])
+
+
+async def test_a_reading_tells_which_batches_are_in_it(
+    folder: Folder, answers: UsageAnswers, watermark: SetWatermark, tenant: TenantKey
+) -> None:
+    now = watermark.now
+    assert now is not None
+    batches = [batch(tenant, Event("A", "1")) for _ in range(4)]
+    ages = [timedelta(days=1), timedelta(seconds=90), timedelta(0), timedelta(seconds=-1)]
+    for sent, age in zip(batches, ages, strict=True):
+        sent.accept_time.FromDatetime(now - age)
+    await folder.apply(batches[:3])
+    told = await answers.billable_reading(tenant, [select("user_1", "A")], tell_counted=True)
+    assert told.counted is not None
+    assert quantities(told.answers) == [["3"]]
+    assert told.counted.before == now - COMMITTING_MAX
+    # The oldest is in by its time; the last was accepted, and is not counted yet.
+    ids = [UUID(sent.batch_id).bytes for sent in batches]
+    assert told.counted.batch_ids == ids[1] + ids[2]
+    unasked = await answers.billable_reading(tenant, [select("user_1", "A")])
+    assert unasked.counted is None
+
+
+async def test_a_reading_of_too_many_batches_is_refused(
+    folder: Folder, answers: UsageAnswers, tenant: TenantKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.aggregator.counted.BATCHES_MAX", 1)
+    batches = [batch(tenant, Event("A", "1")) for _ in range(2)]
+    for sent in batches:
+        sent.accept_time.FromDatetime(utc("2026-03-31T12:00"))
+    await folder.apply(batches)
+    with pytest.raises(UnavailableError, match="to tell what"):
+        await answers.billable_reading(tenant, [select("user_1", "A")], tell_counted=True)

@@ -24,6 +24,8 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
 )
@@ -54,6 +56,7 @@ MODULES = (
     (ingest_pb2, ingest_pb2_grpc),
     (invoicer_pb2, invoicer_pb2_grpc),
     (billing_terms_pb2, billing_terms_pb2_grpc),
+    (documents_pb2, documents_pb2_grpc),
     (notifier_pb2, notifier_pb2_grpc),
 )
 

@@ -12,6 +12,7 @@ from services.kit.errors import FieldProblem
 from services.kit.ids import new_uuid
 from tests.integration.gateway import (
     billing_routes,
+    document_routes,
     other_routes,
     quota_routes,
     term_routes,
@@ -22,6 +23,7 @@ from tests.integration.gateway.route_cases import Case
 
 CASES = [
     *billing_routes.CASES,
+    *document_routes.CASES,
     *other_routes.CASES,
     *quota_routes.CASES,
     *term_routes.CASES,

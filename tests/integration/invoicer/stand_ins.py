@@ -73,6 +73,8 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     # Metrics whose figures do not add up over time.
     peaks: set[str] = field(default_factory=set)
     requests: list[pb.GetBillableUsageRequest] = field(default_factory=list)
+    # What figures hold besides what was accepted before `as_of`.
+    counted_batch_ids: bytes = b""
     away: bool = False
     forgets: set[str] = field(default_factory=set)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -126,6 +128,9 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
             selections=[self._usage(tenant, selection) for selection in request.selections]
         )
         response.as_of.FromDatetime(self.as_of)
+        if request.tell_counted:
+            response.counted.before.FromDatetime(self.as_of)
+            response.counted.batch_ids = self.counted_batch_ids
         return response
 
     def _usage(self, tenant: TenantKey, selection: pb.UsageSelection) -> pb.SelectionUsage:

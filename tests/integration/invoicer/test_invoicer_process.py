@@ -73,6 +73,7 @@ async def environment(
         "USAGEFLOW_INTERNAL_TOKEN": TOKEN.get_secret_value(),
         "USAGEFLOW_ACCOUNTS_ADDRESS": f"127.0.0.1:{accounts_port}",
         "USAGEFLOW_AGGREGATOR_ADDRESS": aggregator_address,
+        "USAGEFLOW_INGEST_ADDRESS": "127.0.0.1:1",
         "USAGEFLOW_INVOICE_LEASE_S": "1",
         "USAGEFLOW_INVOICE_CHUNK_MAX": "10",
         "USAGEFLOW_INVOICE_WRITERS_MAX": "1",
