@@ -12,9 +12,11 @@ from gateway.access import api_key
 from gateway.api import routing_path
 from gateway.errors import method_not_allowed, to_http, unavailable
 from gateway.health import Readiness
+from gateway.preconditions import is_known
 from gateway.wire import (
     SECURITY_HEADERS,
     Disconnected,
+    Header,
     Message,
     Receive,
     RequestIds,
@@ -81,6 +83,8 @@ class Entry:
         request_id = self._request_ids.take(headers.get(b"x-request-id"))
         context.new_request(request_id, headers.get(b"traceparent", b"").decode("latin-1"))
         answer = _Answer(send, request_id)
+        if scope["method"] == "GET":
+            answer.if_none_match = headers.get(b"if-none-match", b"")
         principal = None
         try:
             if scope["path"] in ("/healthz", "/readyz"):
@@ -122,16 +126,27 @@ class _Answer:
         self._send = send
         self._request_id = request_id.encode()
         self.status = 0
+        self.if_none_match = b""
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message["headers"])
+            if self.if_none_match and self.status == 200 and self._is_known(headers):
+                self.status = message["status"] = 304
+                headers = [header for header in headers if not header[0].startswith(b"content-")]
             present = {name for name, _value in headers}
             always = (*SECURITY_HEADERS, (b"x-request-id", self._request_id))
             headers += [header for header in always if header[0] not in present]
             message["headers"] = headers
+        elif self.status == 304:
+            message["body"] = b""
         await self._send(message)
+
+    def _is_known(self, headers: list[Header]) -> bool:
+        """Whether the caller has this answer already, by its ETag."""
+        tag = dict(headers).get(b"etag")
+        return tag is not None and is_known(tag, self.if_none_match)
 
 
 def _note(scope: Scope, status: int, principal: Principal | None, seconds: float) -> None:

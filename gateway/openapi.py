@@ -18,6 +18,7 @@ from gateway.batch_body import EVENTS_MAX
 from gateway.docs import examples
 from gateway.errors import ErrorBody
 from gateway.fields import JsonObject, Quantity
+from gateway.preconditions import IF_MATCH
 from gateway.query import fields_of, kind_of
 from services.kit import events, usage_token
 
@@ -53,6 +54,7 @@ def document(app: Litestar) -> bytes:
     for path, item in schema["paths"].items():
         for method, operation in item.items():
             _complete(operation, _parameters_of(app, path, method))
+        _tell_tags(item)
     schemas = schema["components"]["schemas"]
     _, components = msgspec.json.schema_components((BatchAnswer, ErrorBody), ref_template=_SCHEMAS)
     added = components | {
@@ -136,6 +138,23 @@ def _complete(operation: Document, taken: dict[str, FieldDefinition]) -> None:
     operation["responses"]["default"] = _ERROR
 
 
+def _tell_tags(item: Document) -> None:
+    """A path whose resource may be changed If-Match answers with its ETag, to a GET as well."""
+    named = [
+        parameter["name"]
+        for operation in item.values()
+        for parameter in operation.get("parameters", [])
+    ]
+    if IF_MATCH not in named:
+        return
+    for operation in item.values():
+        if operation["operationId"].startswith("list"):
+            continue
+        for status, answer in operation["responses"].items():
+            if status in ("200", "201"):
+                answer["headers"] = answer.get("headers", {}) | {"ETag": _ETAG}
+
+
 def _parameters(asked: type[msgspec.Struct]) -> list[Document]:
     (_,), components = msgspec.json.schema_components((asked,), ref_template=_SCHEMAS)
     properties = components[asked.__name__]["properties"]
@@ -178,6 +197,10 @@ def _json(description: str, schema: str, headers: Document | None = None) -> Doc
 _SECURITY_SCHEMES: Final[Document] = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-usageflow-api-key"},
     "bearer": {"type": "http", "scheme": "bearer"},
+}
+_ETAG: Final[Document] = {
+    "schema": {"type": "string"},
+    "description": "Changes with the answer; for If-Match, and for If-None-Match (304)",
 }
 _TRACK_ANSWER: Final[Document] = {
     "type": "object",

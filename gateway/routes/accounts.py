@@ -1,10 +1,11 @@
 """/api/organization and /api/keys"""
 
-from litestar import delete, get, patch, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 from usageflow.accounts.v1 import accounts_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.accounts import (
     ApiKey,
@@ -23,20 +24,24 @@ from gateway.shapes.common import PageQuery
 
 
 @get("/api/organization")
-async def get_organization(calls: ApiCalls) -> Organization:
+async def get_organization(calls: ApiCalls) -> Response[Organization]:
     """The organization that the calling key belongs to."""
     answer = await calls.call(calls.accounts.GetOrganization, pb.GetOrganizationRequest())
-    return organization_from_proto(answer.organization)
+    return Response(organization_from_proto(answer.organization), headers=etag(answer.organization))
 
 
 @patch("/api/organization")
-async def change_organization(calls: ApiCalls, data: JSONBody[OrganizationChange]) -> Organization:
+async def change_organization(
+    calls: ApiCalls, data: JSONBody[OrganizationChange], if_match: IfMatch = None
+) -> Response[Organization]:
     """Change the organization; what is left out stays. Scope: admin.
 
     Events are taken by a new eventPastDays at once, or within 30 s while NATS is away.
     """
-    answer = await calls.call(calls.accounts.UpdateOrganization, change_to_proto(data))
-    return organization_from_proto(answer.organization)
+    request = change_to_proto(data)
+    request.if_match.extend(tags_of(if_match))
+    answer = await calls.call(calls.accounts.UpdateOrganization, request)
+    return Response(organization_from_proto(answer.organization), headers=etag(answer.organization))
 
 
 @post("/api/keys")

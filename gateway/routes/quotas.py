@@ -6,6 +6,7 @@ from litestar.params import FromPath, JSONBody
 from usageflow.aggregator.v1 import quotas_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.quotas import (
     CheckQuery,
@@ -28,10 +29,15 @@ from gateway.shapes.quotas import (
 
 
 @post("/api/quotas", responses={200: ResponseSpec(Quota, generate_examples=False)})
-async def set_quota(calls: ApiCalls, data: JSONBody[NewQuota]) -> Response[Quota]:
+async def set_quota(
+    calls: ApiCalls, data: JSONBody[NewQuota], if_match: IfMatch = None
+) -> Response[Quota]:
     """Make a quota, or set the one of this metric, customer and period in full: 201 or 200."""
-    answer = await calls.call(calls.quotas.SetQuota, to_proto(data))
-    return Response(from_proto(answer.quota), status_code=201 if answer.created else 200)
+    request = to_proto(data)
+    request.if_match.extend(tags_of(if_match))
+    answer = await calls.call(calls.quotas.SetQuota, request)
+    status = 201 if answer.created else 200
+    return Response(from_proto(answer.quota), status_code=status, headers=etag(answer.quota))
 
 
 @get("/api/quotas", dependencies=query(QuotasQuery))
@@ -60,10 +66,10 @@ async def check_quota(calls: ApiCalls, asked: Asked[CheckQuery]) -> QuotaCheck:
 
 
 @get("/api/quotas/{quota_id:str}")
-async def get_quota(calls: ApiCalls, quota_id: FromPath[str]) -> Quota:
+async def get_quota(calls: ApiCalls, quota_id: FromPath[str]) -> Response[Quota]:
     """One quota."""
     answer = await calls.call(calls.quotas.GetQuota, pb.GetQuotaRequest(id=quota_id))
-    return from_proto(answer.quota)
+    return Response(from_proto(answer.quota), headers=etag(answer.quota))
 
 
 @delete("/api/quotas/{quota_id:str}")

@@ -1,10 +1,11 @@
 """/api/tax-rates and /api/customers/{id}/tax-rates"""
 
-from litestar import get, post, put
+from litestar import Response, get, post, put
 from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import billing_terms_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.common import PageQuery
 from gateway.shapes.taxes import (
@@ -46,40 +47,49 @@ async def get_tax_rate(calls: ApiCalls, tax_rate_id: FromPath[str]) -> TaxRate:
 
 
 @get("/api/tax-rates/default")
-async def get_default_tax_rates(calls: ApiCalls) -> AssignedTaxRates:
+async def get_default_tax_rates(calls: ApiCalls) -> Response[AssignedTaxRates]:
     """The rates of all customers without rates of their own."""
     answer = await calls.call(calls.terms.GetAssignedTaxRates, pb.GetAssignedTaxRatesRequest())
-    return assigned_from_proto(answer.assigned)
+    return _shown(answer.assigned)
 
 
 @put("/api/tax-rates/default")
 async def set_default_tax_rates(
-    calls: ApiCalls, data: JSONBody[DefaultTaxRateIds]
-) -> AssignedTaxRates:
+    calls: ApiCalls, data: JSONBody[DefaultTaxRateIds], if_match: IfMatch = None
+) -> Response[AssignedTaxRates]:
     """Set the rates of all customers without rates of their own, for invoices from now on."""
-    request = pb.AssignTaxRatesRequest(tax_rate_ids=data.tax_rate_ids)
-    return assigned_from_proto((await calls.call(calls.terms.AssignTaxRates, request)).assigned)
+    request = pb.AssignTaxRatesRequest(tax_rate_ids=data.tax_rate_ids, if_match=tags_of(if_match))
+    return _shown((await calls.call(calls.terms.AssignTaxRates, request)).assigned)
 
 
 @get("/api/customers/{customer_id:str}/tax-rates")
-async def get_customer_tax_rates(calls: ApiCalls, customer_id: FromPath[str]) -> AssignedTaxRates:
+async def get_customer_tax_rates(
+    calls: ApiCalls, customer_id: FromPath[str]
+) -> Response[AssignedTaxRates]:
     """The rates that a customer's invoices have."""
     request = pb.GetAssignedTaxRatesRequest(customer_id=customer_id)
-    answer = await calls.call(calls.terms.GetAssignedTaxRates, request)
-    return assigned_from_proto(answer.assigned)
+    return _shown((await calls.call(calls.terms.GetAssignedTaxRates, request)).assigned)
 
 
 @put("/api/customers/{customer_id:str}/tax-rates")
 async def set_customer_tax_rates(
-    calls: ApiCalls, customer_id: FromPath[str], data: JSONBody[CustomerTaxRateIds]
-) -> AssignedTaxRates:
+    calls: ApiCalls,
+    customer_id: FromPath[str],
+    data: JSONBody[CustomerTaxRateIds],
+    if_match: IfMatch = None,
+) -> Response[AssignedTaxRates]:
     """Set the rates that a customer's invoices have from now on; null: those of all customers."""
     request = pb.AssignTaxRatesRequest(
         customer_id=customer_id,
         tax_rate_ids=data.tax_rate_ids or [],
         inherit=data.tax_rate_ids is None,
+        if_match=tags_of(if_match),
     )
-    return assigned_from_proto((await calls.call(calls.terms.AssignTaxRates, request)).assigned)
+    return _shown((await calls.call(calls.terms.AssignTaxRates, request)).assigned)
+
+
+def _shown(assigned: pb.AssignedTaxRates) -> Response[AssignedTaxRates]:
+    return Response(assigned_from_proto(assigned), headers=etag(assigned))
 
 
 HANDLERS = [

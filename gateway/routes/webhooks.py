@@ -1,10 +1,11 @@
 """/api/webhooks"""
 
-from litestar import delete, get, patch, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 from usageflow.notifier.v1 import notifier_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.common import PageQuery, timestamp
 from gateway.shapes.webhooks import (
@@ -59,19 +60,25 @@ async def list_webhooks(calls: ApiCalls, asked: Asked[PageQuery]) -> WebhookPage
 
 
 @get("/api/webhooks/{webhook_id:str}")
-async def get_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Webhook:
+async def get_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> Response[Webhook]:
     """One endpoint."""
     request = pb.GetEndpointRequest(endpoint_id=webhook_id)
-    return from_proto((await calls.call(calls.notifier.GetEndpoint, request)).endpoint)
+    endpoint = (await calls.call(calls.notifier.GetEndpoint, request)).endpoint
+    return Response(from_proto(endpoint), headers=etag(endpoint))
 
 
 @patch("/api/webhooks/{webhook_id:str}")
 async def change_webhook(
-    calls: ApiCalls, webhook_id: FromPath[str], data: JSONBody[WebhookChange]
-) -> Webhook:
+    calls: ApiCalls,
+    webhook_id: FromPath[str],
+    data: JSONBody[WebhookChange],
+    if_match: IfMatch = None,
+) -> Response[Webhook]:
     """Change some of an endpoint; what is left out stays. Enabling gives it a new start."""
     request = change_to_proto(webhook_id, data)
-    return from_proto((await calls.call(calls.notifier.UpdateEndpoint, request)).endpoint)
+    request.if_match.extend(tags_of(if_match))
+    endpoint = (await calls.call(calls.notifier.UpdateEndpoint, request)).endpoint
+    return Response(from_proto(endpoint), headers=etag(endpoint))
 
 
 @delete("/api/webhooks/{webhook_id:str}")

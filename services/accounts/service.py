@@ -22,6 +22,7 @@ from services.kit.audit import audit_event, changes
 from services.kit.auth import invalid_key
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 from services.kit.keys import KEY_MODES, PREFIX_CHARACTERS, looks_like_key, make_key
 
@@ -64,15 +65,23 @@ class Accounts:
             return await _require_organization(connection, organization_id)
 
     async def update_organization(
-        self, organization_id: str, change: OrganizationChange, *, by_key: str = ""
+        self,
+        organization_id: str,
+        change: OrganizationChange,
+        *,
+        by_key: str = "",
+        expect: Expectation[Organization] | None = None,
     ) -> Organization:
         """Change what is given and keep the rest; the organization as it is now.
 
-        InvalidArgumentError names all wrong fields; NotFoundError. Every process is told after the
-        commit; whoever can't be told asks again within 30 s.
+        InvalidArgumentError names all wrong fields; NotFoundError; StaleError when it is not as
+        `expect` has it. Every process is told after the commit; whoever can't be told asks again
+        within 30 s.
         """
         async with self._database.transaction() as connection:
             before = await _require_organization(connection, organization_id, for_update=True)
+            if expect is not None:
+                expect(before)
             organization = change.of(before)
             await repository.update_organization(connection, organization)
             await _note_change(connection, before, organization, by_key)

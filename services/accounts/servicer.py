@@ -26,6 +26,7 @@ from services.kit.auth import (
 )
 from services.kit.database import TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import expecting, tagged
 
 _CHANGES: tuple[Literal["name", "event_past_days", "event_retention_days"], ...] = (
     "name",
@@ -57,7 +58,10 @@ class AccountsServicer(AccountsServiceServicer):
         principal = require_scope("admin")
         given = {name: getattr(request, name) for name in _CHANGES if request.HasField(name)}
         organization = await self._accounts.update_organization(
-            principal.organization_id, OrganizationChange(**given), by_key=principal.key_id
+            principal.organization_id,
+            OrganizationChange(**given),
+            by_key=principal.key_id,
+            expect=expecting(request.if_match, _organization),
         )
         return pb.UpdateOrganizationResponse(organization=_organization(organization))
 
@@ -201,7 +205,7 @@ def _audit_event(event: AuditEvent) -> pb.AuditEvent:
 
 
 def _organization(organization: Organization) -> pb.Organization:
-    return pb.Organization(
+    message = pb.Organization(
         id=organization.id,
         name=organization.name,
         create_time=_timestamp(organization.create_time),
@@ -210,6 +214,7 @@ def _organization(organization: Organization) -> pb.Organization:
             event_retention_days=organization.settings.event_retention_days,
         ),
     )
+    return tagged(message)
 
 
 def _api_key(key: ApiKey) -> pb.ApiKey:

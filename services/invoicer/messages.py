@@ -28,6 +28,7 @@ from services.invoicer.service.invoices import InvoiceFilter, Preview
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.invoicer.term_checks import DiscountInput
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import tagged
 from services.kit.money import format_decimal, format_money
 
 _MODEL = "PRICING_MODEL_"
@@ -179,7 +180,7 @@ def timestamp(time: datetime | None) -> Timestamp | None:
 
 def customer(found: Customer) -> pb.Customer:
     """A customer as stored."""
-    return pb.Customer(
+    message = pb.Customer(
         id=found.id,
         name=found.name,
         email=found.email,
@@ -188,6 +189,7 @@ def customer(found: Customer) -> pb.Customer:
         metadata_json=found.metadata_json,
         create_time=timestamp(found.create_time),
     )
+    return tagged(message)
 
 
 def plan(found: Plan) -> pb.Plan:

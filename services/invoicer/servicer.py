@@ -11,6 +11,7 @@ from services.invoicer.service.plans import Plans
 from services.invoicer.service.subscriptions import Subscriptions
 from services.kit.auth import require_scope
 from services.kit.database import TenantKey
+from services.kit.etag import expecting
 
 
 def _reader() -> TenantKey:
@@ -44,7 +45,9 @@ class InvoicerServicer(InvoicerServiceServicer):
         """Make a customer or change one."""
         tenant = _admin()
         customer, created = await self._customers.put_customer(
-            tenant, messages.customer_input(request)
+            tenant,
+            messages.customer_input(request),
+            expecting(request.if_match, messages.customer),
         )
         return pb.PutCustomerResponse(customer=messages.customer(customer), created=created)
 

@@ -10,6 +10,7 @@ from services.invoicer.exact import format_price
 from services.invoicer.taxes import TaxRate, TaxRates
 from services.invoicer.term_checks import ChargeInput, CreditNoteInput
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import tagged
 from services.kit.money import format_decimal, format_money
 
 _TIMING = "CHARGE_TIMING_"
@@ -73,11 +74,12 @@ def tax_rate(found: TaxRate) -> pb.TaxRate:
 
 def assigned(found: TaxRates) -> pb.AssignedTaxRates:
     """Whose rates are which."""
-    return pb.AssignedTaxRates(
+    message = pb.AssignedTaxRates(
         customer_id=found.customer_id,
         rates=[tax_rate(rate) for rate in found.rates],
         inherited=found.inherited,
     )
+    return tagged(message)
 
 
 def assigned_ids(request: pb.AssignTaxRatesRequest) -> list[str] | None:

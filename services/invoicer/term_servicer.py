@@ -11,6 +11,7 @@ from services.invoicer.service.paging import Page
 from services.invoicer.service.taxes import Taxes
 from services.invoicer.term_checks import TaxRateInput
 from services.kit.auth import require_scope
+from services.kit.etag import expecting
 
 
 class BillingTermsServicer(BillingTermsServiceServicer):
@@ -123,7 +124,10 @@ class BillingTermsServicer(BillingTermsServiceServicer):
         """Set whose rates are which."""
         tenant = require_scope("admin").tenant
         assigned = await self._taxes.assign_tax_rates(
-            tenant, request.customer_id, term_messages.assigned_ids(request)
+            tenant,
+            request.customer_id,
+            term_messages.assigned_ids(request),
+            expecting(request.if_match, term_messages.assigned),
         )
         return pb.AssignTaxRatesResponse(assigned=term_messages.assigned(assigned))
 

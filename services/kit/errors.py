@@ -87,6 +87,13 @@ class PreconditionError(DomainError):
     reason = "failed_precondition"
 
 
+class StaleError(DomainError):
+    """The thing is not what the caller's If-Match says any more; nothing was changed."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "precondition_failed"
+
+
 class UnauthenticatedError(DomainError):
     """Nobody knows who is calling."""
 
@@ -134,6 +141,7 @@ _BY_CODE: dict[grpc.StatusCode, type[DomainError]] = {
         NotFoundError,
         ConflictError,
         PreconditionError,
+        StaleError,
         UnauthenticatedError,
         PermissionDeniedError,
         OverloadedError,

@@ -8,6 +8,7 @@ import structlog
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, PreconditionError
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 from services.kit.inbox import take_new
 from services.notifier import audited, repository
@@ -121,9 +122,16 @@ class Notifier:
         return key
 
     async def update_endpoint(
-        self, tenant: TenantKey, endpoint_id: str, change: EndpointChange, *, by_key: str = ""
+        self,
+        tenant: TenantKey,
+        endpoint_id: str,
+        change: EndpointChange,
+        *,
+        by_key: str = "",
+        expect: Expectation[Endpoint] | None = None,
     ) -> Endpoint:
-        """Change what is not None. InvalidArgumentError names all wrong fields.
+        """Change what is not None. InvalidArgumentError names all wrong fields; StaleError when it
+        is not as `expect` has it.
 
         Disabling ends what is pending as failed; enabling gives the endpoint a new start.
         """
@@ -131,6 +139,8 @@ class Notifier:
         now = clock.now()
         async with self._database.transaction() as connection:
             before = await require_endpoint(connection, tenant, endpoint_id, lock=True)
+            if expect is not None:
+                expect(before)
             values = self._changed_columns(endpoint_id, change)
             if change.enabled is not None and change.enabled != before.enabled:
                 values |= ENABLED if change.enabled else disabled("requested", now)

@@ -11,6 +11,7 @@ from usageflow.notifier.v1.notifier_pb2_grpc import NotifierServiceServicer
 
 from services.kit.auth import require_scope
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import expecting, tagged
 from services.notifier.deliveries import ALL, FAILED, MISSED, Deliveries
 from services.notifier.domain import (
     Attempt,
@@ -114,7 +115,11 @@ class NotifierServicer(NotifierServiceServicer):
             headers=dict(request.headers.values) if request.HasField("headers") else None,
         )
         endpoint = await self._notifier.update_endpoint(
-            principal.tenant, request.endpoint_id, change, by_key=principal.key_id
+            principal.tenant,
+            request.endpoint_id,
+            change,
+            by_key=principal.key_id,
+            expect=expecting(request.if_match, _endpoint),
         )
         return pb.UpdateEndpointResponse(endpoint=_endpoint(endpoint))
 
@@ -280,7 +285,7 @@ def _listened(item: Listened) -> pb.ListenedEvent:
 
 
 def _endpoint(endpoint: Endpoint) -> pb.Endpoint:
-    return pb.Endpoint(
+    message = pb.Endpoint(
         id=endpoint.id,
         url=endpoint.url,
         event_types=endpoint.event_types,
@@ -296,6 +301,7 @@ def _endpoint(endpoint: Endpoint) -> pb.Endpoint:
         failing_since_time=_timestamp(endpoint.failing_since),
         throttled_until_time=_timestamp(endpoint.throttle_until),
     )
+    return tagged(message)
 
 
 def _delivery(delivery: Delivery) -> pb.Delivery:

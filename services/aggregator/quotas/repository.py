@@ -59,6 +59,23 @@ async def put_quota(
     return _quota(row, settings.metric), row.quota_id == quota_id
 
 
+async def lock_quota(
+    connection: AsyncConnection, metric_id: int, settings: QuotaSettings
+) -> Quota | None:
+    """The quota of the same metric, customer and period, or None; nobody else changes it now."""
+    query = (
+        select(quotas)
+        .where(
+            quotas.c.metric_id == metric_id,
+            quotas.c.customer_id == settings.customer_id,
+            quotas.c.period == settings.period,
+        )
+        .with_for_update()
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _quota(row, settings.metric)
+
+
 async def get_quota(connection: AsyncConnection, tenant: TenantKey, quota_id: str) -> Quota | None:
     """The quota, or None."""
     query = (

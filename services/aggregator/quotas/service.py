@@ -37,6 +37,7 @@ from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, OverloadedError
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 
 log = structlog.get_logger()
@@ -54,11 +55,15 @@ class Quotas:
         self._checks = checks
 
     async def set(
-        self, tenant: TenantKey, settings: QuotaSettings, limit_text: str | None
+        self,
+        tenant: TenantKey,
+        settings: QuotaSettings,
+        limit_text: str | None,
+        expect: Expectation[Quota] | None = None,
     ) -> tuple[Quota, bool]:
         """Make a quota or set it in full; whether it was made. `limit_text` None: unlimited.
 
-        InvalidArgumentError names all wrong fields.
+        InvalidArgumentError names all wrong fields; StaleError when it is not as `expect` has it.
         """
         checks = FieldChecks()
         limit = None if limit_text is None else checks.decimal(limit_text, "limit")
@@ -68,6 +73,8 @@ class Quotas:
             check_settings(settings, metric, checks)
             assert metric is not None
             settings = replace(settings, limit=limit)
+            if expect is not None:
+                expect(await repository.lock_quota(connection, metric.metric_id, settings))
             quota, created = await repository.put_quota(
                 connection, new_id("quota"), metric.metric_id, settings, now
             )

@@ -24,6 +24,7 @@ from services.aggregator.windows import MONTH
 from services.kit import clock
 from services.kit.auth import current_principal, require_scope
 from services.kit.database import TenantKey
+from services.kit.etag import expecting, tagged
 from services.kit.money import format_decimal
 
 TOLD_MAX = 10_000
@@ -51,7 +52,9 @@ class QuotaServicer(QuotaServiceServicer):
         """Make a quota, or set it in full; scope admin."""
         tenant = require_scope("admin").tenant
         limit = request.quota.limit if request.quota.HasField("limit") else None
-        quota, created = await self._quotas.set(tenant, _settings(request.quota), limit)
+        quota, created = await self._quotas.set(
+            tenant, _settings(request.quota), limit, expecting(request.if_match, _quota)
+        )
         return pb.SetQuotaResponse(quota=_quota(quota), created=created)
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: object) -> pb.GetQuotaResponse:
@@ -153,7 +156,7 @@ def _settings(quota: pb.Quota) -> QuotaSettings:
 
 def _quota(quota: Quota) -> pb.Quota:
     settings = quota.settings
-    return pb.Quota(
+    message = pb.Quota(
         id=quota.quota_id,
         metric=settings.metric,
         customer_id=settings.customer_id or None,
@@ -165,6 +168,7 @@ def _quota(quota: Quota) -> pb.Quota:
         update_time=_timestamp(quota.update_time),
         thresholds=pb.QuotaThresholds(values=settings.thresholds),
     )
+    return tagged(message)
 
 
 @lru_cache(TOLD_MAX)

@@ -76,14 +76,16 @@ async def ensure_customers(
 
 
 async def get_customer(
-    connection: AsyncConnection, tenant: TenantKey, customer_id: str
+    connection: AsyncConnection, tenant: TenantKey, customer_id: str, *, lock: bool = False
 ) -> Customer | None:
-    """The customer, or None."""
+    """The customer, or None; with `lock` nobody else changes it until the transaction ends."""
     query = select(*_COLUMNS).where(
         customers.c.organization_id == tenant.organization_id,
         customers.c.mode == tenant.mode,
         customers.c.id == customer_id,
     )
+    if lock:
+        query = query.with_for_update()
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _customer(row)
 

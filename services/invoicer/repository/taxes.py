@@ -43,6 +43,8 @@ _ASSIGN = text(
     """
 )
 
+_LOCK_ASSIGNED = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+
 
 async def insert_rate(connection: AsyncConnection, tenant: TenantKey, rate: TaxRate) -> None:
     """Store a new rate."""
@@ -82,6 +84,11 @@ async def list_rates(
         query = query.where(tax_rates.c.id < before_id)
     rows = await connection.execute(query.order_by(tax_rates.c.id.desc()).limit(limit))
     return [_rate(row) for row in rows]
+
+
+async def lock_assigned(connection: AsyncConnection, tenant: TenantKey) -> None:
+    """Nobody else assigns the tenant's rates until the transaction ends: some are inherited."""
+    await connection.execute(_LOCK_ASSIGNED, {"key": "/".join(("tax", *tenant))})
 
 
 async def assign(

@@ -10,6 +10,7 @@ from services.invoicer.service.paging import Page, customer_position
 from services.kit import pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
+from services.kit.etag import Expectation
 
 
 class Customers:
@@ -19,10 +20,20 @@ class Customers:
         self._database = database
         self._now = now
 
-    async def put_customer(self, tenant: TenantKey, given: CustomerInput) -> tuple[Customer, bool]:
-        """Make a customer or change the one there is; whether it was made."""
+    async def put_customer(
+        self,
+        tenant: TenantKey,
+        given: CustomerInput,
+        expect: Expectation[Customer] | None = None,
+    ) -> tuple[Customer, bool]:
+        """Make a customer or change the one there is; whether it was made.
+
+        StaleError, and nothing is made or changed, when it is not as `expect` has it.
+        """
         values = check_customer(given)
         async with self._database.transaction() as connection:
+            if expect is not None:
+                expect(await customers.get_customer(connection, tenant, given.id, lock=True))
             return await customers.put_customer(connection, tenant, given.id, values, self._now())
 
     async def get_customer(self, tenant: TenantKey, customer_id: str) -> Customer:

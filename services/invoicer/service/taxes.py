@@ -14,6 +14,7 @@ from services.invoicer.term_checks import TAX_RATES_MAX, TaxRateInput, check_tax
 from services.kit import pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 
 log = structlog.get_logger()
@@ -55,16 +56,23 @@ class Taxes:
         return found[:limit], next_token([rate.id for rate in found], limit)
 
     async def assign_tax_rates(
-        self, tenant: TenantKey, customer_id: str, rate_ids: Sequence[str] | None
+        self,
+        tenant: TenantKey,
+        customer_id: str,
+        rate_ids: Sequence[str] | None,
+        expect: Expectation[TaxRates] | None = None,
     ) -> TaxRates:
         """Set the rates of a customer, or ("") of all without rates of their own.
 
         They apply to invoices that are computed from then on. None: the customer has none of his
-        own any more; no ids: no tax.
+        own any more; no ids: no tax. StaleError when they are not as `expect` has them.
         """
         async with self._database.transaction() as connection:
             await _require_customer(connection, tenant, customer_id)
             await _check_rates(connection, tenant, rate_ids or ())
+            await taxes.lock_assigned(connection, tenant)
+            if expect is not None:
+                expect(await taxes.get_assigned(connection, tenant, customer_id))
             await taxes.assign(connection, tenant, customer_id, rate_ids)
             assigned = await taxes.get_assigned(connection, tenant, customer_id)
         log.info("tax_rates_assigned", rates=len(assigned.rates))

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from usageflow.aggregator.v1 import aggregator_pb2 as aggregator
+from usageflow.aggregator.v1 import quotas_pb2 as quotas
 from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
 
 from services.kit import clock, errors, usage_token
@@ -278,3 +279,35 @@ async def test_an_empty_idempotency_key_is_refused(http: httpx.AsyncClient, worl
     answer = await http.post("/api/subscriptions", json=body, headers={"Idempotency-Key": '""'})
     assert [detail["field"] for detail in answer.json()["details"]] == ["Idempotency-Key"]
     assert world.requests == []
+
+
+async def test_if_match_is_passed_on_and_the_tag_is_told(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    world.answers["SetQuota"] = quotas.SetQuotaResponse(
+        quota=quotas.Quota(
+            id="quota_1",
+            metric="A",
+            etag="new",
+            period=quotas.QUOTA_PERIOD_MONTH,
+            enforcement=quotas.QUOTA_ENFORCEMENT_HARD,
+        )
+    )
+    body = {"metric": "A", "limit": "1"}
+    answer = await http.post("/api/quotas", json=body, headers={"If-Match": '"a", W/"b"'})
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"new"'), answer.text
+    _, request = world.requests[-1]
+    assert isinstance(request, quotas.SetQuotaRequest)
+    assert list(request.if_match) == ["a", 'W/"b"']
+    answer = await http.post("/api/quotas", json=body, headers={"If-Match": "a"})
+    assert [detail["field"] for detail in answer.json()["details"]] == ["If-Match"]
+
+
+async def test_a_change_of_nothing_is_412_too_when_it_has_changed(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    stored = invoicer.Customer(id="u", etag="now")
+    world.answers["GetCustomer"] = invoicer.GetCustomerResponse(customer=stored)
+    for tag, status in (('"now"', 200), ("*", 200), ('"old"', 412)):
+        answer = await http.patch("/api/customers/u", json={}, headers={"If-Match": tag})
+        assert answer.status_code == status

@@ -89,10 +89,13 @@ class Organization(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, "org_..."."""
     name: _builtins.str
     """Name, 1-200 characters."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -108,10 +111,11 @@ class Organization(_message.Message):
         name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         settings: Global___OrganizationSettings | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "name", b"name", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "id", b"id", "name", b"name", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,22 +275,30 @@ class UpdateOrganizationRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     EVENT_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """New name, 1-200 characters."""
     event_past_days: _builtins.int
     """35-400."""
     event_retention_days: _builtins.int
     """90-3,650."""
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str | None = ...,
         event_past_days: _builtins.int | None = ...,
         event_retention_days: _builtins.int | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "if_match", b"if_match", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__event_past_days: _TypeAlias = _typing.Literal["event_past_days"]  # noqa: Y015
     _WhichOneofArgType__event_past_days: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days"]  # noqa: Y015

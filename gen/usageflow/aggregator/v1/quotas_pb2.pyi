@@ -128,6 +128,7 @@ class Quota(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"quota_..." """
     metric: _builtins.str
@@ -144,6 +145,8 @@ class Quota(_message.Message):
     """What happens at the limit."""
     time_zone: _builtins.str
     """IANA time zone that periods follow; empty: UTC."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -169,10 +172,11 @@ class Quota(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         thresholds: Global___QuotaThresholds | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "_limit", b"_limit", "create_time", b"create_time", "customer_id", b"customer_id", "limit", b"limit", "thresholds", b"thresholds", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "_limit", b"_limit", "create_time", b"create_time", "customer_id", b"customer_id", "enforcement", b"enforcement", "id", b"id", "limit", b"limit", "metric", b"metric", "period", b"period", "thresholds", b"thresholds", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "_limit", b"_limit", "create_time", b"create_time", "customer_id", b"customer_id", "enforcement", b"enforcement", "etag", b"etag", "id", b"id", "limit", b"limit", "metric", b"metric", "period", b"period", "thresholds", b"thresholds", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__customer_id: _TypeAlias = _typing.Literal["customer_id"]  # noqa: Y015
     _WhichOneofArgType__customer_id: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id"]  # noqa: Y015
@@ -218,18 +222,26 @@ class SetQuotaRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUOTA_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def quota(self) -> Global___Quota:
         """The quota; id and times are ignored."""
+
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
 
     def __init__(
         self,
         *,
         quota: Global___Quota | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_match", b"if_match", "quota", b"quota"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

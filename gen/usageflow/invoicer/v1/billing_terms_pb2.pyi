@@ -573,10 +573,13 @@ class AssignedTaxRates(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     RATES_FIELD_NUMBER: _builtins.int
     INHERITED_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer; empty: all without rates of their own."""
     inherited: _builtins.bool
     """Whether the customer has no rates of his own."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaxRate]:
         """The rates, in the order of the lines."""
@@ -587,10 +590,11 @@ class AssignedTaxRates(_message.Message):
         customer_id: _builtins.str = ...,
         rates: _abc.Iterable[Global___TaxRate] | None = ...,
         inherited: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "inherited", b"inherited", "rates", b"rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "etag", b"etag", "inherited", b"inherited", "rates", b"rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +757,7 @@ class AssignTaxRatesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     TAX_RATE_IDS_FIELD_NUMBER: _builtins.int
     INHERIT_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer; empty: all without rates of their own."""
     inherit: _builtins.bool
@@ -761,16 +766,23 @@ class AssignTaxRatesRequest(_message.Message):
     def tax_rate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 5, all inclusive or all not; none: no tax."""
 
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         tax_rate_ids: _abc.Iterable[_builtins.str] | None = ...,
         inherit: _builtins.bool = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "inherit", b"inherit", "tax_rate_ids", b"tax_rate_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "if_match", b"if_match", "inherit", b"inherit", "tax_rate_ids", b"tax_rate_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -233,6 +233,7 @@ class Customer(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The caller's own id, 1-255 characters."""
     name: _builtins.str
@@ -245,6 +246,8 @@ class Customer(_message.Message):
     """ISO 4217 code; empty: that of the plan."""
     metadata_json: _builtins.str
     """A JSON object for the caller's own use; empty: none."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it came into being."""
@@ -259,10 +262,11 @@ class Customer(_message.Message):
         currency: _builtins.str = ...,
         metadata_json: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "currency", b"currency", "email", b"email", "id", b"id", "metadata_json", b"metadata_json", "name", b"name", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "currency", b"currency", "email", b"email", "etag", b"etag", "id", b"id", "metadata_json", b"metadata_json", "name", b"name", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -822,6 +826,7 @@ class PutCustomerRequest(_message.Message):
 
     CUSTOMER_FIELD_NUMBER: _builtins.int
     UPDATE_FIELDS_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer(self) -> Global___Customer:
         """The customer; create_time is ignored. Absent fields are left as they are."""
@@ -832,15 +837,22 @@ class PutCustomerRequest(_message.Message):
         empty: all.
         """
 
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
         customer: Global___Customer | None = ...,
         update_fields: _abc.Iterable[_builtins.str] | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "update_fields", b"update_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "if_match", b"if_match", "update_fields", b"update_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,6 +148,7 @@ class Endpoint(_message.Message):
     DISABLE_TIME_FIELD_NUMBER: _builtins.int
     FAILING_SINCE_TIME_FIELD_NUMBER: _builtins.int
     THROTTLED_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"whe_..."."""
     url: _builtins.str
@@ -164,6 +165,8 @@ class Endpoint(_message.Message):
     """"whpk_..." for ED25519; empty for HMAC_SHA256."""
     disabled_reason: Global___DisabledReason.ValueType
     """Why it is disabled."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Event types it gets, for example "invoice.created"; "invoice.*" takes a group; empty: all."""
@@ -205,10 +208,11 @@ class Endpoint(_message.Message):
         disable_time: _timestamp_pb2.Timestamp | None = ...,
         failing_since_time: _timestamp_pb2.Timestamp | None = ...,
         throttled_until_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failing_since_time", b"failing_since_time", "throttled_until_time", b"throttled_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "disabled_reason", b"disabled_reason", "enabled", b"enabled", "event_types", b"event_types", "failing_since_time", b"failing_since_time", "header_names", b"header_names", "id", b"id", "public_key", b"public_key", "rate_limit", b"rate_limit", "signature_kind", b"signature_kind", "throttled_until_time", b"throttled_until_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "disabled_reason", b"disabled_reason", "enabled", b"enabled", "etag", b"etag", "event_types", b"event_types", "failing_since_time", b"failing_since_time", "header_names", b"header_names", "id", b"id", "public_key", b"public_key", "rate_limit", b"rate_limit", "signature_kind", b"signature_kind", "throttled_until_time", b"throttled_until_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +503,7 @@ class UpdateEndpointRequest(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """"whe_..."."""
     url: _builtins.str
@@ -517,6 +522,12 @@ class UpdateEndpointRequest(_message.Message):
     def headers(self) -> Global___Headers:
         """All headers that it has from now on."""
 
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
@@ -527,10 +538,11 @@ class UpdateEndpointRequest(_message.Message):
         enabled: _builtins.bool | None = ...,
         rate_limit: _builtins.int | None = ...,
         headers: Global___Headers | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_enabled", b"_enabled", "_rate_limit", b"_rate_limit", "_url", b"_url", "description", b"description", "enabled", b"enabled", "event_types", b"event_types", "headers", b"headers", "rate_limit", b"rate_limit", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_enabled", b"_enabled", "_rate_limit", b"_rate_limit", "_url", b"_url", "description", b"description", "enabled", b"enabled", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "headers", b"headers", "rate_limit", b"rate_limit", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_enabled", b"_enabled", "_rate_limit", b"_rate_limit", "_url", b"_url", "description", b"description", "enabled", b"enabled", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "headers", b"headers", "if_match", b"if_match", "rate_limit", b"rate_limit", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015

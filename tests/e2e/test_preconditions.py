@@ -1,0 +1,146 @@
+"""Whoever changes what he has read changes nothing when somebody else was there before."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cli.connection import Connection
+from tests.e2e.api import Api, new_organization
+
+CLIENTS = 8
+
+
+@dataclass
+class Editable:
+    """How one kind of resource is read, and changed with the number n in it."""
+
+    read: str
+    method: str
+    change: str
+    key: str
+
+    def body(self, number: int) -> dict[str, Any]:
+        """A change."""
+        values: dict[str, Any] = {
+            "name": f"Name {number}",
+            "description": f"Description {number}",
+            "limit": str(100 + number),
+        }
+        body = {self.key: values[self.key]}
+        if self.key == "limit":
+            body |= {"metric": "API_CALL", "customerId": "ada"}
+        elif self.change == "/api/customers":
+            body |= {"id": "ada"}
+        return body
+
+
+@pytest.fixture(scope="module")
+def api(stack: Connection, stack_home: Path) -> Api:
+    """An organization of its own."""
+    api = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    api.post("/api/metrics", {"key": "API_CALL"})
+    api.post("/api/customers", {"id": "ada"})
+    return api
+
+
+@pytest.fixture(
+    params=["organization", "customer", "customer in full", "webhook", "quota"], scope="module"
+)
+def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
+    """Each kind."""
+    match request.param:
+        case "organization":
+            return Editable("/api/organization", "PATCH", "/api/organization", "name")
+        case "customer":
+            return Editable("/api/customers/ada", "PATCH", "/api/customers/ada", "name")
+        case "customer in full":
+            return Editable("/api/customers/ada", "POST", "/api/customers", "name")
+        case "webhook":
+            body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
+            path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"
+            return Editable(path, "PATCH", path, "description")
+        case _:
+            quota = {"metric": "API_CALL", "customerId": "ada", "limit": "1"}
+            path = f"/api/quotas/{api.post('/api/quotas', quota)['id']}"
+            return Editable(path, "POST", "/api/quotas", "limit")
+
+
+@pytest.fixture
+def rates(api: Api) -> Iterator[list[str]]:
+    """Tax rates, and nobody has any."""
+    yield [
+        api.post("/api/tax-rates", {"name": f"R{percent}", "percent": str(percent)})["id"]
+        for percent in range(2)
+    ]
+    api.http.put("/api/tax-rates/default", json={"taxRateIds": []})
+
+
+def change(api: Api, what: Editable, number: int, tag: str | None) -> httpx.Response:
+    """Try to change it."""
+    headers = {} if tag is None else {"If-Match": tag}
+    return api.http.request(what.method, what.change, json=what.body(number), headers=headers)
+
+
+def test_a_change_of_what_was_read_succeeds_and_tells_the_next_tag(
+    api: Api, editable: Editable
+) -> None:
+    read = api.http.get(editable.read)
+    first = change(api, editable, 1, read.headers["etag"])
+    second = change(api, editable, 2, first.headers["etag"])
+    assert (first.status_code, second.status_code) == (200, 200), first.text + second.text
+    assert api.http.get(editable.read).headers["etag"] == second.headers["etag"]
+    assert len({each.headers["etag"] for each in (read, first, second)}) == 3
+
+
+def test_a_change_of_what_has_changed_is_412_and_changes_nothing(
+    api: Api, editable: Editable
+) -> None:
+    old = change(api, editable, 3, None).headers["etag"]
+    now = change(api, editable, 4, None)
+    for tag in (old, f"W/{now.headers['etag']}", '"other"'):
+        refused = change(api, editable, 5, tag)
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+    assert api.http.get(editable.read).json() == now.json()
+    for tag in (f'"other", {now.headers["etag"]}', "*"):
+        assert change(api, editable, 6, tag).status_code == 200
+
+
+def test_of_many_who_have_read_the_same_one_changes_it(api: Api, editable: Editable) -> None:
+    tag = change(api, editable, 7, None).headers["etag"]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(lambda n: change(api, editable, 10 + n, tag), range(CLIENTS)))
+    assert sorted(each.status_code for each in answers) == [200] + [412] * (CLIENTS - 1)
+    (won,) = (each for each in answers if each.status_code == 200)
+    assert api.http.get(editable.read).json() == won.json()
+
+
+def test_what_is_known_already_is_304(api: Api, editable: Editable) -> None:
+    tag = change(api, editable, 8, None).headers["etag"]
+    known = api.http.get(editable.read, headers={"If-None-Match": f'"other", W/{tag}'})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert api.http.get(editable.read, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_what_is_not_there_is_not_made(api: Api) -> None:
+    body = {"id": "nobody", "name": "N"}
+    refused = api.http.post("/api/customers", json=body, headers={"If-Match": "*"})
+    assert refused.status_code == 412
+    assert api.http.get("/api/customers/nobody").status_code == 404
+
+
+def test_tax_rates_are_assigned_by_one_of_many(api: Api, rates: list[str]) -> None:
+    """Also when there was no row to lock before."""
+    for path in ("/api/tax-rates/default", "/api/customers/ada/tax-rates"):
+        tag = api.http.get(path).headers["etag"]
+
+        def assign(_n: int, path: str = path, tag: str = tag) -> int:
+            body = {"taxRateIds": rates}
+            return api.http.put(path, json=body, headers={"If-Match": tag}).status_code
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            assert sorted(pool.map(assign, range(CLIENTS))) == [200] + [412] * (CLIENTS - 1)
