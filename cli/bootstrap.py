@@ -5,7 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
+)
 from usageflow.common.v1 import common_pb2
 
 from cli.errors import StackError
@@ -31,6 +36,17 @@ async def ensure_first_key(address: str, home: Home, secrets: Secrets) -> None:
     home.save_secrets(secrets)
 
 
+async def sign_in_path(
+    address: str, secrets: Secrets, *, email: str = "", owner_email: str = ""
+) -> str:
+    """A path under the gateway's URL that signs a member in once: the one with `email`, else the
+    first owner, whom an organization without any gets, with `owner_email`. StackError: refused.
+    """
+    async with connected(address, secrets.internal_token) as accounts:
+        token = await accounts.sign_in_token(secrets.organization_id, email, owner_email)
+    return f"/sign-in?token={token}"
+
+
 async def new_organization(
     address: str, internal_token: str, name: str, mode: common_pb2.Mode.ValueType
 ) -> tuple[str, str]:
@@ -47,18 +63,17 @@ async def connected(address: str, internal_token: str) -> AsyncIterator["Account
     options = [("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         try:
-            yield Accounts(accounts_pb2_grpc.AccountsInternalServiceStub(channel), metadata)
+            yield Accounts(channel, metadata)
         except grpc.aio.AioRpcError as error:
-            raise StackError(
-                f"accounts made no API key: {error.code().name}: {error.details()}"
-            ) from error
+            raise StackError(f"accounts refused: {error.code().name}: {error.details()}") from error
 
 
 class Accounts:
-    """The calls to accounts that make a first key."""
+    """The calls to accounts that make a first key and let somebody in."""
 
-    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._stub = stub
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._stub: Any = accounts_pb2_grpc.AccountsInternalServiceStub(channel)
+        self._members: Any = members_pb2_grpc.MembersInternalServiceStub(channel)
         self._options: dict[str, Any] = {
             "metadata": metadata,
             "timeout": CALL_TIMEOUT_S,
@@ -108,3 +123,11 @@ class Accounts:
         )
         answer = await self._stub.IssueApiKey(request, **self._options)
         return str(answer.secret)
+
+    async def sign_in_token(self, organization_id: str, email: str, owner_email: str) -> str:
+        """The token of a link that signs a member in once."""
+        request = members_pb2.CreateSignInLinkRequest(
+            organization_id=organization_id, email=email, default_email=owner_email
+        )
+        answer = await self._members.CreateSignInLink(request, **self._options)
+        return str(answer.token)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cli.bootstrap import ensure_first_key
+from cli.bootstrap import ensure_first_key, sign_in_path
 from cli.children import spawn
 from cli.connection import Connection, write_connection
 from cli.errors import PortTakenError
@@ -55,6 +55,7 @@ class Stack:
         self._services: list[Keeper] = []
         self._gateways: list[Keeper] = []
         self._connection: Connection | None = None
+        self._sign_in_path = ""
         # Every service holds the reading end: its end of file tells them that we died.
         self._pipe_read, self._pipe_write = os.pipe()
 
@@ -85,6 +86,12 @@ class Stack:
         )
         await self._start_processes(processes, surroundings, secrets)
         return self._connect(processes, surroundings, secrets)
+
+    @property
+    def sign_in_url(self) -> str:
+        """Signs the owner in, once; to be asked for after start()."""
+        assert self._connection is not None
+        return self._connection.http + self._sign_in_path
 
     async def stop(self) -> None:
         """Stop the gateway, then the services, then the servers: data stays."""
@@ -130,6 +137,8 @@ class Stack:
     async def _first_key(self, accounts: Keeper, address: str, secrets: Secrets) -> None:
         await accounts.ready()
         await ensure_first_key(address, self._home, secrets)
+        owner_email = self._environ.get("USAGEFLOW_OWNER_EMAIL", "")
+        self._sign_in_path = await sign_in_path(address, secrets, owner_email=owner_email)
 
     def _part(self, process: Process, processes: list[Process], surroundings: Surroundings) -> Part:
         what = command(process, processes, surroundings, self._environ)

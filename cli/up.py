@@ -71,7 +71,7 @@ async def start(stack: Stack, stopping: asyncio.Event, console: Console) -> None
             await starting
         return
     signalled.cancel()
-    show_connection(console, starting.result(), time.monotonic() - began)
+    show_connection(console, starting.result(), stack.sign_in_url, time.monotonic() - began)
 
 
 def show(console: Console, part: str, what: str) -> None:
@@ -79,8 +79,10 @@ def show(console: Console, part: str, what: str) -> None:
     console.print(f"  [bold]{part:<14}[/bold] {escape(what)}", highlight=False)
 
 
-def show_connection(console: Console, connection: Connection, seconds: float) -> None:
-    """Where the stack is, its key, and a first event to paste."""
+def show_connection(
+    console: Console, connection: Connection, sign_in_url: str, seconds: float
+) -> None:
+    """Where the stack is, its key, how the owner gets in, and a first event to paste."""
     command = (
         f"curl -s {connection.http}/api/track"
         f" -H 'x-usageflow-api-key: {connection.api_key}'"
@@ -91,6 +93,7 @@ def show_connection(console: Console, connection: Connection, seconds: float) ->
     for line in (
         f"  URL      {connection.http}",
         f"  API key  {connection.api_key}",
+        f"  Sign in  {sign_in_url}  (works once, for a day)",
         f"  Try      {command}",
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)

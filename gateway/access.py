@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from services.kit.auth import KeyCache, Principal, missing_key
+from services.kit.auth import KeyCache, Principal, invalid_key, missing_key
 from services.kit.errors import PermissionDeniedError
+from services.kit.keys import SESSION_START
 
 KEY_HEADER: Final = b"x-usageflow-api-key"
 
@@ -16,7 +17,15 @@ def api_key(headers: dict[bytes, bytes]) -> str:
         secret = value.strip() if scheme.lower() == b"bearer" else b""
     if not secret:
         raise missing_key()
-    return secret.decode("latin-1")
+    key = secret.decode("latin-1")
+    if key.startswith(SESSION_START):
+        raise invalid_key()
+    return key
+
+
+def has_key(headers: dict[bytes, bytes]) -> bool:
+    """Whether the request says that it comes with a key, right or wrong."""
+    return KEY_HEADER in headers or b"authorization" in headers
 
 
 async def authenticate(keys: KeyCache, headers: dict[bytes, bytes], scope: str) -> Principal:

@@ -22,6 +22,7 @@ from gateway.errors import (
     to_http,
     unsupported_media_type,
 )
+from gateway.forms import FORM, FORM_TYPE, is_form
 from gateway.inflate import unsupported_encoding
 from gateway.routes import (
     accounts,
@@ -34,9 +35,11 @@ from gateway.routes import (
     documents,
     events,
     invoices,
+    members,
     metrics,
     plans,
     quotas,
+    sign_in,
     subscriptions,
     taxes,
     usage,
@@ -60,9 +63,11 @@ _RESOURCES = (
     documents,
     events,
     invoices,
+    members,
     metrics,
     plans,
     quotas,
+    sign_in,
     subscriptions,
     taxes,
     usage,
@@ -81,13 +86,13 @@ class ApiRequest(Request[Any, Any, Any]):
 
 
 def build(services: Services, live: LiveStreams) -> Litestar:
-    """The app, which calls `services` in the name of the request's API key.
+    """The app, which calls `services` in the name of the request's API key or member.
 
     `live` holds the streams that it opens, for whoever has to end them.
     """
 
     async def provide_calls(request: Request[Any, Any, Any]) -> Calls:
-        return Calls(services, request.scope["api_key"])  # type: ignore[typeddict-item]
+        return Calls(services, request.scope["credential"])  # type: ignore[typeddict-item]
 
     async def provide_live() -> LiveStreams:
         return live
@@ -145,6 +150,10 @@ async def _check_request(request: Request[Any, Any, Any]) -> Response[None] | No
     if "asked" not in known and request.scope["query_string"]:
         query_string.read(request.scope["query_string"], query_string.Nothing)
     if request.method == "GET":
+        return None
+    if handler.opt.get(FORM):
+        if not is_form(request.headers.get("content-type", "").encode("latin-1")):
+            raise unsupported_media_type(FORM_TYPE)
         return None
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise unsupported_encoding("Only track requests may be compressed", "identity")

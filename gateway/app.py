@@ -6,11 +6,13 @@ from typing import cast
 from gateway import api
 from gateway.batch import TrackBatch
 from gateway.calls import Channels, IngestSink, Services
+from gateway.client import Clients
 from gateway.coalescer import Coalescer, Limits
 from gateway.entry import Entry, Handler
 from gateway.health import Readiness
 from gateway.quick import QuickTrack
 from gateway.server import HttpServer
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 from gateway.track import Track
 from gateway.usage_live import LiveStreams
@@ -49,6 +51,13 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
         batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
         api=cast("Handler", api.build(Services(channels), live)),
         keys=keys,
+        sessions=Sessions(
+            keys,
+            channels,
+            settings.internal_token,
+            Clients(settings.trusted_proxies),
+            settings.public_url,
+        ),
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
         request_ids=request_ids,
         requests_in_flight_max=settings.requests_in_flight_max,

@@ -6,7 +6,7 @@ import grpc
 from google.protobuf.message import Message
 from litestar.di import NamedDependency
 from pydantic import SecretStr
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc, members_pb2, members_pb2_grpc
 from usageflow.aggregator.v1 import (
     aggregator_pb2,
     aggregator_pb2_grpc,
@@ -30,7 +30,7 @@ from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import (
     DEADLINE_S,
     Metadata,
-    api_key_metadata,
+    caller_metadata,
     internal_metadata,
     open_channel,
 )
@@ -45,7 +45,11 @@ class Channels:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.accounts = open_channel(
-            settings.accounts_address, list(accounts_pb2.DESCRIPTOR.services_by_name.values())
+            settings.accounts_address,
+            [
+                *accounts_pb2.DESCRIPTOR.services_by_name.values(),
+                *members_pb2.DESCRIPTOR.services_by_name.values(),
+            ],
         )
         self.ingest = open_channel(
             settings.ingest_address, list(ingest_pb2.DESCRIPTOR.services_by_name.values())
@@ -82,10 +86,11 @@ class Channels:
 
 
 class Services:
-    """The services as callers with an API key see them."""
+    """The services as callers with an API key or a session see them."""
 
     def __init__(self, channels: Channels) -> None:
         self.accounts = accounts_pb2_grpc.AccountsServiceStub(channels.accounts)
+        self.members = members_pb2_grpc.MembersServiceStub(channels.accounts)
         self.ingest = ingest_pb2_grpc.IngestServiceStub(channels.ingest)
         self.aggregator = aggregator_pb2_grpc.AggregatorServiceStub(channels.aggregator)
         self.live = live_pb2_grpc.LiveUsageServiceStub(channels.aggregator)
@@ -97,10 +102,13 @@ class Services:
 
 
 class Calls:
-    """Calls in the name of one API key: the services check it and its scopes themselves."""
+    """Calls in the name of an API key or of a member: the services check themselves who that is and
+    what they may do. `credential` is the key, or that of a sessions.Viewer.
+    """
 
-    def __init__(self, services: Services, secret: str) -> None:
+    def __init__(self, services: Services, credential: str) -> None:
         self.accounts = services.accounts
+        self.members = services.members
         self.ingest = services.ingest
         self.aggregator = services.aggregator
         self.live = services.live
@@ -109,13 +117,13 @@ class Calls:
         self.terms = services.terms
         self.documents = services.documents
         self.notifier = services.notifier
-        self._secret = secret
+        self._credential = credential
 
     async def call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
-        return await _answer(method, request, DEADLINE_S, api_key_metadata(self._secret))
+        return await answer_of(method, request, DEADLINE_S, caller_metadata(self._credential))
 
     def stream(
         self,
@@ -124,7 +132,7 @@ class Calls:
         timeout_s: float,
     ) -> grpc.aio.UnaryStreamCall[Request, Response]:
         """The service's answers, to be read; grpc.aio.AioRpcError when it refuses or ends."""
-        return method(request, timeout=timeout_s, metadata=api_key_metadata(self._secret))
+        return method(request, timeout=timeout_s, metadata=caller_metadata(self._credential))
 
 
 # What the framework gives to a route.
@@ -152,15 +160,16 @@ class IngestSink:
         """The answer to an encoded RecordTenantEventsRequest; DomainError: what became of its
         events is unknown.
         """
-        return await _answer(self._record, request, timeout_s, internal_metadata(self._token))
+        return await answer_of(self._record, request, timeout_s, internal_metadata(self._token))
 
 
-async def _answer(
+async def answer_of(
     method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
     request: Request,
     timeout_s: float,
     metadata: Metadata,
 ) -> Response:
+    """The service's answer; DomainError when it refuses or is away."""
     try:
         return await method(request, timeout=timeout_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:

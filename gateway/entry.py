@@ -8,11 +8,12 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from gateway.access import api_key
+from gateway.access import api_key, has_key
 from gateway.api import routing_path
 from gateway.errors import method_not_allowed, to_http, unavailable
 from gateway.health import Readiness
 from gateway.preconditions import is_known
+from gateway.sessions import Sessions
 from gateway.wire import (
     SECURITY_HEADERS,
     Disconnected,
@@ -47,6 +48,7 @@ class Entry:
         batch: Handler,
         api: Handler,
         keys: KeyResolver,
+        sessions: Sessions,
         readiness: Readiness,
         request_ids: RequestIds,
         requests_in_flight_max: int,
@@ -54,6 +56,7 @@ class Entry:
         self._bare = {"/api/track": track, "/api/track/batch": batch}
         self._api = api
         self._keys = keys
+        self._sessions = sessions
         self._readiness = readiness
         self._request_ids = request_ids
         self._in_flight_max = requests_in_flight_max
@@ -102,12 +105,18 @@ class Entry:
         _note(scope, answer.status, principal, time.perf_counter() - started_s)
 
     async def _authenticate(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal | None:
-        """Who calls /api/*; the services check the key and its scopes again."""
+        """Who calls /api/*; the services check the key or session and what it may do again."""
+        scope["sessions"] = self._sessions
         if not scope["path"].startswith("/api/") or scope["path"] == OPENAPI_PATH:
             return None
+        if not has_key(headers):
+            member = await self._sessions.member(scope, headers)
+            if member is not None:
+                scope["credential"] = member.credential
+                return member.principal
         secret = api_key(headers)
         principal = await self._keys.resolve(secret)
-        scope["api_key"] = secret
+        scope["credential"] = secret
         return principal
 
     async def _health(self, scope: Scope, answer: "_Answer", request_id: str) -> None:

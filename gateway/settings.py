@@ -1,7 +1,12 @@
 """Settings of the gateway, read from `USAGEFLOW_*` environment variables."""
 
-from pydantic import Field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from gateway.client import networks
 from services.kit.settings import ProcessSettings
 
 
@@ -13,6 +18,19 @@ class GatewaySettings(ProcessSettings):
     aggregator_address: str = Field(description="host:port of aggregator")
     invoicer_address: str = Field(description="host:port of invoicer")
     notifier_address: str = Field(description="host:port of notifier")
+
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^/]+/?)?$",
+        description="address that people use; with https:// cookies are for https only",
+    )
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NoDecode,
+        BeforeValidator(networks),
+    ] = Field(
+        default=(), description="networks whose X-Forwarded-For is believed, as 10.0.0.0/8,::1"
+    )
 
     # Each takes about 8 KiB, with an event that waits about 10 KiB.
     connections_max: int = Field(default=10_000, ge=1)

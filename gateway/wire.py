@@ -108,15 +108,16 @@ async def send_error(send: Send, error: HttpError, request_id: str) -> None:
 
 def is_json(content_type: bytes | None) -> bool:
     """Whether a Content-Type header says JSON in UTF-8."""
-    return content_type == b"application/json" or _has_type(content_type, b"application/json")
+    return content_type == b"application/json" or has_type(content_type, b"application/json")
 
 
 def is_ndjson(content_type: bytes | None) -> bool:
     """Whether a Content-Type header says one JSON value a line."""
-    return _has_type(content_type, b"application/x-ndjson")
+    return has_type(content_type, b"application/x-ndjson")
 
 
-def _has_type(content_type: bytes | None, expected: bytes) -> bool:
+def has_type(content_type: bytes | None, expected: bytes) -> bool:
+    """Whether a Content-Type header says `expected`, in UTF-8 if it names a charset."""
     if content_type is None:
         return False
     kind, _, parameters = content_type.lower().partition(b";")

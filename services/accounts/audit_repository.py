@@ -1,6 +1,6 @@
 """SQL of the audit log: it is added to and read, and nothing else (trigger keep_audit_log)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,8 +9,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.accounts.tables import audit_log, organizations
-from services.kit.audit import AuditEvent
+from services.kit.audit import AuditEvent, audit_event
 from services.kit.database import TenantKey
+from services.kit.keys import KEY_MODES
 
 # The audit log forgets nothing, so it is the inbox of what other services tell (kit/inbox.py).
 inbox: FromClause = select(audit_log.c.id.label("message_id")).subquery("inbox")
@@ -48,6 +49,32 @@ async def insert_events(connection: AsyncConnection, events: Sequence[AuditEvent
         )
         added += (await connection.execute(statement.on_conflict_do_nothing())).rowcount
     return added
+
+
+async def note_in_both_modes(
+    connection: AsyncConnection,
+    organization_id: str,
+    action: str,
+    *,
+    target_id: str,
+    by: str = "",
+    details: Mapping[str, object],
+) -> None:
+    """Add what was done to the organization or its members: the audit logs of both modes tell it.
+
+    `by`: the key or member who did it, "" for UsageFlow itself.
+    """
+    events = [
+        audit_event(
+            TenantKey(organization_id, mode),
+            action,
+            target_id=target_id,
+            key_id=by,
+            details=details,
+        )
+        for mode in KEY_MODES
+    ]
+    await insert_events(connection, events)
 
 
 async def known_organizations(

@@ -1,11 +1,10 @@
 """What accounts does: organizations, API keys, and who a key stands for."""
 
-from typing import Protocol, TypeVar
-
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.accounts import audit_repository, repository
+from services.accounts.changes import Changes, told
 from services.accounts.domain import (
     ApiKey,
     NewKey,
@@ -24,22 +23,12 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
 from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
-from services.kit.keys import KEY_MODES, PREFIX_CHARACTERS, looks_like_key, make_key
+from services.kit.keys import PREFIX_CHARACTERS, looks_like_key, make_key
 
 log = structlog.get_logger()
 
 ORGANIZATIONS_PER_PAGE = 100
 ORGANIZATIONS_PER_PAGE_MAX = 1_000
-
-
-class Changes(Protocol):
-    """Tells every process what changed; raises when they can't be told now."""
-
-    async def key_changed(self, key_id: str) -> None:
-        """A key was revoked."""
-
-    async def organization_changed(self, organization_id: str) -> None:
-        """An organization's settings changed."""
 
 
 class Accounts:
@@ -86,14 +75,11 @@ class Accounts:
             await repository.update_organization(connection, organization)
             await _note_change(connection, before, organization, by_key)
         log.info("organization_updated", organization_id=organization.id)
-        try:
-            await self._changes.organization_changed(organization.id)
-        except Exception as error:
-            log.warning(
-                "organization_change_not_told",
-                organization_id=organization.id,
-                error=type(error).__name__,
-            )
+        await told(
+            self._changes.organization_changed(organization.id),
+            "organization_change_not_told",
+            organization_id=organization.id,
+        )
         return organization
 
     async def list_organizations(
@@ -103,12 +89,12 @@ class Accounts:
         limit = pages.page_limit(
             page_size, default=ORGANIZATIONS_PER_PAGE, size_max=ORGANIZATIONS_PER_PAGE_MAX
         )
-        after_id = _position(page_token, "org")
+        after_id = pages.id_position(page_token, "org")
         async with self._database.transaction() as connection:
             organizations = await repository.list_organizations(
                 connection, after_id=after_id, limit=limit + 1
             )
-        return _page(organizations, limit)
+        return pages.page_of_ids(organizations, limit)
 
     async def create_api_key(
         self, tenant: TenantKey, new: NewKey, *, by_key: str = ""
@@ -155,12 +141,12 @@ class Accounts:
     ) -> tuple[list[ApiKey], str]:
         """A page of keys, newest first, and the next page's token ("" after the last)."""
         limit = pages.page_limit(page_size)
-        before_id = _position(page_token, "key")
+        before_id = pages.id_position(page_token, "key")
         async with self._database.transaction() as connection:
             keys = await repository.list_api_keys(
                 connection, tenant, before_id=before_id, limit=limit + 1
             )
-        return _page(keys, limit)
+        return pages.page_of_ids(keys, limit)
 
     async def revoke_api_key(self, tenant: TenantKey, key_id: str, *, by_key: str = "") -> ApiKey:
         """End a key for good; repeating it changes nothing. NotFoundError: not one of theirs.
@@ -185,10 +171,7 @@ class Accounts:
         if key is None:
             raise NotFoundError("No such API key")
         log.info("api_key_revoked", key_id=key.id, organization_id=key.organization_id)
-        try:
-            await self._changes.key_changed(key.id)
-        except Exception as error:
-            log.warning("api_key_change_not_told", key_id=key.id, error=type(error).__name__)
+        await told(self._changes.key_changed(key.id), "api_key_change_not_told", key_id=key.id)
         return key
 
     async def resolve_api_key(self, secret: str) -> ResolvedKey:
@@ -200,26 +183,6 @@ class Accounts:
         if resolved is None or not resolved.key.works_at(clock.now()):
             raise invalid_key()
         return resolved
-
-
-_Row = TypeVar("_Row", ApiKey, Organization)
-
-
-def _page(rows: list[_Row], limit: int) -> tuple[list[_Row], str]:
-    """Of up to `limit` + 1 rows those of one page, and the next page's token ("": the last)."""
-    if len(rows) <= limit:
-        return rows, ""
-    return rows[:limit], pages.encode_token(rows[limit - 1].id)
-
-
-def _position(page_token: str, prefix: str) -> str | None:
-    """The id after which a page begins; None for the first page."""
-    if not page_token:
-        return None
-    (position,) = pages.decode_token(page_token, 1)
-    if not is_id(position, prefix):
-        raise pages.invalid_token()
-    return position
 
 
 async def _require_organization(
@@ -242,17 +205,14 @@ async def _note_change(
     details = changes(_shown(before), _shown(after))
     if not details:
         return
-    events = [
-        audit_event(
-            TenantKey(after.id, mode),
-            "organization.updated",
-            target_id=after.id,
-            key_id=by_key,
-            details=details,
-        )
-        for mode in KEY_MODES
-    ]
-    await audit_repository.insert_events(connection, events)
+    await audit_repository.note_in_both_modes(
+        connection,
+        after.id,
+        "organization.updated",
+        target_id=after.id,
+        by=by_key,
+        details=details,
+    )
 
 
 def _shown(organization: Organization) -> dict[str, object]:

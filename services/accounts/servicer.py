@@ -1,11 +1,8 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Literal
 
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1.accounts_pb2_grpc import (
     AccountsInternalServiceServicer,
@@ -14,7 +11,9 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
 
 from services.accounts.audit import AuditLog
 from services.accounts.audit_repository import AuditFilter
-from services.accounts.domain import ApiKey, NewKey, Organization, OrganizationChange
+from services.accounts.domain import ApiKey, NewKey, OrganizationChange
+from services.accounts.keys import principal_of_key
+from services.accounts.proto import SCOPE_NUMBERS, organization_message, time_of, timestamp
 from services.accounts.service import Accounts
 from services.kit.audit import AuditEvent
 from services.kit.auth import (
@@ -25,15 +24,13 @@ from services.kit.auth import (
     require_scope,
 )
 from services.kit.database import TenantKey
-from services.kit.errors import FieldProblem, InvalidArgumentError
-from services.kit.etag import expecting, tagged
+from services.kit.etag import expecting
 
 _CHANGES: tuple[Literal["name", "event_past_days", "event_retention_days"], ...] = (
     "name",
     "event_past_days",
     "event_retention_days",
 )
-_SCOPE_NUMBERS = {name: number for number, name in SCOPE_NAMES.items()}
 
 
 class AccountsServicer(AccountsServiceServicer):
@@ -49,7 +46,7 @@ class AccountsServicer(AccountsServiceServicer):
         """The caller's organization; any scope."""
         tenant = current_principal().tenant
         organization = await self._accounts.get_organization(tenant.organization_id)
-        return pb.GetOrganizationResponse(organization=_organization(organization))
+        return pb.GetOrganizationResponse(organization=organization_message(organization))
 
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, context: object
@@ -60,10 +57,10 @@ class AccountsServicer(AccountsServiceServicer):
         organization = await self._accounts.update_organization(
             principal.organization_id,
             OrganizationChange(**given),
-            by_key=principal.key_id,
-            expect=expecting(request.if_match, _organization),
+            by_key=principal.actor_id,
+            expect=expecting(request.if_match, organization_message),
         )
-        return pb.UpdateOrganizationResponse(organization=_organization(organization))
+        return pb.UpdateOrganizationResponse(organization=organization_message(organization))
 
     async def CreateApiKey(
         self, request: pb.CreateApiKeyRequest, context: object
@@ -71,7 +68,7 @@ class AccountsServicer(AccountsServiceServicer):
         """A new key, shown once; scope admin."""
         principal = require_scope("admin")
         key, secret = await self._accounts.create_api_key(
-            principal.tenant, _new_key(request), by_key=principal.key_id
+            principal.tenant, _new_key(request), by_key=principal.actor_id
         )
         return pb.CreateApiKeyResponse(api_key=_api_key(key), secret=secret)
 
@@ -93,7 +90,7 @@ class AccountsServicer(AccountsServiceServicer):
         """End a key for good; scope admin."""
         principal = require_scope("admin")
         key = await self._accounts.revoke_api_key(
-            principal.tenant, request.key_id, by_key=principal.key_id
+            principal.tenant, request.key_id, by_key=principal.actor_id
         )
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
 
@@ -106,8 +103,8 @@ class AccountsServicer(AccountsServiceServicer):
             action=request.action,
             target_id=request.target_id,
             key_id=request.key_id,
-            from_time=_time(request, "from_time", "from"),
-            to_time=_time(request, "to_time", "to"),
+            from_time=time_of(request, "from_time", "from"),
+            to_time=time_of(request, "to_time", "to"),
         )
         events, next_page_token = await self._audit_log.list(
             tenant, wanted, request.page_size, request.page_token
@@ -128,15 +125,7 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
     ) -> pb.ResolveApiKeyResponse:
         """Who a key stands for."""
         resolved = await self._accounts.resolve_api_key(request.secret)
-        key = resolved.key
-        principal = pb.Principal(
-            key_id=key.id,
-            organization_id=key.organization_id,
-            mode=MODE_NUMBERS[key.mode],
-            scopes=_scope_numbers(key),
-            expire_time=_timestamp(key.expire_time),
-            event_past_days=resolved.settings.event_past_days,
-        )
+        principal = principal_of_key(resolved)
         return pb.ResolveApiKeyResponse(principal=principal)
 
     async def CreateOrganization(
@@ -144,7 +133,7 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
     ) -> pb.CreateOrganizationResponse:
         """A new organization."""
         organization = await self._accounts.create_organization(request.name)
-        return pb.CreateOrganizationResponse(organization=_organization(organization))
+        return pb.CreateOrganizationResponse(organization=organization_message(organization))
 
     async def IssueApiKey(
         self, request: pb.IssueApiKeyRequest, context: object
@@ -162,7 +151,7 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
             request.page_size, request.page_token
         )
         return pb.ListOrganizationsResponse(
-            organizations=[_organization(organization) for organization in organizations],
+            organizations=[organization_message(organization) for organization in organizations],
             next_page_token=next_page_token,
         )
 
@@ -171,25 +160,13 @@ def _new_key(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> NewKey:
     return NewKey(
         name=request.name,
         scopes=_scope_names(request.scopes),
-        expire_time=_time(request, "expire_time", "expiresAt"),
+        expire_time=time_of(request, "expire_time", "expiresAt"),
     )
 
 
 def _scope_names(numbers: Iterable[pb.Scope.ValueType]) -> list[str]:
     # An unknown number stays in the list, so that the domain refuses it.
     return [SCOPE_NAMES.get(number, str(number)) for number in numbers]
-
-
-def _time(request: Message, name: str, shown_name: str) -> datetime | None:
-    """The time in a field; None when it was not sent."""
-    if not request.HasField(name):
-        return None
-    try:
-        time: datetime = getattr(request, name).ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        problem = FieldProblem(shown_name, "must be a time of the years 1 to 9999")
-        raise InvalidArgumentError([problem]) from None
-    return time
 
 
 def _audit_event(event: AuditEvent) -> pb.AuditEvent:
@@ -199,22 +176,9 @@ def _audit_event(event: AuditEvent) -> pb.AuditEvent:
         target_id=event.target_id,
         key_id=event.key_id,
         request_id=event.request_id,
-        time=_timestamp(event.time),
+        time=timestamp(event.time),
         details_json=event.details_json,
     )
-
-
-def _organization(organization: Organization) -> pb.Organization:
-    message = pb.Organization(
-        id=organization.id,
-        name=organization.name,
-        create_time=_timestamp(organization.create_time),
-        settings=pb.OrganizationSettings(
-            event_past_days=organization.settings.event_past_days,
-            event_retention_days=organization.settings.event_retention_days,
-        ),
-    )
-    return tagged(message)
 
 
 def _api_key(key: ApiKey) -> pb.ApiKey:
@@ -223,20 +187,8 @@ def _api_key(key: ApiKey) -> pb.ApiKey:
         name=key.name,
         prefix=key.prefix,
         mode=MODE_NUMBERS[key.mode],
-        scopes=_scope_numbers(key),
-        create_time=_timestamp(key.create_time),
-        expire_time=_timestamp(key.expire_time),
-        revoke_time=_timestamp(key.revoke_time),
+        scopes=[SCOPE_NUMBERS[scope] for scope in key.scopes],
+        create_time=timestamp(key.create_time),
+        expire_time=timestamp(key.expire_time),
+        revoke_time=timestamp(key.revoke_time),
     )
-
-
-def _scope_numbers(key: ApiKey) -> list[pb.Scope.ValueType]:
-    return [_SCOPE_NUMBERS[scope] for scope in key.scopes]
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp

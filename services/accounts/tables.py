@@ -1,5 +1,7 @@
 """The tables of accounts; the migrations make them, a test compares the two."""
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     JSON,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 
 from services.kit.database import metadata_naming
@@ -87,4 +90,80 @@ audit_log = Table(
     CheckConstraint("json_typeof(details) = 'object'", name="details"),
     Index("ix_audit_log_of_tenant", "organization_id", "mode", "time", "id"),
     Index("ix_audit_log_of_target", "organization_id", "mode", "target_id", "time", "id"),
+)
+
+
+# A trigger keeps what identifies a member, keeps removed members as they were, and keeps the last
+# owner; rows are never deleted, for the audit log names them.
+members = Table(
+    "members",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("sign_in_time", DateTime(timezone=True)),
+    Column("remove_time", DateTime(timezone=True)),
+    CheckConstraint("id ~ '^mem_[0-9a-f]{32}$'", name="id"),
+    CheckConstraint(
+        "email = lower(email) AND char_length(email) <= 254 "
+        "AND email ~ '^[^[:space:]@]+@[^[:space:]@]+$'",
+        name="email",
+    ),
+    CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
+    CheckConstraint("role IN ('OWNER', 'ADMIN', 'DEVELOPER', 'VIEWER')", name="role"),
+    CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
+    Index(
+        "uq_members_email",
+        "organization_id",
+        "email",
+        unique=True,
+        postgresql_where=text("remove_time IS NULL"),
+    ),
+    Index("ix_members_of_email", "email", postgresql_where=text("remove_time IS NULL")),
+)
+
+
+def _sign_in(name: str, prefix: str, *more: Column[Any] | CheckConstraint) -> Table:
+    """What a member signs in with; a trigger keeps what has ended ended."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("member_id", Text, ForeignKey("members.id"), nullable=False),
+        Column("token_hash", LargeBinary, nullable=False, unique=True),
+        Column("create_time", DateTime(timezone=True), nullable=False),
+        Column("expire_time", DateTime(timezone=True), nullable=False),
+        Column("end_time", DateTime(timezone=True)),
+        *more,
+        CheckConstraint(f"id ~ '^{prefix}_[0-9a-f]{{32}}$'", name="id"),
+        CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),
+        CheckConstraint("expire_time > create_time", name="expire_time"),
+        Index(None, "member_id", "id"),
+    )
+
+
+sign_in_links = _sign_in("sign_in_links", "lnk")
+sessions = _sign_in(
+    "sessions",
+    "ses",
+    Column("use_time", DateTime(timezone=True), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    CheckConstraint("char_length(address) <= 64 AND char_length(user_agent) <= 400", name="seen"),
+)
+
+# Signing in by password that failed, or is being tried: by address and by where it came from.
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_time", DateTime(timezone=True), nullable=False),
+    CheckConstraint("char_length(subject) <= 100", name="subject"),
+    CheckConstraint("failures > 0", name="failures"),
+    Index(None, "last_time"),
 )

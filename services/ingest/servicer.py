@@ -128,7 +128,7 @@ class IngestServicer(IngestServiceServicer):
             Tenant.of(principal.organization_id, principal.mode),
             request.event_ids,
             request.reason,
-            key_id=principal.key_id,
+            key_id=principal.actor_id,
         )
         return pb.VoidEventsResponse(
             receipts=[_void_receipt(receipt) for receipt in receipts], usage_token=usage_token

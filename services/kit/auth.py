@@ -1,9 +1,9 @@
-"""Who is calling: API keys, looked up at accounts and remembered for at most 30 s.
+"""Who is calling: API keys and sessions, looked up at accounts and remembered for at most 30 s.
 
-A revoked key is dropped at once by a broadcast, and so are all keys of an organization whose
-settings changed; whoever misses it (NATS is down) asks again within 30 s. While NATS is up and
-accounts is down, what is remembered stays valid: a key can't be revoked without accounts, and its
-broadcast would arrive.
+A revoked key is dropped at once by a broadcast, and so are the sessions of a member who changed and
+all keys of an organization whose settings changed; whoever misses it (NATS is down) asks again
+within 30 s. While NATS is up and accounts is down, what is remembered stays valid: a key can't be
+revoked without accounts, and its broadcast would arrive.
 """
 
 import asyncio
@@ -12,11 +12,17 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from pydantic import SecretStr
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc, messages_pb2
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
+    messages_pb2,
+)
 from usageflow.common.v1 import common_pb2
 
 from services.kit import clock
@@ -28,12 +34,13 @@ from services.kit.errors import (
 )
 from services.kit.events import MICROS_PER_DAY, PAST_DAYS_DEFAULT
 from services.kit.grpc_client import internal_metadata
-from services.kit.keys import looks_like_key
+from services.kit.keys import SESSION_START, looks_like_key, split_session
 from services.kit.messaging import Messaging
 from services.kit.tenant import TenantKey
 
 KEY_CHANGED_SUBJECT = "usageflow.accounts.api_key_changed"
 ORGANIZATION_CHANGED_SUBJECT = "usageflow.accounts.organization_changed"
+MEMBER_CHANGED_SUBJECT = "usageflow.accounts.member_changed"
 REMEMBERED_S = 30.0
 REFUSED_REMEMBERED_S = 5.0
 REMEMBERED_MAX = 10_000
@@ -46,11 +53,23 @@ SCOPE_NAMES = {
     accounts_pb2.SCOPE_READ: "read",
     accounts_pb2.SCOPE_ADMIN: "admin",
 }
+ROLE_NAMES = {
+    accounts_pb2.ROLE_UNSPECIFIED: "",
+    accounts_pb2.ROLE_OWNER: "OWNER",
+    accounts_pb2.ROLE_ADMIN: "ADMIN",
+    accounts_pb2.ROLE_DEVELOPER: "DEVELOPER",
+    accounts_pb2.ROLE_VIEWER: "VIEWER",
+}
+ROLE_NUMBERS = {name: number for number, name in ROLE_NAMES.items()}
+# As far as RPCs ask for scopes: what a role may do is told by permissions.py, before they run.
+_MEMBER_SCOPES = frozenset({"read", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a key stands for. `mode` is the proto number, `mode_name` "live" or "test".
+    """Who a key or a member's session stands for. `mode` is the proto number, `mode_name` "live" or
+    "test". Of a key `member_id`, `role`, `session_id` and `member_name` are empty, of a session
+    `key_id`.
 
     `event_past_micros` is `event_past_days` as events.check_event takes it.
     """
@@ -62,6 +81,10 @@ class Principal:
     scopes: frozenset[str]
     expire_time: datetime | None = None
     event_past_days: int = PAST_DAYS_DEFAULT
+    member_id: str = ""
+    role: str = ""
+    session_id: str = ""
+    member_name: str = ""
     event_past_micros: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,22 +96,33 @@ class Principal:
         """Whose data the caller may see."""
         return TenantKey(self.organization_id, self.mode_name)
 
+    @property
+    def actor_id(self) -> str:
+        """Who does it, for the audit log: the key or the member."""
+        return self.member_id or self.key_id
+
     def may(self, scope: str) -> bool:
-        """Whether the key has the scope; "admin" includes "read"."""
+        """Whether the caller has the scope; "admin" includes "read"."""
         return scope in self.scopes or (scope == "read" and "admin" in self.scopes)
 
     @classmethod
     def from_proto(cls, message: accounts_pb2.Principal) -> "Principal":
         """The principal that accounts answered with."""
         expires = message.HasField("expire_time")
+        scopes = frozenset(SCOPE_NAMES[scope] for scope in message.scopes)
         return cls(
             key_id=message.key_id,
             organization_id=message.organization_id,
             mode=message.mode,
             mode_name=MODE_NAMES[message.mode],
-            scopes=frozenset(SCOPE_NAMES[scope] for scope in message.scopes),
+            scopes=_MEMBER_SCOPES if message.member_id else scopes,
             expire_time=message.expire_time.ToDatetime(clock.UTC) if expires else None,
             event_past_days=message.event_past_days or PAST_DAYS_DEFAULT,
+            member_id=message.member_id,
+            # A role that is newer than this program is none: it may do nothing here.
+            role=ROLE_NAMES.get(message.role, ""),
+            session_id=message.session_id,
+            member_name=message.member_name,
         )
 
 
@@ -100,6 +134,16 @@ def missing_key() -> UnauthenticatedError:
 def invalid_key() -> UnauthenticatedError:
     """The error of a wrong, revoked or expired key, all alike."""
     return UnauthenticatedError("Invalid API key", reason="invalid_api_key")
+
+
+def invalid_session() -> UnauthenticatedError:
+    """The error of a wrong, ended or expired session, all alike."""
+    return UnauthenticatedError("Your session has ended: sign in again", reason="invalid_session")
+
+
+def invalid_credential(secret: str) -> UnauthenticatedError:
+    """The error that fits what was sent."""
+    return invalid_session() if secret.startswith(SESSION_START) else invalid_key()
 
 
 _principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
@@ -129,10 +173,12 @@ def require_scope(scope: str) -> Principal:
 
 
 class KeyResolver(Protocol):
-    """Says who a key stands for."""
+    """Says who a key or session stands for."""
 
     async def resolve(self, secret: str) -> Principal:
-        """UnauthenticatedError for a key that is wrong, revoked or expired."""
+        """UnauthenticatedError for a key that is wrong, revoked or expired, and for a session
+        (keys.session_credential) that is wrong or has ended.
+        """
 
 
 @dataclass(slots=True)
@@ -143,12 +189,13 @@ class _Remembered:
 
 
 class KeyCache:
-    """Keys that were looked up at accounts, in memory."""
+    """Keys and sessions that were looked up at accounts, in memory."""
 
     def __init__(
         self, channel: grpc.aio.Channel, internal_token: SecretStr, messaging: Messaging
     ) -> None:
         self._accounts = accounts_pb2_grpc.AccountsInternalServiceStub(channel)
+        self._members = members_pb2_grpc.MembersInternalServiceStub(channel)
         self._token = internal_token
         self._messaging = messaging
         self._remembered: dict[str, _Remembered] = {}
@@ -157,11 +204,12 @@ class KeyCache:
         self._changes = 0
 
     async def start(self) -> None:
-        """Begin to listen for revoked keys and changed organizations."""
+        """Begin to listen for revoked keys, changed organizations and changed members."""
         await self._messaging.on_broadcast(KEY_CHANGED_SUBJECT, self._on_key_changed)
         await self._messaging.on_broadcast(
             ORGANIZATION_CHANGED_SUBJECT, self._on_organization_changed
         )
+        await self._messaging.on_broadcast(MEMBER_CHANGED_SUBJECT, self._on_member_changed)
         self._messaging.on_reconnect(self._on_reconnect)
 
     async def _on_key_changed(self, payload: bytes) -> None:
@@ -171,6 +219,10 @@ class KeyCache:
     async def _on_organization_changed(self, payload: bytes) -> None:
         organization_id = messages_pb2.OrganizationChanged.FromString(payload).organization_id
         self._forget(lambda principal: principal.organization_id == organization_id)
+
+    async def _on_member_changed(self, payload: bytes) -> None:
+        member_id = messages_pb2.MemberChanged.FromString(payload).member_id
+        self._forget(lambda principal: principal.member_id == member_id)
 
     def _forget(self, changed: Callable[[Principal], bool]) -> None:
         self._changes += 1
@@ -194,14 +246,14 @@ class KeyCache:
         return entry.principal if now_s < entry.until_s else None
 
     async def resolve(self, secret: str) -> Principal:
-        """Who the key stands for. UnauthenticatedError("Invalid API key"), UnavailableError."""
+        """Who the key or session stands for. UnauthenticatedError, UnavailableError."""
         principal = self.cached(secret)
         if principal is not None:
             return principal
-        if not looks_like_key(secret):
-            raise invalid_key()
+        if not (looks_like_key(secret) or split_session(secret)):
+            raise invalid_credential(secret)
         if time.monotonic() < self._refused_until_s.get(secret, 0):
-            raise invalid_key()
+            raise invalid_credential(secret)
         # Many callers with one key ask accounts once.
         task = self._running.get(secret)
         if task is None:
@@ -213,23 +265,31 @@ class KeyCache:
     async def _ask(self, secret: str) -> Principal:
         changes = self._changes
         try:
-            response = await self._accounts.ResolveApiKey(
-                accounts_pb2.ResolveApiKeyRequest(secret=secret),
-                timeout=RESOLVE_TIMEOUT_S,
-                metadata=internal_metadata(self._token),
-            )
+            principal = Principal.from_proto(await self._look_up(secret))
         except grpc.aio.AioRpcError as rpc_error:
-            error = from_rpc_error(rpc_error)
-            if isinstance(error, UnauthenticatedError) and error.reason == "invalid_api_key":
+            error, refusal = from_rpc_error(rpc_error), invalid_credential(secret)
+            if isinstance(error, UnauthenticatedError) and error.reason == refusal.reason:
                 self._remembered.pop(secret, None)
                 self._remember_refused(secret)
-                raise invalid_key() from None
+                raise refusal from None
             return self._still_valid(secret)
-        principal = Principal.from_proto(response.principal)
         # What changed while we asked must not be remembered.
         if changes == self._changes:
             self._remember(secret, principal)
         return principal
+
+    async def _look_up(self, secret: str) -> accounts_pb2.Principal:
+        options: dict[str, Any] = {
+            "timeout": RESOLVE_TIMEOUT_S,
+            "metadata": internal_metadata(self._token),
+        }
+        session = split_session(secret)
+        if session is None:
+            key = accounts_pb2.ResolveApiKeyRequest(secret=secret)
+            return (await self._accounts.ResolveApiKey(key, **options)).principal
+        token, mode = session
+        request = members_pb2.ResolveSessionRequest(token=token, mode=MODE_NUMBERS[mode])
+        return (await self._members.ResolveSession(request, **options)).principal
 
     def _still_valid(self, secret: str) -> Principal:
         """Accounts is away: go on with what is remembered while revocations would reach us."""

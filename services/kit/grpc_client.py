@@ -11,6 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import SecretStr
 
 from services.kit import context
+from services.kit.keys import SESSION_START
 
 DEADLINE_S = 10.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -21,6 +22,7 @@ RECONNECT_MS_MAX = 1_000
 
 INTERNAL_TOKEN_HEADER = "x-usageflow-internal-token"  # noqa: S105 (a header's name)
 API_KEY_HEADER = "x-usageflow-api-key"
+SESSION_HEADER = "x-usageflow-session"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -75,3 +77,12 @@ def internal_metadata(token: SecretStr) -> Metadata:
 def api_key_metadata(secret: str) -> Metadata:
     """Metadata of a call in the name of an API key's holder."""
     return ((API_KEY_HEADER, secret), *context.outgoing_headers().items())
+
+
+def caller_metadata(credential: str) -> Metadata:
+    """Metadata of a call in the name of an API key's holder, or of a member with a session.
+
+    `credential` is the key, or what keys.session_credential gives. Services look either up.
+    """
+    header = SESSION_HEADER if credential.startswith(SESSION_START) else API_KEY_HEADER
+    return ((header, credential), *context.outgoing_headers().items())

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from pydantic import SecretStr
 
-from services.kit import auth, context
+from services.kit import auth, context, permissions
 from services.kit.errors import (
     DomainError,
     FieldProblem,
@@ -20,7 +20,8 @@ from services.kit.errors import (
     UnexpectedError,
     to_status,
 )
-from services.kit.grpc_client import API_KEY_HEADER, INTERNAL_TOKEN_HEADER
+from services.kit.grpc_client import API_KEY_HEADER, INTERNAL_TOKEN_HEADER, SESSION_HEADER
+from services.kit.keys import SESSION_START
 
 log = structlog.get_logger()
 
@@ -142,7 +143,9 @@ class _Call:
             if not hmac.compare_digest(given, self._token):
                 raise UnauthenticatedError("Invalid internal token")
         else:
-            auth.set_principal(await self._keys.resolve(_api_key(metadata)))
+            principal = await self._keys.resolve(_credential(metadata))
+            permissions.require(principal, self._method)
+            auth.set_principal(principal)
         if deadline_required and servicer_context.time_remaining() is None:
             raise InvalidArgumentError(
                 [FieldProblem("deadline", "every call must set a deadline (gRPC timeout)")]
@@ -158,8 +161,10 @@ class _Call:
 
 
 def calling_key(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """The key that a call came with, for a stream that goes on looking whether it still holds."""
-    return _api_key(_texts(servicer_context))
+    """The key or session that a call came with, for a stream that goes on looking whether it still
+    holds.
+    """
+    return _credential(_texts(servicer_context))
 
 
 def _texts(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
@@ -170,12 +175,19 @@ def _texts(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, st
     }
 
 
-def _api_key(metadata: dict[str, str]) -> str:
-    """The key in the call's metadata; UnauthenticatedError when there is none."""
+def _credential(metadata: dict[str, str]) -> str:
+    """The key or session in the call's metadata; UnauthenticatedError when there is none."""
+    session = metadata.get(SESSION_HEADER, "")
+    if session:
+        if not session.startswith(SESSION_START):
+            raise auth.invalid_session()
+        return session
     secret = metadata.get(API_KEY_HEADER, "")
     if not secret:
         scheme, _, value = metadata.get("authorization", "").partition(" ")
         secret = value if scheme.lower() == "bearer" else ""
     if not secret:
         raise auth.missing_key()
+    if secret.startswith(SESSION_START):
+        raise auth.invalid_key()
     return secret

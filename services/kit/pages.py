@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.ids import is_id
 
 PAGE_SIZE_DEFAULT = 20
 PAGE_SIZE_MAX = 100
@@ -43,3 +45,31 @@ def decode_token(token: str, count: int, *, chars_max: int = TOKEN_CHARS_MAX) ->
 def invalid_token() -> InvalidArgumentError:
     """What to raise for a token that is not one of this list's."""
     return InvalidArgumentError([FieldProblem("cursor", "must be a nextCursor of the same list")])
+
+
+class Identified(Protocol):
+    """A row with an id that sorts."""
+
+    @property
+    def id(self) -> str:
+        """What ids.new_id gives."""
+
+
+_Row = TypeVar("_Row", bound=Identified)
+
+
+def id_position(page_token: str, prefix: str) -> str | None:
+    """The id after which a page begins, of a list in the order of ids; None for the first page."""
+    if not page_token:
+        return None
+    (position,) = decode_token(page_token, 1)
+    if not is_id(position, prefix):
+        raise invalid_token()
+    return position
+
+
+def page_of_ids(rows: list[_Row], limit: int) -> tuple[list[_Row], str]:
+    """Of up to `limit` + 1 rows those of one page, and the next page's token ("": the last)."""
+    if len(rows) <= limit:
+        return rows, ""
+    return rows[:limit], encode_token(rows[limit - 1].id)

@@ -74,7 +74,7 @@ class NotifierServicer(NotifierServiceServicer):
             secret=request.secret,
         )
         endpoint, secret = await self._notifier.create_endpoint(
-            principal.tenant, new, by_key=principal.key_id
+            principal.tenant, new, by_key=principal.actor_id
         )
         return pb.CreateEndpointResponse(endpoint=_endpoint(endpoint), secret=secret)
 
@@ -118,7 +118,7 @@ class NotifierServicer(NotifierServiceServicer):
             principal.tenant,
             request.endpoint_id,
             change,
-            by_key=principal.key_id,
+            by_key=principal.actor_id,
             expect=expecting(request.if_match, _endpoint),
         )
         return pb.UpdateEndpointResponse(endpoint=_endpoint(endpoint))
@@ -129,7 +129,7 @@ class NotifierServicer(NotifierServiceServicer):
         """End an endpoint; scope admin."""
         principal = require_scope("admin")
         await self._notifier.delete_endpoint(
-            principal.tenant, request.endpoint_id, by_key=principal.key_id
+            principal.tenant, request.endpoint_id, by_key=principal.actor_id
         )
         return pb.DeleteEndpointResponse()
 
@@ -143,7 +143,7 @@ class NotifierServicer(NotifierServiceServicer):
             request.endpoint_id,
             _kind(request.signature_kind),
             request.secret,
-            by_key=principal.key_id,
+            by_key=principal.actor_id,
         )
         return pb.RotateEndpointSecretResponse(
             secret=key.secret, public_key=format_public_key(key.public_key)

@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from argon2 import PasswordHasher
 
+from services.accounts.passwords import Passwords
 from services.accounts.service import Accounts
+from services.accounts.signing_in import SigningIn
 from services.kit.database import Database, TenantKey
 from services.kit.migrations import migrate
 
@@ -17,6 +20,7 @@ class RecordedChanges:
     def __init__(self) -> None:
         self.key_ids: list[str] = []
         self.organization_ids: list[str] = []
+        self.member_ids: list[str] = []
         self.failure: Exception | None = None
 
     async def key_changed(self, key_id: str) -> None:
@@ -30,6 +34,12 @@ class RecordedChanges:
         if self.failure is not None:
             raise self.failure
         self.organization_ids.append(organization_id)
+
+    async def member_changed(self, member_id: str) -> None:
+        """Keep the id or fail."""
+        if self.failure is not None:
+            raise self.failure
+        self.member_ids.append(member_id)
 
 
 @pytest.fixture
@@ -51,6 +61,17 @@ def changes() -> RecordedChanges:
 def accounts(database: Database, changes: RecordedChanges) -> Accounts:
     """The use cases."""
     return Accounts(database, PEPPER, changes)
+
+
+@pytest.fixture
+def signing_in(database: Database, changes: RecordedChanges) -> SigningIn:
+    """How members get in; passwords cost next to nothing here."""
+    return SigningIn(database, PEPPER, changes, quick_passwords())
+
+
+def quick_passwords() -> Passwords:
+    """argon2 with the least that it takes."""
+    return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 @pytest.fixture

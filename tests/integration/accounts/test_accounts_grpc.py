@@ -11,18 +11,19 @@ from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import accounts_pb2_grpc, messages_pb2
 from usageflow.common.v1 import common_pb2
 
+from services.accounts.app import add_services
 from services.accounts.audit import AuditLog
 from services.accounts.keys import ChangeBroadcast, OwnKeys
 from services.accounts.service import Accounts
-from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
 from services.accounts.settings import AccountsSettings
+from services.accounts.signing_in import SigningIn
 from services.kit.auth import KEY_CHANGED_SUBJECT, ORGANIZATION_CHANGED_SUBJECT, KeyCache
 from services.kit.database import Database
 from services.kit.errors import UnauthenticatedError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.messaging import Messaging
-from tests.integration.accounts.conftest import PEPPER
+from tests.integration.accounts.conftest import PEPPER, quick_passwords
 
 WAIT_S = 15
 DEADLINE_S = 10.0
@@ -91,18 +92,11 @@ async def client(
     database: Database, messaging: Messaging, settings: AccountsSettings
 ) -> AsyncIterator[Client]:
     """A client of a running accounts."""
-    accounts = Accounts(database, PEPPER, ChangeBroadcast(messaging))
-    server = GrpcServer(settings, OwnKeys(accounts))
-    server.add(
-        accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
-        AccountsServicer(accounts, AuditLog(database)),
-        "usageflow.accounts.v1.AccountsService",
-    )
-    server.add(
-        accounts_pb2_grpc.add_AccountsInternalServiceServicer_to_server,
-        AccountsInternalServicer(accounts),
-        "usageflow.accounts.v1.AccountsInternalService",
-    )
+    changes = ChangeBroadcast(messaging)
+    accounts = Accounts(database, PEPPER, changes)
+    signing_in = SigningIn(database, PEPPER, changes, quick_passwords())
+    server = GrpcServer(settings, OwnKeys(accounts, signing_in))
+    add_services(server, accounts, signing_in, AuditLog(database))
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:
         yield Client(channel, settings)

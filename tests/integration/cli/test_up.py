@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import pytest
 
@@ -150,6 +151,19 @@ def test_the_printed_curl_line_works_when_pasted(home: Path, stack: Connection) 
     assert answer["success"] is True
     assert answer["eventId"].startswith("evt_")
     assert stack.api_key in line.group()
+
+
+def test_the_printed_link_lets_the_owner_in_once(home: Path, stack: Connection) -> None:
+    """Opening it shows a button; the button signs in."""
+    line = re.search(r"Sign in +(http\S+)\?token=(\S+)", (home / "up.log").read_text())
+    assert line is not None
+    url, token = line.groups()
+    assert url == f"{stack.http}/sign-in"
+    with httpx.Client(trust_env=False, timeout=30) as browser:
+        assert browser.get(url, params={"token": token}).status_code == 200
+        assert browser.post(url, data={"token": token}).status_code == 303
+        assert browser.get(f"{stack.http}/api/sessions/current").json()["member"]["role"] == "OWNER"
+        assert browser.post(url, data={"token": token}).status_code == 401
 
 
 def test_no_secret_is_in_a_command_line_or_a_log(home: Path, stack: Connection) -> None:

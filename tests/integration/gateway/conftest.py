@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -11,7 +12,12 @@ import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
 from pydantic import SecretStr
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
+)
 from usageflow.aggregator.v1 import (
     aggregator_pb2,
     aggregator_pb2_grpc,
@@ -35,12 +41,21 @@ from cli.embedded import EmbeddedNats
 from gateway.app import build
 from gateway.calls import Channels
 from gateway.server import HttpServer
+from gateway.sessions import COOKIE, csrf_token
 from gateway.settings import GatewaySettings
 from services.kit import auth, clock, usage_token
 from services.kit.auth import KeyCache, Principal
 from services.kit.grpc_server import GrpcServer
 from services.kit.ids import new_uuid
-from services.kit.keys import looks_like_key, make_key
+from services.kit.keys import (
+    KEY_MODES,
+    SESSION_START,
+    looks_like_key,
+    make_key,
+    make_token,
+    session_credential,
+    split_session,
+)
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
 
@@ -50,6 +65,7 @@ USAGE_TOKEN = usage_token.encode([new_uuid()], clock.now())
 ALL_SCOPES = ("track", "read", "admin")
 MODULES = (
     (accounts_pb2, accounts_pb2_grpc),
+    (members_pb2, members_pb2_grpc),
     (aggregator_pb2, aggregator_pb2_grpc),
     (quotas_pb2, quotas_pb2_grpc),
     (live_pb2, live_pb2_grpc),
@@ -71,6 +87,7 @@ class World:
     callers: list[Principal] = field(default_factory=list)
     stored: dict[tuple[str, int, str], ingest_pb2.EventInput] = field(default_factory=dict)
     record_failure: Exception | None = None
+    sign_in_failure: Exception | None = None
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     # One for each call to ingest; when there are none left, USAGE_TOKEN.
     usage_tokens: list[str] = field(default_factory=list)
@@ -93,10 +110,30 @@ class World:
         )
         return secret
 
+    def new_session(self, role: str = "OWNER", mode: str = "test") -> str:
+        """A member's session, as its cookie holds it, in this mode."""
+        token = make_token(SESSION_START)
+        for each in KEY_MODES:
+            number = len(self.principals)
+            self.principals[session_credential(token, each)] = Principal(
+                key_id="",
+                organization_id=ORGANIZATION_ID,
+                mode=auth.MODE_NUMBERS[each],
+                mode_name=each,
+                scopes=frozenset({"read", "admin"}),
+                expire_time=clock.now() + timedelta(days=1),
+                member_id=f"mem_{number:032x}",
+                role=role,
+                session_id=f"ses_{number:032x}",
+                member_name="Ada <b>",
+            )
+        return session_credential(token, mode)
+
     async def resolve(self, secret: str) -> Principal:
         """The KeyResolver of the services' own interceptor."""
-        if not looks_like_key(secret) or secret not in self.principals:
-            raise auth.invalid_key()
+        known = looks_like_key(secret) or split_session(secret)
+        if not known or secret not in self.principals:
+            raise auth.invalid_credential(secret)
         return self.principals[secret]
 
     async def answer(self, method: str, request: Message) -> Message:
@@ -128,6 +165,40 @@ class World:
                 event_past_days=principal.event_past_days,
             )
         )
+
+    def _ResolveSession(
+        self, request: members_pb2.ResolveSessionRequest
+    ) -> members_pb2.ResolveSessionResponse:
+        self.resolved += 1
+        mode = auth.MODE_NAMES[request.mode]
+        principal = self.principals.get(session_credential(request.token, mode))
+        if principal is None:
+            raise auth.invalid_session()
+        return members_pb2.ResolveSessionResponse(
+            principal=accounts_pb2.Principal(
+                organization_id=principal.organization_id,
+                mode=principal.mode,  # type: ignore[arg-type]
+                event_past_days=principal.event_past_days,
+                member_id=principal.member_id,
+                role=auth.ROLE_NUMBERS[principal.role],
+                session_id=principal.session_id,
+                member_name=principal.member_name,
+            )
+        )
+
+    def _SignIn(self, request: members_pb2.SignInRequest) -> members_pb2.SignInResponse:
+        self.requests.append(("SignIn", request))
+        if self.sign_in_failure is not None:
+            raise self.sign_in_failure
+        token, _mode = split_session(self.new_session()) or ("", "")
+        answer = members_pb2.SignInResponse(token=token)
+        answer.expire_time.FromDatetime(clock.now() + timedelta(days=30))
+        return answer
+
+    def _EndSession(self, request: members_pb2.EndSessionRequest) -> members_pb2.EndSessionResponse:
+        for mode in KEY_MODES:
+            self.principals.pop(session_credential(request.token, mode), None)
+        return members_pb2.EndSessionResponse()
 
     def _RecordTenantEvents(
         self, request: ingest_pb2.RecordTenantEventsRequest
@@ -166,13 +237,15 @@ def add_services(server: GrpcServer, world: World) -> None:
     """Serve every service of our protos from `world`."""
     for messages, stubs in MODULES:
         for service in messages.DESCRIPTOR.services_by_name.values():
-            members = {method.name: _handler(world, method.name) for method in service.methods}
+            members = {method.name: _handler(world, method) for method in service.methods}
             servicer = type(service.name, (getattr(stubs, f"{service.name}Servicer"),), members)()
             register = getattr(stubs, f"add_{service.name}Servicer_to_server")
             server.add(register, servicer, service.full_name)
 
 
-def _handler(world: World, method: str) -> Any:
+def _handler(world: World, descriptor: Any) -> Any:
+    method: str = descriptor.name
+
     async def watch(_self: Any, request: Message, _context: Any) -> AsyncIterator[Message]:
         world.callers.append(auth.current_principal())
         world.requests.append((method, request))
@@ -184,8 +257,15 @@ def _handler(world: World, method: str) -> Any:
         finally:
             world.watches_ended += 1
 
+    async def nothing(_self: Any, _requests: Any, _context: Any) -> AsyncIterator[Message]:
+        empty: tuple[Message, ...] = ()
+        for message in empty:
+            yield message
+
     if method == "WatchUsage":
         return watch
+    if descriptor.server_streaming:
+        return nothing
 
     async def handle(_self: Any, request: Message, _context: Any) -> Message:
         if method == "RecordTenantEvents":
@@ -209,6 +289,9 @@ class Gateway:
         """The same as if nothing had happened before."""
         self.world.__init__()  # type: ignore[misc]
         self.world.recording.set()
+        for name in ("cookie", "x-csrf-token", "x-usageflow-api-key"):
+            self.client.headers.pop(name, None)
+        self.client.cookies.clear()
         return self
 
 
@@ -307,3 +390,12 @@ def http(gateway: Gateway) -> httpx.AsyncClient:
     """A client whose key has every scope."""
     gateway.client.headers["x-usageflow-api-key"] = gateway.world.new_key()
     return gateway.client
+
+
+def as_member(client: httpx.AsyncClient, world: World, role: str = "OWNER") -> str:
+    """From now on the client is a page of ours, of a member with this role; their credential."""
+    credential = world.new_session(role)
+    client.headers.pop("x-usageflow-api-key", None)
+    client.headers["cookie"] = f"{COOKIE}={credential}"
+    client.headers["x-csrf-token"] = csrf_token(credential)
+    return credential

@@ -17,7 +17,10 @@ def at(day: int) -> Timestamp:
 
 @dataclass
 class Case:
-    """A request, the RPC that it becomes, and what its answer becomes."""
+    """A request, the RPC that it becomes, and what its answer becomes.
+
+    `member`: it is for members who have signed in, not for API keys.
+    """
 
     method: str
     path: str
@@ -28,6 +31,7 @@ class Case:
     body: Any = None
     status: int = 200
     others: dict[str, Message] = field(default_factory=dict)
+    member: bool = False
 
 
 def page(item: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tests.integration.gateway.test_routes_over_http import CASES
 
 # Routes that have tests of their own in place of a case.
 SERVED_OTHERWISE = {
+    "GetCurrentMember": ["GET /api/sessions/current"],
     "RecordEvents": ["POST /api/track", "POST /api/track/batch"],
     "QueryUsage": ["GET /api/usage.csv"],
     "WatchUsage": ["GET /api/usage/live"],
@@ -23,7 +24,7 @@ WITHOUT_ROUTE = {
 
 
 def public_rpcs() -> Iterable[str]:
-    """The RPCs for callers with an API key."""
+    """The RPCs for callers with an API key or a session."""
     for messages, _stubs in MODULES:
         for service in messages.DESCRIPTOR.services_by_name.values():
             if not service.name.endswith("InternalService"):

@@ -14,17 +14,19 @@ from services.kit.ids import new_uuid
 from tests.integration.gateway import (
     billing_routes,
     document_routes,
+    member_routes,
     other_routes,
     quota_routes,
     term_routes,
     webhook_routes,
 )
-from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World
+from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World, as_member
 from tests.integration.gateway.route_cases import Case
 
 CASES = [
     *billing_routes.CASES,
     *document_routes.CASES,
+    *member_routes.CASES,
     *other_routes.CASES,
     *quota_routes.CASES,
     *term_routes.CASES,
@@ -49,6 +51,8 @@ def sent_body(body: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.path[:40]}")
 async def test_a_route_becomes_its_rpc(http: httpx.AsyncClient, world: World, case: Case) -> None:
     world.answers = {case.rpc: case.answer, **case.others}
+    if case.member:
+        as_member(http, world)
     answer = await http.request(case.method, case.path, **sent_body(case.body))
     assert answer.status_code == case.status, answer.text
     assert world.requests[-1] == (case.rpc, case.request)

@@ -26,15 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from usageflow.common.v1 import common_pb2 as usageflow_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/accounts.proto\x12\x15usageflow.accounts.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"M\n\x14OrganizationSettings\x12\x17\n\x0f\x65vent_past_days\x18\x01 \x01(\x05\x12\x1c\n\x14\x65vent_retention_days\x18\x02 \x01(\x05\"\xa6\x01\n\x0cOrganization\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x08settings\x18\x04 \x01(\x0b\x32+.usageflow.accounts.v1.OrganizationSettings\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\x9c\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\'\n\x04mode\x18\x04 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12,\n\x06scopes\x18\x05 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd5\x01\n\tPrincipal\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12,\n\x06scopes\x18\x04 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x65vent_past_days\x18\x06 \x01(\x05\"\x18\n\x16GetOrganizationRequest\"T\n\x17GetOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\xb7\x01\n\x19UpdateOrganizationRequest\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x65vent_past_days\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14\x65vent_retention_days\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x10\n\x08if_match\x18\x04 \x03(\tB\x07\n\x05_nameB\x12\n\x10_event_past_daysB\x17\n\x15_event_retention_days\"W\n\x1aUpdateOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\x82\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06scopes\x18\x02 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x14\x43reateApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\";\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListApiKeysResponse\x12/\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"F\n\x14RevokeApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\"&\n\x14ResolveApiKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"L\n\x15ResolveApiKeyResponse\x12\x33\n\tprincipal\x18\x01 \x01(\x0b\x32 .usageflow.accounts.v1.Principal\")\n\x19\x43reateOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x1a\x43reateOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\xc3\x01\n\x12IssueApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0c\n\x04name\x18\x03 \x01(\t\x12,\n\x06scopes\x18\x04 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13IssueApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"p\n\x19ListOrganizationsResponse\x12:\n\rorganizations\x18\x01 \x03(\x0b\x32#.usageflow.accounts.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9f\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x11\n\ttarget_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65tails_json\x18\x07 \x01(\t\"\xce\x01\n\x16ListAuditEventsRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x11\n\ttarget_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x17ListAuditEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.usageflow.accounts.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*P\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSCOPE_TRACK\x10\x01\x12\x0e\n\nSCOPE_READ\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03\x32\xa8\x05\n\x0f\x41\x63\x63ountsService\x12p\n\x0fGetOrganization\x12-.usageflow.accounts.v1.GetOrganizationRequest\x1a..usageflow.accounts.v1.GetOrganizationResponse\x12y\n\x12UpdateOrganization\x12\x30.usageflow.accounts.v1.UpdateOrganizationRequest\x1a\x31.usageflow.accounts.v1.UpdateOrganizationResponse\x12g\n\x0c\x43reateApiKey\x12*.usageflow.accounts.v1.CreateApiKeyRequest\x1a+.usageflow.accounts.v1.CreateApiKeyResponse\x12\x64\n\x0bListApiKeys\x12).usageflow.accounts.v1.ListApiKeysRequest\x1a*.usageflow.accounts.v1.ListApiKeysResponse\x12g\n\x0cRevokeApiKey\x12*.usageflow.accounts.v1.RevokeApiKeyRequest\x1a+.usageflow.accounts.v1.RevokeApiKeyResponse\x12p\n\x0fListAuditEvents\x12-.usageflow.accounts.v1.ListAuditEventsRequest\x1a..usageflow.accounts.v1.ListAuditEventsResponse2\xde\x03\n\x17\x41\x63\x63ountsInternalService\x12j\n\rResolveApiKey\x12+.usageflow.accounts.v1.ResolveApiKeyRequest\x1a,.usageflow.accounts.v1.ResolveApiKeyResponse\x12y\n\x12\x43reateOrganization\x12\x30.usageflow.accounts.v1.CreateOrganizationRequest\x1a\x31.usageflow.accounts.v1.CreateOrganizationResponse\x12\x64\n\x0bIssueApiKey\x12).usageflow.accounts.v1.IssueApiKeyRequest\x1a*.usageflow.accounts.v1.IssueApiKeyResponse\x12v\n\x11ListOrganizations\x12/.usageflow.accounts.v1.ListOrganizationsRequest\x1a\x30.usageflow.accounts.v1.ListOrganizationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/accounts.proto\x12\x15usageflow.accounts.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"M\n\x14OrganizationSettings\x12\x17\n\x0f\x65vent_past_days\x18\x01 \x01(\x05\x12\x1c\n\x14\x65vent_retention_days\x18\x02 \x01(\x05\"\xa6\x01\n\x0cOrganization\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x08settings\x18\x04 \x01(\x0b\x32+.usageflow.accounts.v1.OrganizationSettings\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\x9c\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\'\n\x04mode\x18\x04 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12,\n\x06scopes\x18\x05 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x02\n\tPrincipal\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12,\n\x06scopes\x18\x04 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x65vent_past_days\x18\x06 \x01(\x05\x12\x11\n\tmember_id\x18\x07 \x01(\t\x12)\n\x04role\x18\x08 \x01(\x0e\x32\x1b.usageflow.accounts.v1.Role\x12\x12\n\nsession_id\x18\t \x01(\t\x12\x13\n\x0bmember_name\x18\n \x01(\t\"\x18\n\x16GetOrganizationRequest\"T\n\x17GetOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\xb7\x01\n\x19UpdateOrganizationRequest\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x65vent_past_days\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14\x65vent_retention_days\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x10\n\x08if_match\x18\x04 \x03(\tB\x07\n\x05_nameB\x12\n\x10_event_past_daysB\x17\n\x15_event_retention_days\"W\n\x1aUpdateOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\x82\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06scopes\x18\x02 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x14\x43reateApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\";\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListApiKeysResponse\x12/\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"F\n\x14RevokeApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\"&\n\x14ResolveApiKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"L\n\x15ResolveApiKeyResponse\x12\x33\n\tprincipal\x18\x01 \x01(\x0b\x32 .usageflow.accounts.v1.Principal\")\n\x19\x43reateOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x1a\x43reateOrganizationResponse\x12\x39\n\x0corganization\x18\x01 \x01(\x0b\x32#.usageflow.accounts.v1.Organization\"\xc3\x01\n\x12IssueApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0c\n\x04name\x18\x03 \x01(\t\x12,\n\x06scopes\x18\x04 \x03(\x0e\x32\x1c.usageflow.accounts.v1.Scope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13IssueApiKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1d.usageflow.accounts.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"p\n\x19ListOrganizationsResponse\x12:\n\rorganizations\x18\x01 \x03(\x0b\x32#.usageflow.accounts.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9f\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x11\n\ttarget_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65tails_json\x18\x07 \x01(\t\"\xce\x01\n\x16ListAuditEventsRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x11\n\ttarget_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x17ListAuditEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.usageflow.accounts.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*P\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSCOPE_TRACK\x10\x01\x12\x0e\n\nSCOPE_READ\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03*a\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x12\n\x0eROLE_DEVELOPER\x10\x03\x12\x0f\n\x0bROLE_VIEWER\x10\x04\x32\xa8\x05\n\x0f\x41\x63\x63ountsService\x12p\n\x0fGetOrganization\x12-.usageflow.accounts.v1.GetOrganizationRequest\x1a..usageflow.accounts.v1.GetOrganizationResponse\x12y\n\x12UpdateOrganization\x12\x30.usageflow.accounts.v1.UpdateOrganizationRequest\x1a\x31.usageflow.accounts.v1.UpdateOrganizationResponse\x12g\n\x0c\x43reateApiKey\x12*.usageflow.accounts.v1.CreateApiKeyRequest\x1a+.usageflow.accounts.v1.CreateApiKeyResponse\x12\x64\n\x0bListApiKeys\x12).usageflow.accounts.v1.ListApiKeysRequest\x1a*.usageflow.accounts.v1.ListApiKeysResponse\x12g\n\x0cRevokeApiKey\x12*.usageflow.accounts.v1.RevokeApiKeyRequest\x1a+.usageflow.accounts.v1.RevokeApiKeyResponse\x12p\n\x0fListAuditEvents\x12-.usageflow.accounts.v1.ListAuditEventsRequest\x1a..usageflow.accounts.v1.ListAuditEventsResponse2\xde\x03\n\x17\x41\x63\x63ountsInternalService\x12j\n\rResolveApiKey\x12+.usageflow.accounts.v1.ResolveApiKeyRequest\x1a,.usageflow.accounts.v1.ResolveApiKeyResponse\x12y\n\x12\x43reateOrganization\x12\x30.usageflow.accounts.v1.CreateOrganizationRequest\x1a\x31.usageflow.accounts.v1.CreateOrganizationResponse\x12\x64\n\x0bIssueApiKey\x12).usageflow.accounts.v1.IssueApiKeyRequest\x1a*.usageflow.accounts.v1.IssueApiKeyResponse\x12v\n\x11ListOrganizations\x12/.usageflow.accounts.v1.ListOrganizationsRequest\x1a\x30.usageflow.accounts.v1.ListOrganizationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.accounts.v1.accounts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=2948
-  _globals['_SCOPE']._serialized_end=3028
+  _globals['_SCOPE']._serialized_start=3051
+  _globals['_SCOPE']._serialized_end=3131
+  _globals['_ROLE']._serialized_start=3133
+  _globals['_ROLE']._serialized_end=3230
   _globals['_ORGANIZATIONSETTINGS']._serialized_start=130
   _globals['_ORGANIZATIONSETTINGS']._serialized_end=207
   _globals['_ORGANIZATION']._serialized_start=210
@@ -42,51 +44,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY']._serialized_start=379
   _globals['_APIKEY']._serialized_end=663
   _globals['_PRINCIPAL']._serialized_start=666
-  _globals['_PRINCIPAL']._serialized_end=879
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=881
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=905
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=907
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=991
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=994
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1177
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1179
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1266
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1269
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1399
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1401
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1487
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1489
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1548
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1550
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1645
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1647
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1684
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1686
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1756
-  _globals['_RESOLVEAPIKEYREQUEST']._serialized_start=1758
-  _globals['_RESOLVEAPIKEYREQUEST']._serialized_end=1796
-  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_start=1798
-  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_end=1874
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=1876
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=1917
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=1919
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=2006
-  _globals['_ISSUEAPIKEYREQUEST']._serialized_start=2009
-  _globals['_ISSUEAPIKEYREQUEST']._serialized_end=2204
-  _globals['_ISSUEAPIKEYRESPONSE']._serialized_start=2206
-  _globals['_ISSUEAPIKEYRESPONSE']._serialized_end=2291
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=2293
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=2358
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=2360
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=2472
-  _globals['_AUDITEVENT']._serialized_start=2475
-  _globals['_AUDITEVENT']._serialized_end=2634
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2637
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2843
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2845
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2946
-  _globals['_ACCOUNTSSERVICE']._serialized_start=3031
-  _globals['_ACCOUNTSSERVICE']._serialized_end=3711
-  _globals['_ACCOUNTSINTERNALSERVICE']._serialized_start=3714
-  _globals['_ACCOUNTSINTERNALSERVICE']._serialized_end=4192
+  _globals['_PRINCIPAL']._serialized_end=982
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=984
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=1008
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=1010
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=1094
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1097
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1280
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1282
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1369
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1372
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1502
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1504
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1590
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1592
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1651
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1653
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1748
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1750
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1787
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1789
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1859
+  _globals['_RESOLVEAPIKEYREQUEST']._serialized_start=1861
+  _globals['_RESOLVEAPIKEYREQUEST']._serialized_end=1899
+  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_start=1901
+  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_end=1977
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=1979
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=2020
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=2022
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=2109
+  _globals['_ISSUEAPIKEYREQUEST']._serialized_start=2112
+  _globals['_ISSUEAPIKEYREQUEST']._serialized_end=2307
+  _globals['_ISSUEAPIKEYRESPONSE']._serialized_start=2309
+  _globals['_ISSUEAPIKEYRESPONSE']._serialized_end=2394
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=2396
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=2461
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=2463
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=2575
+  _globals['_AUDITEVENT']._serialized_start=2578
+  _globals['_AUDITEVENT']._serialized_end=2737
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2740
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2946
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2948
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=3049
+  _globals['_ACCOUNTSSERVICE']._serialized_start=3233
+  _globals['_ACCOUNTSSERVICE']._serialized_end=3913
+  _globals['_ACCOUNTSINTERNALSERVICE']._serialized_start=3916
+  _globals['_ACCOUNTSINTERNALSERVICE']._serialized_end=4394
 # @@protoc_insertion_point(module_scope)

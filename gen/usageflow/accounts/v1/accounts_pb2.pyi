@@ -49,6 +49,38 @@ SCOPE_ADMIN: Scope.ValueType  # 3
 """Change metrics, plans, subscriptions, invoices, webhooks and keys; includes read."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """Not given; refused."""
+    ROLE_OWNER: _Role.ValueType  # 1
+    """Everything."""
+    ROLE_ADMIN: _Role.ValueType  # 2
+    """Metrics, plans, billing, the organization itself, invitations."""
+    ROLE_DEVELOPER: _Role.ValueType  # 3
+    """API keys, webhooks, integrations."""
+    ROLE_VIEWER: _Role.ValueType  # 4
+    """Reads."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """Role is what a member may do in an organization."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""Not given; refused."""
+ROLE_OWNER: Role.ValueType  # 1
+"""Everything."""
+ROLE_ADMIN: Role.ValueType  # 2
+"""Metrics, plans, billing, the organization itself, invitations."""
+ROLE_DEVELOPER: Role.ValueType  # 3
+"""API keys, webhooks, integrations."""
+ROLE_VIEWER: Role.ValueType  # 4
+"""Reads."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
 @_typing.final
 class OrganizationSettings(_message.Message):
     """OrganizationSettings are what an organization decides for itself."""
@@ -181,7 +213,7 @@ Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
 @_typing.final
 class Principal(_message.Message):
-    """Principal is who a key stands for."""
+    """Principal is who a key or a member's session stands for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -191,21 +223,33 @@ class Principal(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_NAME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """The key's identifier, "key_..."."""
+    """The key's identifier, "key_..."; empty: a member calls."""
     organization_id: _builtins.str
     """The organization's identifier, "org_..."."""
     mode: _common_pb2.Mode.ValueType
-    """The key's mode."""
+    """The mode that the key belongs to, or that the member looks at."""
     event_past_days: _builtins.int
     """The organization's event_past_days."""
+    member_id: _builtins.str
+    """The member's identifier, "mem_..."; empty: a key calls."""
+    role: Global___Role.ValueType
+    """What the member may do; unspecified for a key."""
+    session_id: _builtins.str
+    """The member's session, "ses_..."; empty for a key."""
+    member_name: _builtins.str
+    """The member's name; empty for a key."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
-        """What the key may do."""
+        """What the key may do; empty for a member, whose role says it."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the key stops working; absent: never."""
+        """When the key or the session stops working; absent: never."""
 
     def __init__(
         self,
@@ -216,10 +260,14 @@ class Principal(_message.Message):
         scopes: _abc.Iterable[Global___Scope.ValueType] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         event_past_days: _builtins.int = ...,
+        member_id: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        session_id: _builtins.str = ...,
+        member_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "mode", b"mode", "organization_id", b"organization_id", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,3 +65,28 @@ class OrganizationChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrganizationChanged: _TypeAlias = OrganizationChanged  # noqa: Y015
+
+@_typing.final
+class MemberChanged(_message.Message):
+    """MemberChanged goes to every process over core NATS (subject "usageflow.accounts.member_changed")
+    when a member's role changes, the member goes, or one of their sessions ends, so that the sessions
+    of the member are looked up again. Processes that miss it do so within 30 s.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    """The member's identifier, "mem_..."."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberChanged: _TypeAlias = MemberChanged  # noqa: Y015
