@@ -12,9 +12,10 @@ from decimal import Decimal
 
 from services.invoicer.discounts import Discount
 from services.invoicer.domain import InvoiceLine, LineKind
-from services.invoicer.exact import ONE, ZERO, add, readable, share, subtract, total
+from services.invoicer.exact import ONE, ZERO, add, readable, subtract, total
 from services.invoicer.periods import Period
 from services.invoicer.pricing.charge import NO_LIMITS, Limits
+from services.invoicer.proration import prorate
 from services.kit.money import format_money, round_money
 
 # Lines that are no price of a period.
@@ -36,6 +37,7 @@ class Terms:
     """What one period is subject to. `whole` is the period that it is a part of, or itself.
 
     While it is not `over` there is no minimum. `words` name it when it is not the invoice's own.
+    `undivided` is what amounts off are for: a first period counts as a whole one, however short.
     """
 
     period: Period
@@ -44,6 +46,7 @@ class Terms:
     limits: Limits = NO_LIMITS
     over: bool = True
     words: str = ""
+    undivided: Period | None = None
 
     @property
     def change_sums(self) -> bool:
@@ -101,29 +104,37 @@ def adjustment_lines(
 
 
 def _discounted(terms: Terms, charged: Decimal, currency: str) -> tuple[Decimal, tuple[str, ...]]:
-    """What amounts off leave of a sum, never less than 0."""
+    """What amounts off leave of a sum, never less than 0; of a part of a period their share."""
     left = charged
     steps: list[str] = []
     for discount in terms.discounts:
         if discount.amount is None:
             continue
-        taken = min(round_money(discount.amount, currency), max(left, ZERO))
+        name = discount.name or "discount"
+        off, words = _share(discount.amount, name, terms, terms.undivided, currency)
+        steps += words
+        taken = min(off, max(left, ZERO))
         rest = subtract(left, taken)
         figures = f"{format_money(left, currency)} - {format_money(taken, currency)}"
-        steps.append(f"{discount.name or 'discount'}: {figures} = {format_money(rest, currency)}")
+        steps.append(f"{name}: {figures} = {format_money(rest, currency)}")
         left = rest
     return left, tuple(steps)
 
 
 def _minimum(terms: Terms, minimum: Decimal, currency: str) -> tuple[Decimal, tuple[str, ...]]:
     """The minimum of a part of a period is its share by seconds."""
-    if terms.period == terms.whole:
-        return round_money(minimum, currency), ()
-    part_s, whole_s = terms.period.seconds, terms.whole.seconds
-    least = round_money(share(minimum, part_s, whole_s), currency)
-    seconds = f"{readable(Decimal(part_s))} s / {readable(Decimal(whole_s))} s"
-    words = f"minimum: {readable(minimum)} x {seconds} = {format_money(least, currency)}"
-    return least, (f"{words}, rounded half up",)
+    return _share(minimum, "minimum", terms, terms.whole, currency)
+
+
+def _share(
+    amount: Decimal, name: str, terms: Terms, whole: Period | None, currency: str
+) -> tuple[Decimal, tuple[str, ...]]:
+    """What of an amount for `whole` falls on the period."""
+    if whole is None or terms.period == whole:
+        return round_money(amount, currency), ()
+    words = f"{name}: {readable(amount)} {currency}"
+    result = prorate(amount, words, currency, terms.period, whole)
+    return result.amount, result.steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         relay = OutboxRelay(TableOutbox(database, outbox), messaging, CONSUMER)
         usage = AggregatorUsage(aggregator, settings.internal_token, settings.aggregator_timeout_s)
         writer = InvoiceWriter(
-            database, clock.now, relay.wake, writers_max=settings.invoice_writers_max
+            database,
+            clock.now,
+            relay.wake,
+            writers_max=settings.invoice_writers_max,
+            late_quiet=timedelta(seconds=settings.invoice_late_quiet_s),
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         scheduler = Scheduler(closer, settings.invoice_poll_s)

@@ -77,13 +77,19 @@ def _invoice_sequence(invoice: Invoice) -> int:
     return 1 + invoice.failed_payments + ended
 
 
-def subscription_event(event_type: str, subscription: Subscription, time: datetime) -> BillingEvent:
-    """The event that something happened to a subscription."""
+def subscription_event(
+    event_type: str, subscription: Subscription, time: datetime, as_of: datetime | None = None
+) -> BillingEvent:
+    """The event that something happened to a subscription, which tells it as it is `as_of` then
+    (None: now).
+    """
+    as_of = as_of or time
+    never = not subscription.phases
     data: dict[str, str | int] = {
         "subscriptionId": subscription.id,
         "customerId": subscription.customer_id,
-        "planId": subscription.plan_id,
-        "status": subscription.status.value,
+        "planId": subscription.plan_id if never else subscription.phase_at(as_of).plan_id,
+        "status": subscription.status_at(as_of).value,
         "sequence": subscription.revision,
     }
     return _event(subscription.tenant, event_type, data, time)

@@ -87,8 +87,12 @@ class Closer:
         settings = self._settings
         async with self._database.transaction() as connection:
             await closing.prefer_indexes(connection)
-            claimed = await closing.claim_openings(
-                connection, self._now(), limit=settings.chunk_max, lease=settings.lease
+            claimed = await closing.claim_others(
+                connection,
+                self._now(),
+                self._now() - settings.grace,
+                limit=settings.chunk_max,
+                lease=settings.lease,
             )
             claimed += await closing.claim_due(
                 connection,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from services.invoicer.adjustments import BilledPart, Terms, adjustment_lines, prices_of
+from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines
 from services.invoicer.charges import OneOffCharge, charge_line
 from services.invoicer.discounts import Discount, SubscriptionDiscount, discounts_of
 from services.invoicer.domain import (
@@ -20,14 +21,14 @@ from services.invoicer.domain import (
 from services.invoicer.exact import ZERO, total
 from services.invoicer.lines import (
     Billed,
-    base_line,
     carried_line,
     days,
     late_line,
     setup_line,
     usage_line,
 )
-from services.invoicer.periods import Period, next_period, whole_of
+from services.invoicer.periods import Period
+from services.invoicer.phases import PhaseKind, run_at
 from services.invoicer.pricing.charge import NO_LIMITS
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.usage import MetricUsage
@@ -73,6 +74,9 @@ class OpenPeriod:
     `carried` is the credit that earlier invoices could not take off; `charges` are one-off charges
     that wait for an invoice. `discounts` are the subscription's own, oldest first, and
     `billed_parts` what its invoices have billed for these periods and the ones that follow.
+    `prepaid` are base prices of the period that earlier invoices charged, oldest first;
+    `next_plan` is that of what follows, None when nothing does. Of a subscription that has ended,
+    the period is the time in which late usage was waited for.
     """
 
     subscription: Subscription
@@ -84,12 +88,31 @@ class OpenPeriod:
     discounts: tuple[SubscriptionDiscount, ...] = ()
     billed_parts: tuple[BilledPart, ...] = ()
     tax_rates: tuple[TaxRate, ...] = ()
+    prepaid: tuple[Prepaid, ...] = ()
+    next_plan: Plan | None = None
+
+    @property
+    def kind(self) -> InvoiceKind:
+        """What its invoice is."""
+        if self.subscription.period is None:
+            return InvoiceKind.LATE
+        return InvoiceKind.OPENING if self.subscription.opening else InvoiceKind.PERIOD
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the period is a trial's or a pause's: it has no invoice."""
+        is_period = self.kind is InvoiceKind.PERIOD
+        return is_period and not is_billed(self.subscription, self.period)
+
+    @property
+    def _asks(self) -> bool:
+        return self.kind is not InvoiceKind.OPENING and not self.is_idle
 
     def selections(self) -> list[Selection]:
         """The usage that draft() needs, in its order; of periods without metrics none."""
-        if self.subscription.opening:
+        if not self._asks:
             return []
-        plans = [(self.plan.content, self.period)]
+        plans = [] if self.kind is InvoiceKind.LATE else [(self.plan.content, self.period)]
         plans += [(earlier.plan, earlier.period) for earlier in self.earlier]
         return [
             Selection(self.subscription.customer_id, plan.metrics, period)
@@ -102,7 +125,7 @@ class OpenPeriod:
         discounts and limits of their sums, one-off charges, taxes, and the credit (taxes included)
         that comes from or goes to other invoices, so that it is never below 0.
 
-        `usages` answers selections(), one by one.
+        `usages` answers selections(), one by one. A late one may have no lines: there is nothing.
         """
         remaining = iter(usages)
         currency = self.plan.content.currency
@@ -113,7 +136,6 @@ class OpenPeriod:
         lines = (*lines, *tax_lines(taxes, self.period, currency))
         amount = total(line.amount for line in lines)
         carried = carried_line(amount, self.carried, currency, self.period)
-        kind = InvoiceKind.OPENING if self.subscription.opening else InvoiceKind.PERIOD
         return InvoiceDraft(
             customer_id=self.subscription.customer_id,
             subscription_id=self.subscription.id,
@@ -122,7 +144,7 @@ class OpenPeriod:
             currency=currency,
             period=self.period,
             lines=lines if carried is None else (*lines, carried),
-            kind=kind,
+            kind=self.kind,
             taxes=taxes,
         )
 
@@ -130,29 +152,52 @@ class OpenPeriod:
     def may_change_sums(self) -> bool:
         """Whether `billed_parts` can matter."""
         plans = [self.plan.content, *(earlier.plan for earlier in self.earlier)]
+        if self.next_plan is not None:
+            plans.append(self.next_plan.content)
         discounts = [each.discount for each in self.discounts]
         discounts += [discount for plan in plans for discount in plan.discounts]
         limited = any(plan.limits != NO_LIMITS for plan in plans)
         return limited or any(discount.amount is not None for discount in discounts)
 
+    @property
+    def may_be_prepaid(self) -> bool:
+        """Whether `prepaid` can matter: earlier invoices may have charged its base price."""
+        subscription, plan = self.subscription, (self.plan.id, self.plan.version)
+        made_with = (subscription.plan_id, subscription.plan_version)
+        changed = len(subscription.phases) > 1 or made_with != plan
+        in_advance = self.plan.content.base_price_timing is BasePriceTiming.IN_ADVANCE
+        return self.kind is InvoiceKind.PERIOD and (in_advance or changed)
+
     def following(self) -> Period | None:
         """The period to be billed after this invoice; None when the subscription ends with it."""
         if self.subscription.opening:
             return self.period
-        return following_period(self.subscription, self.period)
+        if self.subscription.period is None:
+            return None
+        return self.subscription.part_from(self.period.end)
+
+    def opens_next(self) -> bool:
+        """Whether what follows begins with an invoice of its own: nothing before it is billed."""
+        following = self.following()
+        if not self.is_idle or following is None or self.next_plan is None:
+            return False
+        return opens(self.subscription, self.next_plan.content, following)
 
     def _lines(self, usages: Iterator[Usage]) -> Iterator[InvoiceLine]:
-        content, subscription = self.plan.content, self.subscription
-        if subscription.opening and content.setup_fee > 0:
-            yield setup_line(content, self.period)
-        based = self._base_period()
-        if based is not None:
-            whole = whole_of(subscription.cycle, based)
-            discounts = self._discounts(content, based)
-            yield base_line(content, based, whole, subscription.time_zone, discounts)
-        if subscription.opening:
+        content = self.plan.content
+        if self.is_idle or self.kind is InvoiceKind.LATE:
             return
-        whole = whole_of(subscription.cycle, self.period)
+        if self.subscription.opening:
+            if content.setup_fee > 0 and is_first_billed(self.subscription, self.period):
+                yield setup_line(content, self.period)
+            if content.base_price_timing is BasePriceTiming.IN_ADVANCE:
+                yield from base_lines(self._base_part(content, self.period))
+            return
+        yield from base_lines(self._base_part(content, self.period), self.prepaid)
+        following = self._charged_in_advance()
+        if following is not None:
+            yield from base_lines(self._base_part(*following))
+        whole = self.subscription.whole_of(self.period)
         usage = next(usages) if content.metrics else {}
         discounts = self._discounts(content, self.period)
         for price in content.metrics:
@@ -160,16 +205,41 @@ class OpenPeriod:
                 price, usage[price.metric], content.currency, self.period, whole, discounts
             )
 
-    def _base_period(self) -> Period | None:
-        """The period whose base price this invoice charges."""
-        if self.plan.content.base_price_timing is BasePriceTiming.IN_ADVANCE:
-            return self.following()
-        return None if self.subscription.opening else self.period
+    def _charged_in_advance(self) -> tuple[PlanContent, Period] | None:
+        """The period whose base price this invoice charges before it begins."""
+        following = self.following()
+        if following is None or self.next_plan is None or self.subscription.opening:
+            return None
+        content = self.next_plan.content
+        in_advance = content.base_price_timing is BasePriceTiming.IN_ADVANCE
+        billed = is_billed(self.subscription, following)
+        return (content, following) if in_advance and billed else None
+
+    def _base_part(self, plan: PlanContent, part: Period) -> BasePart:
+        segments = tuple(
+            Segment(
+                Period(
+                    max(phase.start_time, part.start),
+                    part.end if phase.end_time is None else min(phase.end_time, part.end),
+                ),
+                phase.quantity,
+            )
+            for phase in run_at(self.subscription.phases, part.start)
+            if phase.start_time < part.end
+            and (phase.end_time is None or phase.end_time > part.start)
+        )
+        return BasePart(
+            plan=plan,
+            whole=self.subscription.whole_of(part),
+            segments=segments,
+            discounts=self._discounts(plan, part),
+            time_zone=self.subscription.time_zone,
+        )
 
     def _late_lines(self, usages: Iterator[Usage]) -> Iterator[InvoiceLine]:
-        for earlier in self.earlier:
+        for earlier in self.earlier if self._asks else ():
             usage = next(usages) if earlier.plan.metrics else {}
-            whole = whole_of(self.subscription.cycle, earlier.period)
+            whole = self.subscription.whole_of(earlier.period)
             discounts = self._discounts(earlier.plan, earlier.period)
             for price in earlier.plan.metrics:
                 line = late_line(
@@ -186,31 +256,54 @@ class OpenPeriod:
                     yield line
 
     def _discounts(self, plan: PlanContent, period: Period) -> tuple[Discount, ...]:
-        return discounts_of(plan.discounts, self.discounts, self.subscription.cycle, period)
+        cycle = self.subscription.cycle_at(period.start)
+        since = self.subscription.plan_since(period.start)
+        return discounts_of(plan.discounts, self.discounts, cycle, period, since)
 
     def _adjustments(self, prices: Sequence[InvoiceLine]) -> Iterator[InvoiceLine]:
         """Of this invoice's period, and of those that it has prices of."""
-        content, following = self.plan.content, self.following()
+        content, following = self.plan.content, self._charged_in_advance()
         opening = self.subscription.opening
         asked = [(content, self.period, not opening, "")]
+        if self.kind is InvoiceKind.LATE or self.is_idle:
+            asked = []
         others = [(each.plan, each.period, True) for each in self.earlier]
-        if following is not None and not opening:
-            others.append((content, following, False))
+        if following is not None:
+            others.append((*following, False))
         asked += [
             (plan, period, over, days(period, self.subscription.time_zone))
             for plan, period, over in others
             if prices_of(prices, period)
         ]
         for plan, period, over, words in asked:
-            whole = whole_of(self.subscription.cycle, period)
-            discounts = self._discounts(plan, period)
-            terms = Terms(period, whole, discounts, plan.limits, over, words)
+            whole = self.subscription.whole_of(period)
+            anchor = self.subscription.cycle_at(period.start).start
+            terms = Terms(
+                period=period,
+                whole=whole,
+                discounts=self._discounts(plan, period),
+                limits=plan.limits,
+                over=over,
+                words=words,
+                undivided=Period(max(whole.start, anchor), whole.end),
+            )
             if terms.change_sums:
                 yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)
 
 
-def following_period(subscription: Subscription, period: Period) -> Period | None:
-    """The period after `period`; None when the subscription ends with it."""
-    if subscription.cancel_time is not None and period.end >= subscription.cancel_time:
-        return None
-    return next_period(subscription.cycle, period)
+def is_billed(subscription: Subscription, part: Period) -> bool:
+    """Whether it is neither a trial nor a pause."""
+    return subscription.phase_at(part.start).kind is PhaseKind.BILLED
+
+
+def is_first_billed(subscription: Subscription, part: Period) -> bool:
+    """Whether nothing was billed before it."""
+    billed = (phase for phase in subscription.phases if phase.kind is PhaseKind.BILLED)
+    return next(billed).start_time == part.start
+
+
+def opens(subscription: Subscription, plan: PlanContent, part: Period) -> bool:
+    """Whether something is due when `part` begins, with nothing billed before it."""
+    in_advance = plan.base_price_timing is BasePriceTiming.IN_ADVANCE and plan.base_price > 0
+    fee = plan.setup_fee > 0 and is_first_billed(subscription, part)
+    return is_billed(subscription, part) and (in_advance or fee)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from services.invoicer.periods import Cycle, Period, first_period, next_period
+from services.invoicer.periods import Cycle, Period, next_period, whole_at
 from services.kit.money import format_decimal
 
 # Twelve years of weeks. A discount for longer is one for ever.
@@ -77,12 +77,18 @@ def end_of(cycle: Cycle, first: Period, periods: int | None) -> datetime | None:
 
 
 def discounts_of(
-    plan: Sequence[Discount], own: Sequence[SubscriptionDiscount], cycle: Cycle, period: Period
+    plan: Sequence[Discount],
+    own: Sequence[SubscriptionDiscount],
+    cycle: Cycle,
+    period: Period,
+    since: datetime | None = None,
 ) -> tuple[Discount, ...]:
-    """The discounts of one period: the plan's, which count a subscription's first periods, then
-    the subscription's own, oldest first.
+    """The discounts of one period: the plan's, which count a subscription's first periods on it
+    (`since` then, None: from its start), then the subscription's own, oldest first. A part of a
+    period counts with the period that it begins in.
     """
-    of_plan = [each for each in plan if _is_among_first(cycle, period, each.periods)]
+    since = since or cycle.start
+    of_plan = [each for each in plan if _is_among_first(cycle, since, period, each.periods)]
     return (*of_plan, *(each.discount for each in own if each.applies_to(period)))
 
 
@@ -91,10 +97,10 @@ def percents_of(discounts: Sequence[Discount]) -> tuple[Decimal, ...]:
     return tuple(each.percent for each in discounts if each.percent is not None)
 
 
-def _is_among_first(cycle: Cycle, period: Period, periods: int | None) -> bool:
+def _is_among_first(cycle: Cycle, since: datetime, period: Period, periods: int | None) -> bool:
     if periods is None:
         return True
-    reached = first_period(cycle)
+    reached = whole_at(cycle, since)
     for _ in islice(range(PERIODS_MAX), periods):
         if period.start < reached.end:
             return True

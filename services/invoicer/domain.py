@@ -1,25 +1,40 @@
 """What invoicer is about: customers, plans, subscriptions, invoices. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 from services.invoicer.discounts import Discount
 from services.invoicer.exact import ZERO, total
-from services.invoicer.periods import BillingAnchor, BillingPeriod, Cycle, Period
+from services.invoicer.periods import (
+    BillingAnchor,
+    BillingPeriod,
+    Cycle,
+    Period,
+    boundary_near,
+    next_period,
+    whole_at,
+)
+from services.invoicer.phases import Phase, PhaseKind, run_at
 from services.invoicer.pricing.charge import NO_LIMITS, Limits
 from services.invoicer.pricing.model import PricingModel
 from services.kit.database import TenantKey
 from services.kit.errors import PreconditionError
 
 INVOICE_SERIES = "INV"
+# Samoa once moved by a day.
+_BOUNDARY_MOVES_MAX = timedelta(days=1)
 
 
 class SubscriptionStatus(StrEnum):
-    """ACTIVE; SUSPENDED: payments failed, still billed; CANCELLED: ended or about to."""
+    """ACTIVE; SUSPENDED: payments failed, still billed; CANCELLED: ended or about to.
+
+    PAUSED is told of an active one while it is paused, and never stored.
+    """
 
     ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
     SUSPENDED = "SUSPENDED"
     CANCELLED = "CANCELLED"
 
@@ -42,14 +57,16 @@ class BasePriceTiming(StrEnum):
 
 
 class InvoiceKind(StrEnum):
-    """PERIOD: of a period that is over. OPENING: what is due when a subscription starts.
+    """PERIOD: of a period that is over. OPENING: due when a subscription starts, or goes on.
 
-    CHARGE: a one-off charge that was invoiced at once; it belongs to no subscription.
+    CHARGE: a one-off charge that was invoiced at once; it belongs to no subscription. LATE: what
+    came after the last invoice of a subscription that has ended.
     """
 
     PERIOD = "PERIOD"
     OPENING = "OPENING"
     CHARGE = "CHARGE"
+    LATE = "LATE"
 
 
 class LineKind(StrEnum):
@@ -111,12 +128,6 @@ class PlanContent:
     discounts: tuple[Discount, ...] = ()
     limits: Limits = NO_LIMITS
 
-    @property
-    def has_opening(self) -> bool:
-        """Whether something is due when a subscription starts."""
-        in_advance = self.base_price_timing is BasePriceTiming.IN_ADVANCE
-        return self.setup_fee > 0 or (in_advance and self.base_price > 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -130,11 +141,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A customer on a version of a plan.
+    """A customer on a plan; `plan_id` and `plan_version` are what it was made with.
 
-    `period` is the first one that is not invoiced yet, None when none is left. `opening`: what is
-    due at the start is not invoiced yet either. `revision` counts the changes: what was computed
-    from one revision is not written over another.
+    `phases`, from its start to its end, say what it is on when. `period` is the first one that is
+    not invoiced yet, None when none is left. `opening`: what is due at its start is not invoiced
+    yet either. `late_check_time`: when it has ended, until when late usage is waited for.
+    `revision` counts the changes: what was computed from one revision is not written over another.
     """
 
     tenant: TenantKey
@@ -152,11 +164,72 @@ class Subscription:
     revision: int
     create_time: datetime
     opening: bool = False
+    phases: tuple[Phase, ...] = ()
+    late_check_time: datetime | None = None
 
-    @property
-    def cycle(self) -> Cycle:
-        """How its time is cut into periods."""
-        return Cycle(self.start_time, self.billing_anchor, self.time_zone, self.billing_period)
+    def phase_at(self, instant: datetime) -> Phase:
+        """What it is on then; before its start the first phase, after its end the last one."""
+        first = self.phases[0]
+        begun = (phase for phase in reversed(self.phases) if phase.start_time <= instant)
+        return next(begun, first)
+
+    def status_at(self, instant: datetime) -> SubscriptionStatus:
+        """PAUSED while an active one is paused."""
+        active = self.status is SubscriptionStatus.ACTIVE
+        paused = active and self.phase_at(instant).kind is PhaseKind.PAUSED
+        return SubscriptionStatus.PAUSED if paused else self.status
+
+    def cycle_at(self, instant: datetime) -> Cycle:
+        """How its time is then cut into periods."""
+        phase = self.phase_at(instant)
+        return Cycle(phase.anchor_time, self.billing_anchor, self.time_zone, phase.billing_period)
+
+    def part_from(self, start: datetime) -> Period | None:
+        """What is billed in one piece from `start` on: to the end of the period, or to where
+        another plan, a trial's end or a pause cuts it. None when it has ended by then.
+        """
+        run = run_at(self.phases, start)
+        if not run:
+            return None
+        run_end = run[-1].end_time
+        if run[0].kind is PhaseKind.TRIAL:
+            assert run_end is not None
+            return Period(start, run_end)
+        cycle = self.cycle_at(start)
+        if self._is_cut(run, start):
+            end = whole_at(cycle, start).end
+        else:
+            end = next_period(cycle, Period(run[0].start_time, start)).end
+        return Period(start, end if run_end is None else min(end, run_end))
+
+    def whole_of(self, part: Period) -> Period:
+        """The whole period that `part` is cut out of, or itself."""
+        run = run_at(self.phases, part.start)
+        if not run:
+            return part
+        whole = whole_at(self.cycle_at(part.start), part.start)
+        start = whole.start if self._is_cut(run, part.start) else part.start
+        end = max(whole.end, part.end) if part.end == run[-1].end_time else part.end
+        return Period(start, end)
+
+    def _is_cut(self, run: tuple[Phase, ...], start: datetime) -> bool:
+        """Whether a part that begins at `start` need not begin where a period does.
+
+        A boundary may have moved by new rules of the zone since the period before it ended.
+        """
+        near = boundary_near(self.cycle_at(start), start)
+        return start == run[0].start_time or abs(near - start) > _BOUNDARY_MOVES_MAX
+
+    def plan_since(self, instant: datetime) -> datetime:
+        """Since when it has been on the plan that it is on then, of whatever version."""
+        since, plan_id = instant, self.phase_at(instant).plan_id
+        for phase in reversed(self.phases):
+            if phase.start_time > instant:
+                continue
+            if phase.plan_id != plan_id or phase.kind is PhaseKind.TRIAL:
+                break
+            since = phase.start_time
+        return since
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from services.invoicer.exact import (
     ZERO,
     format_price,
     less_percent,
+    multiply,
     readable,
-    share,
     subtract,
 )
 from services.invoicer.periods import Period
 from services.invoicer.pricing.charge import Charge, Limits, charge, included_of
 from services.invoicer.pricing.usage import MetricUsage
+from services.invoicer.proration import prorate
 from services.kit.money import format_decimal, format_money, round_money
 
 _DAY_S = 86_400
@@ -60,24 +61,32 @@ def base_line(
     whole: Period,
     time_zone: str = "UTC",
     discounts: Sequence[Discount] = (),
+    quantity: int = 1,
 ) -> InvoiceLine:
-    """The base price; of a part of a period its share by seconds, less discounts in percent,
-    rounded once.
+    """`quantity` times the base price; of a part of a period its share by seconds, less discounts
+    in percent, rounded once.
 
     One that is charged in advance names the days that it is for.
     """
-    base_price, less, steps = _discounted(plan.base_price, discounts)
-    price = f"{format_price(base_price, plan.currency)} {plan.currency}"
+    price, less = plan.base_price, ""
+    steps: tuple[str, ...] = ()
+    if quantity != 1:
+        price = multiply(price, Decimal(quantity))
+        each = f"{quantity:,} x {format_price(plan.base_price, plan.currency)}"
+        less, steps = f", {each}", (f"{each} = {readable(price)}",)
+    base_price, percents, discounted = _discounted(price, discounts)
+    less, steps = less + percents, (*steps, *discounted)
+    words = f"{format_price(base_price, plan.currency)} {plan.currency}"
     description = "base price"
-    amount = round_money(share(base_price, period.seconds, whole.seconds), plan.currency)
-    result = f"{format_money(amount, plan.currency)} {plan.currency}"
     if period != whole:
         description = f"base price, {_part_of(period, whole)}"
-        steps += (f"{_share_words(price, period, whole)} = {result}, rounded half up",)
+        result = prorate(base_price, words, plan.currency, period, whole)
+        amount, steps = result.amount, (*steps, *result.steps)
     else:
-        steps = steps or (price,)
+        amount = round_money(base_price, plan.currency)
+        steps = steps or (words,)
         if amount != base_price:
-            steps += (f"rounded half up: {result}",)
+            steps += (f"rounded half up: {format_money(amount, plan.currency)} {plan.currency}",)
     description += less
     if plan.base_price_timing is BasePriceTiming.IN_ADVANCE:
         description += f", {days(period, time_zone)} in advance"
@@ -85,7 +94,7 @@ def base_line(
         kind=LineKind.BASE,
         metric="",
         description=f"{plan.name}: {description}" if plan.name else description.capitalize(),
-        quantity=ONE,
+        quantity=Decimal(quantity),
         included_units=ZERO,
         unit_price=plan.base_price,
         amount=amount,
@@ -211,12 +220,11 @@ def _charge(
     limits, percents = price.limits, percents_of(discounts)
     if limits.minimum is None or whole is None or whole == period:
         return charge(price.model, price.included_units, usage, currency, limits, percents=percents)
-    minimum = round_money(share(limits.minimum, period.seconds, whole.seconds), currency)
-    part = _share_words(format_price(limits.minimum, currency), period, whole)
-    words = f"minimum: {part} = {format_money(minimum, currency)}, rounded half up"
-    limits = Limits(minimum, limits.maximum)
+    words = f"minimum: {format_price(limits.minimum, currency)} {currency}"
+    minimum = prorate(limits.minimum, words, currency, period, whole)
+    limits = Limits(minimum.amount, limits.maximum)
     result = charge(price.model, price.included_units, usage, currency, limits, percents=percents)
-    return replace(result, steps=(words, *result.steps))
+    return replace(result, steps=(*minimum.steps, *result.steps))
 
 
 def _discounted(
@@ -231,11 +239,6 @@ def _discounted(
         less += f", less {format_decimal(rate)} %"
         price = left
     return price, less, tuple(steps)
-
-
-def _share_words(price: str, period: Period, whole: Period) -> str:
-    seconds, of_seconds = Decimal(period.seconds), Decimal(whole.seconds)
-    return f"{price} x {readable(seconds)} s / {readable(of_seconds)} s"
 
 
 def _reckoning(price: MetricPrice, usage: MetricUsage, result: Charge) -> str:

@@ -90,6 +90,13 @@ def quarter_hour_of(instant: datetime) -> datetime:
     return instant - (instant - _EPOCH) % QUARTER_HOUR
 
 
+def days_later(instant: datetime, days: int, time_zone: str) -> datetime:
+    """The same time of day `days` days later, in the time zone."""
+    zone = ZoneInfo(time_zone)
+    local = instant.astimezone(zone).replace(tzinfo=None, fold=0) + timedelta(days=days)
+    return local.replace(tzinfo=zone).astimezone(UTC)
+
+
 def first_period(cycle: Cycle) -> Period:
     """The period that the subscription begins with; under CALENDAR it may be a part of one."""
     return Period(cycle.start, _boundary(cycle, 1))
@@ -110,6 +117,18 @@ def period_at(cycle: Cycle, period: Period, instant: datetime) -> Period:
     while period.end <= instant:
         period = next_period(cycle, period)
     return period
+
+
+def whole_at(cycle: Cycle, instant: datetime) -> Period:
+    """The whole period that `instant` lies in, whatever the subscription's start."""
+    nearest = _nearest_index(cycle, instant)
+    index = nearest if _boundary(cycle, nearest) <= instant else nearest - 1
+    return Period(_boundary(cycle, index), _boundary(cycle, index + 1))
+
+
+def boundary_near(cycle: Cycle, instant: datetime) -> datetime:
+    """Where a period begins, of all those instants the nearest one."""
+    return _boundary(cycle, _nearest_index(cycle, instant))
 
 
 def whole_of(cycle: Cycle, period: Period) -> Period:

@@ -26,6 +26,12 @@ class InvoicerSettings(ServiceSettings):
     invoice_grace_s: int = Field(
         default=3600, ge=0, le=35 * DAY_S, description="how long a period that is over waits"
     )
+    invoice_late_quiet_s: int = Field(
+        default=35 * DAY_S,
+        ge=900,
+        le=PAST_DAYS_MAX * DAY_S,
+        description="how long after its end a subscription waits for late usage",
+    )
     invoice_failures_max: int = Field(
         default=3, ge=1, le=100, description="failed payments until the subscription is suspended"
     )

@@ -6,16 +6,22 @@ When a batch fails each is tried alone, so that one that can't be billed holds u
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.invoicer.billing_events import INVOICE_CREATED, invoice_event
-from services.invoicer.closing import OpenPeriod, Usage
-from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceStatus
+from services.invoicer.billing_events import (
+    INVOICE_CREATED,
+    SUBSCRIPTION_CHANGED,
+    BillingEvent,
+    invoice_event,
+    subscription_event,
+)
+from services.invoicer.closing import OpenPeriod, Usage, is_billed
+from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceKind, InvoiceStatus
 from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing, invoices
 from services.invoicer.repository.events import add_events
@@ -42,7 +48,10 @@ class Billable:
 
 
 class InvoiceWriter:
-    """Turns billable periods into invoices. `on_commit` is called after each transaction."""
+    """Turns billable periods into invoices. `on_commit` is called after each transaction.
+
+    `late_quiet`: how long after a subscription's end late usage is waited for.
+    """
 
     def __init__(
         self,
@@ -51,14 +60,16 @@ class InvoiceWriter:
         on_commit: Callable[[], None],
         *,
         writers_max: int,
+        late_quiet: timedelta,
     ) -> None:
         self._database = database
         self._now = now
         self._on_commit = on_commit
+        self._late_quiet = late_quiet
         self._writers = asyncio.Semaphore(writers_max)
 
     async def write(self, batch: Sequence[Billable]) -> tuple[int, list[Billable]]:
-        """Invoice periods of one tenant: how many were, and those that could not be.
+        """Invoice periods of one tenant: how many are done, and those that could not be.
 
         Periods whose subscription somebody else has changed meanwhile are neither: whoever changed
         it has made it due anew.
@@ -80,21 +91,67 @@ class InvoiceWriter:
 
     async def _write(self, batch: Sequence[Billable]) -> int:
         tenant, now = batch[0].due.subscription.tenant, self._now()
-        ids = {new_id("inv"): billable for billable in batch}
-        drafts = {key: billable.due.draft(billable.usages) for key, billable in ids.items()}
-        following = [(each.due.subscription, each.due.following()) for each in batch]
+        drafted = [(new_id("inv"), each, _draft(each)) for each in batch]
+        drafts = {key: draft for key, _, draft in drafted if draft is not None}
+        following = [self._advance(each.due) for each in batch]
         async with self._database.transaction() as connection:
             await closing.prefer_indexes(connection)
             moved = await closing.advance(connection, following)
+            begun = [
+                _begun_event(each, now)
+                for each in following
+                if each.subscription.id in moved and _begins_as_planned(each)
+            ]
+            await add_events(connection, begun)
             kept = {key: draft for key, draft in drafts.items() if draft.subscription_id in moved}
-            if not kept:
-                return 0
-            readings = {key: reading for key in kept if (reading := ids[key].reading)}
-            await insert_readings(connection, tenant, readings)
-            written = await write_drafts(connection, tenant, kept, now)
+            readings = {key: each.reading for key, each, _ in drafted if key in kept}
+            known = {key: reading for key, reading in readings.items() if reading}
+            await insert_readings(connection, tenant, known)
+            written = await write_drafts(connection, tenant, kept, now) if kept else []
         tell_written(written)
-        self._on_commit()
-        return len(written)
+        if written or begun:
+            self._on_commit()
+        return len(moved)
+
+    def _advance(self, due: OpenPeriod) -> closing.Advance:
+        """What follows; after the last period, the time in which late usage may come in."""
+        following = due.following()
+        late_check_time = None
+        if following is None and due.kind is not InvoiceKind.LATE:
+            late_check_time = due.period.end + self._late_quiet
+        return closing.Advance(
+            due.subscription,
+            following,
+            opening=due.opens_next(),
+            idle=following is not None and not is_billed(due.subscription, following),
+            late_check_time=late_check_time,
+        )
+
+
+def _draft(billable: Billable) -> InvoiceDraft | None:
+    """The invoice; None for a period that has none, and when nothing came late."""
+    if billable.due.is_idle:
+        return None
+    draft = billable.due.draft(billable.usages)
+    return draft if draft.lines or draft.kind is not InvoiceKind.LATE else None
+
+
+def _begins_as_planned(following: closing.Advance) -> bool:
+    """Whether a phase begins with what follows, as was decided before."""
+    if following.period is None:
+        return False
+    start = following.period.start
+    phase = following.subscription.phase_at(start)
+    first = following.subscription.start_time
+    return phase.start_time == start > first and phase.create_time < start
+
+
+def _begun_event(following: closing.Advance, now: datetime) -> BillingEvent:
+    """Tells the subscription as it is from the period on that it is moved on to."""
+    assert following.period is not None
+    revision = following.subscription.revision + 1
+    moved = replace(following.subscription, revision=revision)
+    return subscription_event(SUBSCRIPTION_CHANGED, moved, now, following.period.start)
 
 
 async def write_drafts(

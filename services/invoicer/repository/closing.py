@@ -1,7 +1,7 @@
 """Periods that are over: claiming them, and what was billed for the ones before."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -15,9 +15,8 @@ from services.invoicer.lines import Billed
 from services.invoicer.periods import Period
 from services.invoicer.repository import terms
 from services.invoicer.repository.plans import PlanKey, load_plans
-from services.invoicer.repository.subscriptions import subscription_of
+from services.invoicer.repository.subscriptions import with_phases
 from services.invoicer.repository.taxes import rates_of
-from services.kit.database import TenantKey
 
 # A lease is by the database's clock, which all replicas share.
 _LEASE = """
@@ -31,7 +30,7 @@ _CLAIM = text(
     f"""
     WITH due AS (
         SELECT organization_id, mode, id FROM subscriptions
-        WHERE period_end <= :ended_before AND NOT opening AND attempt_time <= now()
+        WHERE period_end <= :ended_before AND NOT opening AND NOT idle AND attempt_time <= now()
         ORDER BY period_end
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -40,14 +39,19 @@ _CLAIM = text(
     """  # noqa: S608 (no value is pasted in)
 )
 
-# An index holds those that have not been opened, which are few at any time.
-_CLAIM_OPENINGS = text(
+# What needs no grace: openings, and periods of trials and pauses. Indexes hold those, few of which
+# are due at any time, and those that have ended and may still have late usage.
+_CLAIM_OTHERS = text(
     f"""
     WITH due AS (
         SELECT organization_id, mode, id FROM subscriptions
-        WHERE opening AND start_time <= :now AND period_start IS NOT NULL
+        WHERE (
+                (opening AND period_start <= :now)
+                OR (idle AND NOT opening AND period_end <= :now)
+                OR late_check_time <= :ended_before
+            )
             AND attempt_time <= now()
-        ORDER BY start_time
+        ORDER BY coalesce(period_start, late_check_time)
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
@@ -71,13 +75,16 @@ _RELEASE = text(
 _ADVANCE = text(
     """
     UPDATE subscriptions s
-    SET period_start = given.period_start, period_end = given.period_end, opening = false,
+    SET period_start = given.period_start, period_end = given.period_end,
+        opening = given.opening, idle = given.idle, late_check_time = given.late_check_time,
         attempt_time = '-infinity', revision = s.revision + 1
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
         CAST(:revision AS bigint[]), CAST(:period_start AS timestamptz[]),
-        CAST(:period_end AS timestamptz[])
-    ) AS given (organization_id, mode, id, revision, period_start, period_end)
+        CAST(:period_end AS timestamptz[]), CAST(:opening AS boolean[]),
+        CAST(:idle AS boolean[]), CAST(:late_check_time AS timestamptz[])
+    ) AS given (organization_id, mode, id, revision, period_start, period_end, opening, idle,
+        late_check_time)
     WHERE (s.organization_id, s.mode, s.id, s.revision)
         = (given.organization_id, given.mode, given.id, given.revision)
     RETURNING s.id
@@ -160,6 +167,19 @@ async def prefer_indexes(connection: AsyncConnection) -> None:
     await connection.execute(_PREFER_INDEXES)
 
 
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a subscription goes on with: the period that follows, None when it has ended; whether
+    that begins with an opening, and has an invoice; and until when late usage is waited for.
+    """
+
+    subscription: Subscription
+    period: Period | None
+    opening: bool = False
+    idle: bool = False
+    late_check_time: datetime | None = None
+
+
 async def claim_due(
     connection: AsyncConnection, ended_before: datetime, *, limit: int, lease: timedelta
 ) -> list[Subscription]:
@@ -170,18 +190,25 @@ async def claim_due(
     rows = await connection.execute(
         _CLAIM, {"ended_before": ended_before, "limit": limit, "lease": lease}
     )
-    return [subscription_of(row) for row in rows]
+    return await with_phases(connection, rows.all())
 
 
-async def claim_openings(
-    connection: AsyncConnection, now: datetime, *, limit: int, lease: timedelta
+async def claim_others(
+    connection: AsyncConnection,
+    now: datetime,
+    ended_before: datetime,
+    *,
+    limit: int,
+    lease: timedelta,
 ) -> list[Subscription]:
-    """Up to `limit` subscriptions that have started and whose opening is not invoiced.
+    """Up to `limit` subscriptions whose opening is due, whose trial's or pause's period is over,
+    or that have ended and are to be looked at for late usage.
 
     They stay claimed as with claim_due, which leaves them out: the opening comes first.
     """
-    given = {"now": now, "limit": limit, "lease": lease}
-    return [subscription_of(row) for row in await connection.execute(_CLAIM_OPENINGS, given)]
+    given = {"now": now, "ended_before": ended_before, "limit": limit, "lease": lease}
+    rows = await connection.execute(_CLAIM_OTHERS, given)
+    return await with_phases(connection, rows.all())
 
 
 async def release(
@@ -193,18 +220,19 @@ async def release(
     await connection.execute(_RELEASE, {**_revisions(claimed), "pause": pause})
 
 
-async def advance(
-    connection: AsyncConnection, following: Sequence[tuple[Subscription, Period | None]]
-) -> set[str]:
-    """Move subscriptions on to the periods that follow (None: it has ended); whose were moved.
+async def advance(connection: AsyncConnection, following: Sequence[Advance]) -> set[str]:
+    """Move subscriptions on to the periods that follow; whose were moved.
 
     Those that somebody else has changed since they were read stay as they are.
     """
-    periods = [period for _, period in following]
+    periods = [each.period for each in following]
     given = {
-        **_revisions([subscription for subscription, _ in following]),
+        **_revisions([each.subscription for each in following]),
         "period_start": [period and period.start for period in periods],
         "period_end": [period and period.end for period in periods],
+        "opening": [each.opening for each in following],
+        "idle": [each.idle for each in following],
+        "late_check_time": [each.late_check_time for each in following],
     }
     return set((await connection.execute(_ADVANCE, given)).scalars())
 
@@ -233,7 +261,7 @@ async def open_periods(
     Earlier periods are those invoiced that ended less than `late` before the next one begins;
     not the ones whose invoice is void: they are not billed at all.
     """
-    live = [(s, s.period) for s in subscriptions if s.period is not None]
+    live = [(s, period) for s in subscriptions if (period := _open_period(s)) is not None]
     if not live:
         return []
     given = {
@@ -247,7 +275,8 @@ async def open_periods(
     earlier_rows = (await connection.execute(_EARLIER, given)).all()
     billed = await _billed(connection, given)
     carried = await _carried(connection, given)
-    keys = [_plan_key(s.tenant, s.plan_id, s.plan_version) for s, _ in live]
+    keys = [_plan_at(s, period.start) for s, period in live]
+    keys += [_plan_at(s, period.end) for s, period in live]
     keys += [PlanKey(r.organization_id, r.mode, r.plan_id, r.plan_version) for r in earlier_rows]
     plans = await load_plans(connection, keys)
     earlier: dict[_SubscriptionKey, list[EarlierPeriod]] = {}
@@ -265,7 +294,8 @@ async def open_periods(
     periods = [
         OpenPeriod(
             subscription=s,
-            plan=plans[_plan_key(s.tenant, s.plan_id, s.plan_version)],
+            plan=plans[_plan_at(s, period.start)],
+            next_plan=plans[_plan_at(s, period.end)] if s.part_from(period.end) else None,
             period=period,
             earlier=tuple(earlier.get((*s.tenant, s.id), ())),
             carried=carried.get((*s.tenant, s.id), ZERO),
@@ -275,7 +305,8 @@ async def open_periods(
         )
         for s, period in live
     ]
-    return await _with_billed_parts(connection, periods, late)
+    periods = await _with_billed_parts(connection, periods, late)
+    return await _with_prepaid(connection, periods)
 
 
 async def _with_billed_parts(
@@ -290,6 +321,22 @@ async def _with_billed_parts(
     parts = await terms.billed_parts(connection, changing, late)
     return [
         replace(each, billed_parts=parts.get((*each.subscription.tenant, each.subscription.id), ()))
+        for each in periods
+    ]
+
+
+async def _with_prepaid(
+    connection: AsyncConnection, periods: Sequence[OpenPeriod]
+) -> list[OpenPeriod]:
+    """The same, with base prices of the period that earlier invoices charged."""
+    asked = [
+        ((*each.subscription.tenant, each.subscription.id), each.period)
+        for each in periods
+        if each.may_be_prepaid
+    ]
+    found = await terms.prepaid_of(connection, asked)
+    return [
+        replace(each, prepaid=found.get((*each.subscription.tenant, each.subscription.id), ()))
         for each in periods
     ]
 
@@ -314,5 +361,14 @@ async def _carried(
     return {(row.organization_id, row.mode, row.id): row.amount for row in rows}
 
 
-def _plan_key(tenant: TenantKey, plan_id: str, version: int) -> PlanKey:
-    return PlanKey(tenant.organization_id, tenant.mode, plan_id, version)
+def _open_period(subscription: Subscription) -> Period | None:
+    """What is to be invoiced next; of one that has ended, the time that late usage may come in."""
+    if subscription.period is not None or subscription.late_check_time is None:
+        return subscription.period
+    assert subscription.cancel_time is not None
+    return Period(subscription.cancel_time, subscription.late_check_time)
+
+
+def _plan_at(subscription: Subscription, instant: datetime) -> PlanKey:
+    phase = subscription.phase_at(instant)
+    return PlanKey(*subscription.tenant, phase.plan_id, phase.plan_version)

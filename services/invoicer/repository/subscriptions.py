@@ -1,5 +1,6 @@
 """Subscriptions."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Row, insert, select, text, update
@@ -7,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.domain import Subscription, SubscriptionStatus
 from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
+from services.invoicer.phases import Phase, PhaseKind
+from services.invoicer.repository import phases
 from services.invoicer.tables import subscriptions
 from services.kit.database import TenantKey
 
@@ -37,7 +40,10 @@ async def find_made_under(
         subscriptions.c.idempotency_key == key,
     )
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else (subscription_of(row), row.idempotency_digest)
+    if row is None:
+        return None
+    (found,) = await with_phases(connection, [row])
+    return found, row.idempotency_digest
 
 
 async def insert_subscription(
@@ -63,6 +69,7 @@ async def insert_subscription(
             **_state(subscription),
         )
     )
+    await phases.insert_phases(connection, subscription, subscription.phases)
 
 
 async def get_subscription(
@@ -79,8 +86,8 @@ async def get_subscription(
     )
     if lock:
         query = query.with_for_update()
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else subscription_of(row)
+    found = await with_phases(connection, (await connection.execute(query)).all())
+    return found[0] if found else None
 
 
 async def list_subscriptions(
@@ -101,7 +108,7 @@ async def list_subscriptions(
     if before_id is not None:
         query = query.where(subscriptions.c.id < before_id)
     rows = await connection.execute(query.order_by(subscriptions.c.id.desc()).limit(limit))
-    return [subscription_of(row) for row in rows]
+    return await with_phases(connection, rows.all())
 
 
 async def list_live(
@@ -115,6 +122,15 @@ async def list_live(
         subscriptions.c.period_end.is_not(None),
     )
     return list((await connection.execute(query.limit(limit))).scalars())
+
+
+async def store_change(
+    connection: AsyncConnection, before: Subscription, after: Subscription
+) -> None:
+    """Store what has become of a subscription that the caller has locked, with its phases."""
+    await phases.replace_phases(connection, before, after)
+    stored = await update_subscription(connection, after)
+    assert stored
 
 
 async def update_subscription(connection: AsyncConnection, subscription: Subscription) -> bool:
@@ -148,11 +164,27 @@ def _state(subscription: Subscription) -> dict[str, object]:
         "period_end": None if period is None else period.end,
         "cancel_time": subscription.cancel_time,
         "opening": subscription.opening,
+        "idle": _is_idle(subscription),
+        "late_check_time": subscription.late_check_time,
     }
 
 
-def subscription_of(row: Row[tuple[object, ...]]) -> Subscription:
-    """The subscription in a row of its table."""
+def _is_idle(subscription: Subscription) -> bool:
+    period = subscription.period
+    billed = period is None or subscription.phase_at(period.start).kind is PhaseKind.BILLED
+    return not billed
+
+
+async def with_phases(
+    connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]]
+) -> list[Subscription]:
+    """The subscriptions in rows of their table, in their order."""
+    keys = [(row.organization_id, row.mode, row.id) for row in rows]
+    found = await phases.phases_of(connection, keys)
+    return [_subscription_of(row, found.get(key, ())) for row, key in zip(rows, keys, strict=True)]
+
+
+def _subscription_of(row: Row[tuple[object, ...]], found_phases: tuple[Phase, ...]) -> Subscription:
     started = row.period_start is not None
     return Subscription(
         tenant=TenantKey(row.organization_id, row.mode),
@@ -170,4 +202,6 @@ def subscription_of(row: Row[tuple[object, ...]]) -> Subscription:
         revision=row.revision,
         create_time=row.create_time,
         opening=row.opening,
+        phases=found_phases,
+        late_check_time=row.late_check_time,
     )

@@ -8,9 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.adjustments import BilledPart
+from services.invoicer.base_prices import Prepaid
 from services.invoicer.charges import OneOffCharge
 from services.invoicer.discounts import SubscriptionDiscount
 from services.invoicer.domain import LineKind
+from services.invoicer.periods import Period
 from services.invoicer.repository.charges import charge_of
 from services.invoicer.repository.discounts import discount_of
 
@@ -65,6 +67,26 @@ _BILLED_PARTS = text(
 )
 
 
+_PREPAID = text(
+    """
+    SELECT i.organization_id, i.mode, i.subscription_id, i.status, l.period_start, l.period_end,
+        l.unit_price, l.quantity, l.amount
+    FROM unnest(
+        CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
+        CAST(:period_start AS timestamptz[]), CAST(:period_end AS timestamptz[])
+    ) AS given (organization_id, mode, id, period_start, period_end)
+    JOIN invoices i ON (i.organization_id, i.mode, i.subscription_id)
+            = (given.organization_id, given.mode, given.id)
+        AND i.period_end >= given.period_start
+    JOIN invoice_lines l ON (l.organization_id, l.mode, l.invoice_id)
+            = (i.organization_id, i.mode, i.id)
+        AND l.kind = 'BASE' AND l.unit_price IS NOT NULL
+        AND l.period_start >= given.period_start AND l.period_start < given.period_end
+    ORDER BY i.subscription_id, l.period_start
+    """
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FoundTerms:
     """By subscription; those without any are left out."""
@@ -113,6 +135,31 @@ async def billed_parts(
         part = BilledPart(row.period_start, LineKind(row.kind), row.amount)
         parts.setdefault(key, []).append(part)
     return {key: tuple(found) for key, found in parts.items()}
+
+
+async def prepaid_of(
+    connection: AsyncConnection, periods: Sequence[tuple[SubscriptionKey, Period]]
+) -> dict[SubscriptionKey, tuple[Prepaid, ...]]:
+    """The base prices that invoices have charged for what begins in each period, by time."""
+    if not periods:
+        return {}
+    given = {
+        **_keys([key for key, _ in periods]),
+        "period_start": [period.start for _, period in periods],
+        "period_end": [period.end for _, period in periods],
+    }
+    found: dict[SubscriptionKey, list[Prepaid]] = {}
+    for row in await connection.execute(_PREPAID, given):
+        key = (row.organization_id, row.mode, row.subscription_id)
+        paid = Prepaid(
+            period=Period(row.period_start, row.period_end),
+            unit_price=row.unit_price,
+            quantity=row.quantity,
+            amount=row.amount,
+            void=row.status == "VOID",
+        )
+        found.setdefault(key, []).append(paid)
+    return {key: tuple(prepaid) for key, prepaid in found.items()}
 
 
 def _keys(subscriptions: Sequence[SubscriptionKey]) -> dict[str, object]:

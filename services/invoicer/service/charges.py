@@ -166,7 +166,8 @@ async def _whose(
     subscription = await _waiting_place(connection, tenant, given, checks)
     if subscription is None:
         return None, ""
-    plan = await plans.get_plan(connection, tenant, subscription.plan_id, subscription.plan_version)
+    phase = subscription.phases[-1]  # all are in one currency
+    plan = await plans.get_plan(connection, tenant, phase.plan_id, phase.plan_version)
     assert plan is not None
     currency = plan.content.currency
     same = given.currency in ("", currency)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.discounts import SubscriptionDiscount, end_of
 from services.invoicer.domain import BasePriceTiming, Subscription
+from services.invoicer.periods import Period
 from services.invoicer.repository import discounts, plans, subscriptions
 from services.invoicer.service.subscriptions import require_subscription
 from services.invoicer.term_checks import DISCOUNTS_MAX, DiscountInput, check_discount
@@ -45,12 +46,14 @@ class Discounts:
             if len(live) >= DISCOUNTS_MAX:
                 message = f"A subscription has at most {DISCOUNTS_MAX} discounts at a time"
                 raise PreconditionError(message, reason="too_many_discounts")
+            # A part of a period counts with the whole.
+            whole = Period(period.start, subscription.whole_of(period).end)
             made = SubscriptionDiscount(
                 id=new_id("disc"),
                 subscription_id=subscription.id,
                 discount=discount,
                 start_time=period.start,
-                end_time=end_of(subscription.cycle, period, discount.periods),
+                end_time=end_of(subscription.cycle_at(period.start), whole, discount.periods),
                 create_time=self._now(),
             )
             await discounts.insert_discount(connection, tenant, made)
@@ -105,7 +108,8 @@ async def _first_end(
     period = subscription.period
     if period is None:
         return None
-    plan = await plans.get_plan(connection, tenant, subscription.plan_id, subscription.plan_version)
+    phase = subscription.phase_at(period.start)
+    plan = await plans.get_plan(connection, tenant, phase.plan_id, phase.plan_version)
     assert plan is not None
     in_advance = plan.content.base_price_timing is BasePriceTiming.IN_ADVANCE
     return period.end if in_advance and not subscription.opening else period.start

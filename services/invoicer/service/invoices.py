@@ -108,7 +108,7 @@ class Invoices:
         async with self._database.transaction() as connection:
             subscription = await require_subscription(connection, tenant, subscription_id)
             found = await closing.open_periods(connection, [subscription], self._late)
-        if not found:
+        if subscription.period is None:
             raise PreconditionError(
                 "The subscription has ended: nothing is left to bill", reason="subscription_ended"
             )

@@ -4,13 +4,23 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer import billing_events
 from services.invoicer.billing_events import subscription_event
+from services.invoicer.changes import (
+    Timing,
+    begin_at,
+    cancelled,
+    end_at,
+    first_phases,
+    is_paused,
+    paused,
+    resumed,
+)
 from services.invoicer.checks import (
     check_anchor,
     check_customer_id,
@@ -18,18 +28,31 @@ from services.invoicer.checks import (
     check_start,
     is_customer_id,
 )
+from services.invoicer.closing import opens
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
-from services.invoicer.periods import first_period, period_at
+from services.invoicer.periods import days_later
+from services.invoicer.phases import PhaseKind
 from services.invoicer.repository import customers, plans, subscriptions
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
+from services.invoicer.subscription_checks import (
+    check_quantity,
+    check_resume,
+    check_timing,
+    check_trial,
+)
 from services.kit import pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, FieldChecks, NotFoundError, PreconditionError
+from services.kit.events import PAST_DAYS_MAX
 from services.kit.ids import is_id, new_id
 
 log = structlog.get_logger()
+
+# With the periods of weeks, what late usage is looked for in stays within 100 parts.
+CUTS_MAX = 40
+PHASES_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +65,23 @@ class SubscriptionInput:
     billing_anchor: str
     # "": none.
     idempotency_key: str = ""
+    # 0: none. At most one of the two.
+    trial_days: int = 0
+    trial_end_time: datetime | None = None
+    quantity: int = 1
 
     def digest(self) -> bytes:
         """Of everything but the key: the same for the same content."""
-        start = "" if self.start_time is None else self.start_time.astimezone(UTC).isoformat()
-        content = (self.customer_id, self.plan_id, start, self.billing_anchor)
+        content: list[object] = [self.customer_id, self.plan_id, _text(self.start_time)]
+        content.append(self.billing_anchor)
+        more = [self.trial_days, _text(self.trial_end_time), self.quantity]
+        if more != [0, "", 1]:
+            content += more
         return hashlib.sha256(json.dumps(content).encode()).digest()
+
+
+def _text(time: datetime | None) -> str:
+    return "" if time is None else time.astimezone(UTC).isoformat()
 
 
 class Subscriptions:
@@ -93,6 +127,8 @@ class Subscriptions:
         check_customer_id(checks, given.customer_id, "customerId")
         start = check_start(checks, given.start_time, now)
         anchor = check_anchor(checks, given.billing_anchor)
+        check_trial(checks, given.trial_days, given.trial_end_time, start)
+        check_quantity(checks, given.quantity)
         plan = None
         if is_id(given.plan_id, "plan"):
             plan = await plans.get_plan(connection, tenant, given.plan_id)
@@ -103,6 +139,9 @@ class Subscriptions:
         customer = await customers.get_customer(connection, tenant, given.customer_id)
         assert customer is not None
         _check_currencies(customer, plan)
+        trial_end = given.trial_end_time
+        if given.trial_days:
+            trial_end = days_later(start, given.trial_days, customer.time_zone)
         subscription = Subscription(
             tenant=tenant,
             id=new_id("sub"),
@@ -118,9 +157,12 @@ class Subscriptions:
             cancel_time=None,
             revision=1,
             create_time=now,
-            opening=plan.content.has_opening,
+            phases=first_phases(plan, start, trial_end, given.quantity, now),
         )
-        subscription = replace(subscription, period=first_period(subscription.cycle))
+        period = subscription.part_from(start)
+        assert period is not None
+        opening = opens(subscription, plan.content, period)
+        subscription = replace(subscription, period=period, opening=opening)
         await subscriptions.insert_subscription(connection, subscription, made_under)
         event = subscription_event(billing_events.SUBSCRIPTION_CREATED, subscription, now)
         await add_events(connection, [event])
@@ -144,26 +186,78 @@ class Subscriptions:
             )
         return found[:limit], next_token([entry.id for entry in found], limit)
 
-    async def cancel_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
-        """End it at the end of the running period; one that has not begun never begins.
-
-        Repeating it changes nothing.
+    async def cancel_subscription(
+        self, tenant: TenantKey, subscription_id: str, timing: str = Timing.PERIOD_END
+    ) -> Subscription:
+        """End it: with the running period, or NOW, with the running quarter of an hour, which is
+        then invoiced. One that has not begun never begins. Repeating it changes nothing; one that
+        is to end later can be ended now.
         """
+        at = check_timing(timing)
         now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
             )
-            if subscription.status is SubscriptionStatus.CANCELLED:
+            if subscription.period is None:
                 return subscription
-            cancelled = _cancelled(subscription, now)
-            await self._change(connection, cancelled, billing_events.SUBSCRIPTION_CANCELLED)
+            end = subscription.start_time
+            if now >= subscription.start_time:
+                end = end_at(subscription, at, now)
+            if subscription.cancel_time is not None and subscription.cancel_time <= end:
+                return subscription
+            ended = await self._change(
+                connection,
+                subscription,
+                cancelled(subscription, end),
+                billing_events.SUBSCRIPTION_CANCELLED,
+            )
         log.info("subscription_cancelled", subscription_id=subscription_id)
-        self._wakes.relay()
-        return cancelled
+        self._wake()
+        return ended
+
+    async def pause_subscription(
+        self,
+        tenant: TenantKey,
+        subscription_id: str,
+        timing: str = Timing.NOW,
+        resume_time: datetime | None = None,
+    ) -> Subscription:
+        """Bill nothing from then on, until it is resumed or `resume_time`; usage of that time is
+        never billed. Pausing it again changes the pause. PreconditionError in a trial, and when it
+        has ended or ends before.
+        """
+        at = check_timing(timing)
+        now = self._now()
+        async with self._database.transaction() as connection:
+            subscription = await require_subscription(
+                connection, tenant, subscription_id, lock=True
+            )
+            check_goes_on(subscription, now)
+            if subscription.phase_at(max(now, subscription.start_time)).kind is PhaseKind.TRIAL:
+                raise PreconditionError("The subscription is in its trial", reason="in_trial")
+            start = end_at(subscription, at, now)
+            check_resume(resume_time, start)
+            if subscription.cancel_time is not None and subscription.cancel_time <= start:
+                raise ended_by_then()
+            # A pause that was asked for before is replaced.
+            again = resumed(subscription, start, now)
+            after = paused(again, start, resume_time, now)
+            if after.phases == subscription.phases:
+                return subscription
+            check_cuts(after, now)
+            changed = await self._change(
+                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED
+            )
+        log.info("subscription_paused", subscription_id=subscription_id)
+        self._wake()
+        return changed
 
     async def resume_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
-        """Make a suspended one active again; PreconditionError when it is cancelled."""
+        """End a pause, with the running quarter of an hour billed again, or call it off; make a
+        suspended one active again. PreconditionError when it is cancelled.
+        """
+        now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
@@ -172,18 +266,33 @@ class Subscriptions:
                 raise PreconditionError(
                     "The subscription is cancelled", reason="subscription_cancelled"
                 )
-            if subscription.status is SubscriptionStatus.ACTIVE:
+            is_active = subscription.status is SubscriptionStatus.ACTIVE
+            if is_active and not is_paused(subscription, now):
                 return subscription
-            resumed = replace(subscription, status=SubscriptionStatus.ACTIVE)
-            await self._change(connection, resumed, billing_events.SUBSCRIPTION_CHANGED)
+            start = begin_at(subscription, Timing.NOW, now)
+            after = resumed(subscription, start, now)
+            check_cuts(after, now)
+            after = replace(after, status=SubscriptionStatus.ACTIVE)
+            changed = await self._change(
+                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED
+            )
         log.info("subscription_resumed", subscription_id=subscription_id)
-        self._wakes.relay()
-        return resumed
+        self._wake()
+        return changed
 
     async def _change(
-        self, connection: AsyncConnection, subscription: Subscription, event_type: str
-    ) -> None:
-        await store_and_tell(connection, subscription, event_type, self._now())
+        self,
+        connection: AsyncConnection,
+        before: Subscription,
+        after: Subscription,
+        event_type: str,
+    ) -> Subscription:
+        return await store_change(connection, before, after, event_type, self._now())
+
+    def _wake(self) -> None:
+        """There is an event to tell, and perhaps a period to close."""
+        self._wakes.relay()
+        self._wakes.scheduler()
 
 
 async def _made_earlier(
@@ -212,21 +321,56 @@ async def store_and_tell(
     await add_events(connection, [subscription_event(event_type, told, now)])
 
 
-def _cancelled(subscription: Subscription, now: datetime) -> Subscription:
-    period = subscription.period
-    # Only a cancelled subscription can have no period left.
-    assert period is not None
-    if now < subscription.start_time:
-        cancel_time, period = subscription.start_time, None
-    else:
-        cancel_time = period_at(subscription.cycle, period, now).end
-    return replace(
-        subscription,
-        status=SubscriptionStatus.CANCELLED,
-        cancel_time=cancel_time,
-        period=period,
-        opening=subscription.opening and period is not None,
-    )
+async def store_change(
+    connection: AsyncConnection,
+    before: Subscription,
+    after: Subscription,
+    event_type: str,
+    now: datetime,
+) -> Subscription:
+    """Store what has become of a subscription that the caller has locked, with its phases and the
+    event that says so.
+    """
+    if after.period is not None and now < after.start_time:
+        # Nothing of it is invoiced: what is due at its start is that of what it now starts with.
+        first = after.phase_at(after.start_time)
+        tenant = after.tenant
+        plan = await plans.get_plan(connection, tenant, first.plan_id, first.plan_version)
+        assert plan is not None
+        after = replace(after, opening=opens(after, plan.content, after.period))
+    await subscriptions.store_change(connection, before, after)
+    told = replace(after, revision=after.revision + 1)  # as it is stored now
+    await add_events(connection, [subscription_event(event_type, told, now)])
+    return told
+
+
+def check_goes_on(subscription: Subscription, now: datetime) -> None:
+    """PreconditionError when it has ended."""
+    over = subscription.cancel_time is not None and subscription.cancel_time <= now
+    if subscription.period is None or over:
+        raise PreconditionError("The subscription has ended", reason="subscription_ended")
+
+
+def ended_by_then() -> PreconditionError:
+    """It is cancelled, and ends before something is to begin."""
+    return PreconditionError("The subscription ends before that", reason="subscription_cancelled")
+
+
+def check_cuts(subscription: Subscription, now: datetime) -> None:
+    """PreconditionError when its time is cut into too many parts to be looked at again."""
+    since = now - timedelta(days=PAST_DAYS_MAX)
+    later = subscription.phases[1:]
+    cuts = [
+        phase
+        for before, phase in zip(subscription.phases, later, strict=False)
+        if phase.start_time > since and not phase.continues(before)
+    ]
+    if len(cuts) > CUTS_MAX:
+        message = f"At most {CUTS_MAX} changes of plan, pauses and resumptions in {PAST_DAYS_MAX}"
+        raise PreconditionError(f"{message} days", reason="too_many_changes")
+    if len(subscription.phases) > PHASES_MAX:
+        message = f"A subscription changes at most {PHASES_MAX} times"
+        raise PreconditionError(message, reason="too_many_changes")
 
 
 def _check_currencies(customer: Customer, plan: Plan) -> None:

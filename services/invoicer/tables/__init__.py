@@ -16,7 +16,12 @@ from services.invoicer.tables.columns import metadata
 from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
 from services.invoicer.tables.documents import document_hashes, invoice_readings, usage_readings
 from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
-from services.invoicer.tables.subscriptions import charges, discounts, subscriptions
+from services.invoicer.tables.subscriptions import (
+    charges,
+    discounts,
+    subscription_phases,
+    subscriptions,
+)
 from services.invoicer.tables.taxes import invoice_taxes, tax_assignments, tax_rates
 from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
@@ -44,6 +49,7 @@ __all__ = [
     "plan_prices",
     "plan_versions",
     "plans",
+    "subscription_phases",
     "subscriptions",
     "tax_assignments",
     "tax_rates",

@@ -37,8 +37,12 @@ subscriptions = Table(
     time_column("period_start", nullable=True),
     time_column("period_end", nullable=True),
     time_column("cancel_time", nullable=True),
-    # What is due at the start is not invoiced yet.
+    # What is due at the start of the period is not invoiced yet.
     Column("opening", Boolean, nullable=False, server_default=text("false")),
+    # The period is a trial's or a pause's: it has no invoice.
+    Column("idle", Boolean, nullable=False, server_default=text("false")),
+    # When it has ended: until when late usage is waited for; NULL once that is invoiced.
+    time_column("late_check_time", nullable=True),
     # Until then no other scheduler takes it (the database's clock).
     Column(
         "attempt_time", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")
@@ -76,7 +80,13 @@ subscriptions = Table(
         unique=True,
         postgresql_where=text("idempotency_key IS NOT NULL"),
     ),
-    Index("ix_subscriptions_opening", "start_time", postgresql_where=text("opening")),
+    Index("ix_subscriptions_opening", "period_start", postgresql_where=text("opening")),
+    Index("ix_subscriptions_idle", "period_end", postgresql_where=text("idle")),
+    Index(
+        "ix_subscriptions_late_check_time",
+        "late_check_time",
+        postgresql_where=text("late_check_time IS NOT NULL"),
+    ),
 )
 
 
@@ -89,6 +99,35 @@ def subscription_key(name: str) -> ForeignKeyConstraint:
         name=name,
     )
 
+
+subscription_phases = Table(
+    "subscription_phases",
+    metadata,
+    *tenant_columns(),
+    Column("subscription_id", Text, nullable=False),
+    time_column("start_time"),
+    # NULL: it goes on.
+    time_column("end_time", nullable=True),
+    # TRIAL and PAUSED: nothing is billed.
+    Column("kind", Text, nullable=False),
+    Column("plan_id", Text, nullable=False),
+    Column("plan_version", Integer, nullable=False),
+    # That of the plan; with it and anchor_time periods are cut.
+    Column("billing_period", Text, nullable=False),
+    time_column("anchor_time"),
+    # How many times the base price is charged.
+    Column("quantity", Integer, nullable=False),
+    time_column("create_time"),
+    PrimaryKeyConstraint("organization_id", "mode", "subscription_id", "start_time"),
+    subscription_key("fk_subscription_phases_subscriptions"),
+    plan_version_key(
+        "organization_id",
+        "mode",
+        "plan_id",
+        "plan_version",
+        name="fk_subscription_phases_plan_versions",
+    ),
+)
 
 discounts = Table(
     "discounts",

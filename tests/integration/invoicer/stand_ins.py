@@ -34,6 +34,8 @@ from services.kit.ids import new_id
 
 TOKEN = SecretStr("internal-token-of-32-characters-")
 GRACE = timedelta(hours=1)
+# How long after its end a subscription waits for late usage.
+LATE_QUIET = timedelta(days=35)
 
 
 def utc(text: str) -> datetime:
@@ -219,7 +221,9 @@ class World:
             chunk_max=chunk_max,
             batch_max=batch_max,
         )
-        writer = InvoiceWriter(self.database, self.clock, self.committed.set, writers_max=4)
+        writer = InvoiceWriter(
+            self.database, self.clock, self.committed.set, writers_max=4, late_quiet=LATE_QUIET
+        )
         return Closer(self.database, self.usage, writer, settings, self.clock)
 
     def at(self, time: datetime) -> None:

@@ -149,7 +149,7 @@ async def test_the_database_refuses_a_second_opening_and_one_after_the_first_per
             )
     world.at(FEBRUARY + GRACE)
     assert await world.close_all() == 1
-    with pytest.raises(DBAPIError, match="ck_subscriptions_opening"):
+    with pytest.raises(DBAPIError, match="comes with the period that it opens"):
         async with world.database.transaction() as connection:
             await connection.execute(text("UPDATE subscriptions SET opening = true"))
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.invoicer.closing import EarlierPeriod, OpenPeriod, following_period
+from services.invoicer.changes import cancelled, first_phases
+from services.invoicer.closing import EarlierPeriod, OpenPeriod
 from services.invoicer.domain import (
     LineKind,
     MetricPrice,
@@ -25,7 +26,7 @@ from services.invoicer.lines import (
     late_line,
     usage_line,
 )
-from services.invoicer.periods import BillingAnchor, BillingPeriod, Period, first_period
+from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
 from services.invoicer.pricing.charge import charge
 from services.invoicer.pricing.per_unit import PerUnit
 from services.invoicer.pricing.usage import MetricUsage
@@ -62,7 +63,9 @@ def subscription(start: datetime = JANUARY.start, zone: str = "UTC") -> Subscrip
         revision=1,
         create_time=NOW,
     )
-    return replace(made, period=first_period(made.cycle))
+    plan = Plan("plan_1", 1, pro(), NOW)
+    made = replace(made, phases=first_phases(plan, start, None, 1, NOW))
+    return replace(made, period=made.part_from(start))
 
 
 def open_period(content: PlanContent, period: Period, *earlier: EarlierPeriod) -> OpenPeriod:
@@ -316,15 +319,15 @@ def test_a_total_is_the_sum_of_rounded_lines(
 
 def test_a_subscription_goes_on_until_its_cancel_time() -> None:
     running = subscription()
-    assert following_period(running, JANUARY) == FEBRUARY
-    ending = replace(running, cancel_time=FEBRUARY.end)
-    assert following_period(ending, JANUARY) == FEBRUARY
-    assert following_period(ending, FEBRUARY) is None
+    assert running.part_from(JANUARY.end) == FEBRUARY
+    ending = cancelled(running, FEBRUARY.end)
+    assert ending.part_from(JANUARY.end) == FEBRUARY
+    assert ending.part_from(FEBRUARY.end) is None
 
 
 def test_parts_and_wholes_cover_each_second_once() -> None:
     started = subscription(JANUARY.start + timedelta(days=15))
     assert started.period is not None
-    after = following_period(started, started.period)
+    after = started.part_from(started.period.end)
     assert after is not None
     assert after.start == started.period.end == FEBRUARY.start
