@@ -8,13 +8,20 @@ from gateway.calls import ApiCalls
 from gateway.idempotency import IdempotencyKey, key_of, replayed_headers
 from gateway.query import Asked, query
 from gateway.shapes.subscriptions import (
+    Cancellation,
     NewSubscription,
+    Pause,
     Subscription,
     SubscriptionPage,
     SubscriptionsQuery,
+    cancellation_to_proto,
     from_proto,
+    pause_to_proto,
     to_proto,
 )
+
+WITH_THE_PERIOD = Cancellation()
+AT_ONCE = Pause()
 
 
 @post("/api/subscriptions")
@@ -55,15 +62,34 @@ async def get_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> S
 
 
 @post("/api/subscriptions/{subscription_id:str}/cancel", status_code=200)
-async def cancel_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
-    """End a subscription with its running period, which is invoiced as ever."""
-    request = pb.CancelSubscriptionRequest(subscription_id=subscription_id)
+async def cancel_subscription(
+    calls: ApiCalls, subscription_id: FromPath[str], data: JSONBody[Cancellation] = WITH_THE_PERIOD
+) -> Subscription:
+    """End a subscription: with its running period, which is invoiced as ever, or NOW, with the
+    running quarter of an hour; what was paid in advance and is not used is credited then.
+
+    Repeating it changes nothing; one that is to end later can be ended NOW.
+    """
+    request = cancellation_to_proto(subscription_id, data)
     return from_proto((await calls.call(calls.invoicer.CancelSubscription, request)).subscription)
+
+
+@post("/api/subscriptions/{subscription_id:str}/pause", status_code=200)
+async def pause_subscription(
+    calls: ApiCalls, subscription_id: FromPath[str], data: JSONBody[Pause] = AT_ONCE
+) -> Subscription:
+    """Bill nothing until the subscription is resumed, or until `resumesAt`; usage of that time is
+    never billed. Pausing it again changes the pause.
+    """
+    request = pause_to_proto(subscription_id, data)
+    return from_proto((await calls.call(calls.invoicer.PauseSubscription, request)).subscription)
 
 
 @post("/api/subscriptions/{subscription_id:str}/resume", status_code=200)
 async def resume_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
-    """Make a suspended subscription active again."""
+    """End a pause with the running quarter of an hour, which is billed again, or call it off;
+    make a suspended subscription active again.
+    """
     request = pb.ResumeSubscriptionRequest(subscription_id=subscription_id)
     return from_proto((await calls.call(calls.invoicer.ResumeSubscription, request)).subscription)
 
@@ -73,5 +99,6 @@ HANDLERS = [
     list_subscriptions,
     get_subscription,
     cancel_subscription,
+    pause_subscription,
     resume_subscription,
 ]

@@ -104,6 +104,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             Plans(database, clock.now),
             Subscriptions(database, clock.now, wakes),
             invoices,
+            clock.now,
         )
 
         await serve_inbox(database, inbox, messaging, INBOX_CONSUMER)

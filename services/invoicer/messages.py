@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
@@ -23,6 +24,7 @@ from services.invoicer.domain import (
     TaxAmount,
 )
 from services.invoicer.exact import format_price
+from services.invoicer.phases import Phase, PhaseKind
 from services.invoicer.quotes import Quote
 from services.invoicer.service.invoices import InvoiceFilter, Preview
 from services.invoicer.service.subscriptions import SubscriptionInput
@@ -37,6 +39,8 @@ _ANCHOR = "BILLING_ANCHOR_"
 _TIMING = "BASE_PRICE_TIMING_"
 _SUBSCRIPTION_STATUS = "SUBSCRIPTION_STATUS_"
 _INVOICE_STATUS = "INVOICE_STATUS_"
+_PHASE_KIND = "PHASE_KIND_"
+_CHANGE_TIMING = "CHANGE_TIMING_"
 # The HTTP contract's names of what pricing models take, and the fields of the messages.
 _PARAMETERS = {
     "unitPrice": "unit_price",
@@ -135,9 +139,12 @@ def subscription_input(request: pb.CreateSubscriptionRequest) -> SubscriptionInp
     return SubscriptionInput(
         customer_id=request.customer_id,
         plan_id=request.plan_id,
-        start_time=_start(request.start_time) if request.HasField("start_time") else None,
+        start_time=time_or_none(request, "start_time", "startsAt"),
         billing_anchor=_name(pb.BillingAnchor.DESCRIPTOR, _ANCHOR, anchor),
         idempotency_key=request.idempotency_key,
+        trial_days=request.trial_days,
+        trial_end_time=time_or_none(request, "trial_end_time", "trialEndsAt"),
+        quantity=request.quantity or 1,
     )
 
 
@@ -153,14 +160,23 @@ def invoice_filter(request: pb.ListInvoicesRequest) -> InvoiceFilter:
     return InvoiceFilter(request.customer_id, request.subscription_id, status)
 
 
-def _start(stamp: Timestamp) -> datetime:
+def timing(number: int, default: int) -> str:
+    """When something is to take effect; 0: `default`."""
+    return _name(pb.ChangeTiming.DESCRIPTOR, _CHANGE_TIMING, number or default)
+
+
+def time_or_none(request: Message, field: str, name: str) -> datetime | None:
+    """A time that was given; InvalidArgumentError calls it `name`. None: it was not."""
+    if not request.HasField(field):
+        return None
+    stamp: Timestamp = getattr(request, field)
     try:
-        start = stamp.ToDatetime(UTC)
+        time = stamp.ToDatetime(UTC)
     except (ValueError, OverflowError):
-        problem = FieldProblem("startsAt", "must be a time of the years 1 to 9999")
+        problem = FieldProblem(name, "must be a time of the years 1 to 9999")
         raise InvalidArgumentError([problem]) from None
     # A fraction below a microsecond must not vanish: it is on no quarter of an hour.
-    return start.replace(microsecond=1) if 0 < stamp.nanos < 1000 else start
+    return time.replace(microsecond=1) if 0 < stamp.nanos < 1000 else time
 
 
 def _name(enum: EnumDescriptor, prefix: str, number: int) -> str:
@@ -261,21 +277,37 @@ def quote(found: Quote) -> pb.QuotePlanResponse:
     return pb.QuotePlanResponse(currency=found.currency, amount=amount, lines=lines)
 
 
-def subscription(found: Subscription) -> pb.Subscription:
-    """A subscription; one that has nothing left to bill has no current period."""
+def subscription(found: Subscription, now: datetime) -> pb.Subscription:
+    """A subscription as it is `now`; one that has nothing left to bill has no current period."""
     period = found.period
+    phase = found.phase_at(now) if found.phases else None
+    trial = next((each for each in found.phases if each.kind is PhaseKind.TRIAL), None)
     return pb.Subscription(
         id=found.id,
         customer_id=found.customer_id,
-        plan_id=found.plan_id,
-        plan_version=found.plan_version,
-        status=pb.SubscriptionStatus.Value(_SUBSCRIPTION_STATUS + found.status),
+        plan_id=phase.plan_id if phase else found.plan_id,
+        plan_version=phase.plan_version if phase else found.plan_version,
+        status=pb.SubscriptionStatus.Value(_SUBSCRIPTION_STATUS + found.status_at(now)),
         billing_anchor=pb.BillingAnchor.Value(_ANCHOR + found.billing_anchor),
         start_time=timestamp(found.start_time),
         current_period_start_time=timestamp(period.start if period else None),
         current_period_end_time=timestamp(period.end if period else None),
         cancel_time=timestamp(found.cancel_time),
         create_time=timestamp(found.create_time),
+        quantity=phase.quantity if phase else 0,
+        trial_end_time=timestamp(trial.anchor_time) if trial else None,
+        phases=[_phase(each) for each in found.phases],
+    )
+
+
+def _phase(found: Phase) -> pb.SubscriptionPhase:
+    return pb.SubscriptionPhase(
+        start_time=timestamp(found.start_time),
+        end_time=timestamp(found.end_time),
+        kind=pb.PhaseKind.Value(_PHASE_KIND + found.kind),
+        plan_id=found.plan_id,
+        plan_version=found.plan_version,
+        quantity=found.quantity,
     )
 
 

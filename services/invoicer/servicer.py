@@ -1,5 +1,8 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
+from collections.abc import Callable
+from datetime import datetime
+
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 from usageflow.invoicer.v1.invoicer_pb2_grpc import InvoicerServiceServicer
 
@@ -33,11 +36,13 @@ class InvoicerServicer(InvoicerServiceServicer):
         plans: Plans,
         subscriptions: Subscriptions,
         invoices: Invoices,
+        now: Callable[[], datetime],
     ) -> None:
         self._customers = customers
         self._plans = plans
         self._subscriptions = subscriptions
         self._invoices = invoices
+        self._now = now
 
     async def PutCustomer(
         self, request: pb.PutCustomerRequest, context: object
@@ -121,7 +126,7 @@ class InvoicerServicer(InvoicerServiceServicer):
             tenant, messages.subscription_input(request)
         )
         return pb.CreateSubscriptionResponse(
-            subscription=messages.subscription(made), replayed=replayed
+            subscription=messages.subscription(made, self._now()), replayed=replayed
         )
 
     async def GetSubscription(
@@ -130,7 +135,7 @@ class InvoicerServicer(InvoicerServiceServicer):
         """A subscription."""
         tenant = _reader()
         found = await self._subscriptions.get_subscription(tenant, request.subscription_id)
-        return pb.GetSubscriptionResponse(subscription=messages.subscription(found))
+        return pb.GetSubscriptionResponse(subscription=messages.subscription(found, self._now()))
 
     async def ListSubscriptions(
         self, request: pb.ListSubscriptionsRequest, context: object
@@ -141,25 +146,41 @@ class InvoicerServicer(InvoicerServiceServicer):
         found, token = await self._subscriptions.list_subscriptions(
             tenant, request.customer_id, page
         )
+        now = self._now()
         return pb.ListSubscriptionsResponse(
-            subscriptions=[messages.subscription(each) for each in found], next_page_token=token
+            subscriptions=[messages.subscription(each, now) for each in found],
+            next_page_token=token,
         )
 
     async def CancelSubscription(
         self, request: pb.CancelSubscriptionRequest, context: object
     ) -> pb.CancelSubscriptionResponse:
-        """End a subscription with its running period."""
+        """End a subscription, with its running period or now."""
         tenant = _admin()
-        found = await self._subscriptions.cancel_subscription(tenant, request.subscription_id)
-        return pb.CancelSubscriptionResponse(subscription=messages.subscription(found))
+        at = messages.timing(request.timing, pb.CHANGE_TIMING_PERIOD_END)
+        found = await self._subscriptions.cancel_subscription(tenant, request.subscription_id, at)
+        return pb.CancelSubscriptionResponse(subscription=messages.subscription(found, self._now()))
+
+    async def PauseSubscription(
+        self, request: pb.PauseSubscriptionRequest, context: object
+    ) -> pb.PauseSubscriptionResponse:
+        """Stop billing a subscription for a while."""
+        tenant = _admin()
+        found = await self._subscriptions.pause_subscription(
+            tenant,
+            request.subscription_id,
+            messages.timing(request.timing, pb.CHANGE_TIMING_NOW),
+            messages.time_or_none(request, "resume_time", "resumesAt"),
+        )
+        return pb.PauseSubscriptionResponse(subscription=messages.subscription(found, self._now()))
 
     async def ResumeSubscription(
         self, request: pb.ResumeSubscriptionRequest, context: object
     ) -> pb.ResumeSubscriptionResponse:
-        """Make a suspended subscription active again."""
+        """End a pause; make a suspended subscription active again."""
         tenant = _admin()
         found = await self._subscriptions.resume_subscription(tenant, request.subscription_id)
-        return pb.ResumeSubscriptionResponse(subscription=messages.subscription(found))
+        return pb.ResumeSubscriptionResponse(subscription=messages.subscription(found, self._now()))
 
     async def GetInvoice(
         self, request: pb.GetInvoiceRequest, context: object

@@ -84,7 +84,9 @@ async def api(world: World) -> AsyncIterator[Api]:
     server = GrpcServer(settings, Keys(ids))
     server.add(
         invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
-        InvoicerServicer(world.customers, world.plans, world.subscriptions, world.invoices),
+        InvoicerServicer(
+            world.customers, world.plans, world.subscriptions, world.invoices, world.clock
+        ),
         "usageflow.invoicer.v1.InvoicerService",
     )
     await server.start()
@@ -252,6 +254,7 @@ def example_requests(subscription: pb.Subscription, invoice: pb.Invoice) -> dict
         "GetSubscription": by_subscription,
         "ListSubscriptions": {},
         "CancelSubscription": by_subscription,
+        "PauseSubscription": by_subscription,
         "ResumeSubscription": by_subscription,
         "GetInvoice": by_invoice,
         "ListInvoices": {},

@@ -138,7 +138,7 @@ async def test_a_minimum_is_due_without_usage_and_by_its_share_in_a_part_of_a_pe
     # 31 x 16 / 31 days
     assert str(line.amount) == "16.00"
     assert line.steps == (
-        "minimum: 31.00 x 1,382,400 s / 2,678,400 s = 16.00, rounded half up",
+        "minimum: 31.00 USD x 1,382,400 s / 2,678,400 s = 16.00 USD, rounded half up",
         "0 x 1 = 0",
         "less than the minimum: 16",
     )

@@ -170,6 +170,8 @@ class _SubscriptionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Su
     """Payments failed; it is still billed, the application decides what to withhold."""
     SUBSCRIPTION_STATUS_CANCELLED: _SubscriptionStatus.ValueType  # 3
     """It ended, or will at cancel_time."""
+    SUBSCRIPTION_STATUS_PAUSED: _SubscriptionStatus.ValueType  # 4
+    """It is paused: nothing is billed until it goes on."""
 
 class SubscriptionStatus(_SubscriptionStatus, metaclass=_SubscriptionStatusEnumTypeWrapper):
     """SubscriptionStatus is the state of a subscription."""
@@ -182,7 +184,61 @@ SUBSCRIPTION_STATUS_SUSPENDED: SubscriptionStatus.ValueType  # 2
 """Payments failed; it is still billed, the application decides what to withhold."""
 SUBSCRIPTION_STATUS_CANCELLED: SubscriptionStatus.ValueType  # 3
 """It ended, or will at cancel_time."""
+SUBSCRIPTION_STATUS_PAUSED: SubscriptionStatus.ValueType  # 4
+"""It is paused: nothing is billed until it goes on."""
 Global___SubscriptionStatus: _TypeAlias = SubscriptionStatus  # noqa: Y015
+
+class _PhaseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PhaseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PhaseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PHASE_KIND_UNSPECIFIED: _PhaseKind.ValueType  # 0
+    """Never sent."""
+    PHASE_KIND_TRIAL: _PhaseKind.ValueType  # 1
+    """A trial: nothing is billed, usage neither."""
+    PHASE_KIND_BILLED: _PhaseKind.ValueType  # 2
+    """Everything is billed."""
+    PHASE_KIND_PAUSED: _PhaseKind.ValueType  # 3
+    """Paused: nothing is billed, usage neither."""
+
+class PhaseKind(_PhaseKind, metaclass=_PhaseKindEnumTypeWrapper):
+    """PhaseKind is how a phase of a subscription is billed."""
+
+PHASE_KIND_UNSPECIFIED: PhaseKind.ValueType  # 0
+"""Never sent."""
+PHASE_KIND_TRIAL: PhaseKind.ValueType  # 1
+"""A trial: nothing is billed, usage neither."""
+PHASE_KIND_BILLED: PhaseKind.ValueType  # 2
+"""Everything is billed."""
+PHASE_KIND_PAUSED: PhaseKind.ValueType  # 3
+"""Paused: nothing is billed, usage neither."""
+Global___PhaseKind: _TypeAlias = PhaseKind  # noqa: Y015
+
+class _ChangeTiming:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeTimingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeTiming.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_TIMING_UNSPECIFIED: _ChangeTiming.ValueType  # 0
+    """Not given: PERIOD_END for CancelSubscription, else NOW."""
+    CHANGE_TIMING_NOW: _ChangeTiming.ValueType  # 1
+    """With the running quarter of an hour: from its start what begins, at its end what ends."""
+    CHANGE_TIMING_PERIOD_END: _ChangeTiming.ValueType  # 2
+    """When the running period, or trial, is over."""
+
+class ChangeTiming(_ChangeTiming, metaclass=_ChangeTimingEnumTypeWrapper):
+    """ChangeTiming is when something that is asked for takes effect."""
+
+CHANGE_TIMING_UNSPECIFIED: ChangeTiming.ValueType  # 0
+"""Not given: PERIOD_END for CancelSubscription, else NOW."""
+CHANGE_TIMING_NOW: ChangeTiming.ValueType  # 1
+"""With the running quarter of an hour: from its start what begins, at its end what ends."""
+CHANGE_TIMING_PERIOD_END: ChangeTiming.ValueType  # 2
+"""When the running period, or trial, is over."""
+Global___ChangeTiming: _TypeAlias = ChangeTiming  # noqa: Y015
 
 class _InvoiceStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -559,6 +615,52 @@ class Plan(_message.Message):
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
+class SubscriptionPhase(_message.Message):
+    """SubscriptionPhase is a time in which a subscription is on one version of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    kind: Global___PhaseKind.ValueType
+    """How it is billed."""
+    plan_id: _builtins.str
+    """The plan."""
+    plan_version: _builtins.int
+    """Its version."""
+    quantity: _builtins.int
+    """How many times the base price is charged."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends; absent: it goes on."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___PhaseKind.ValueType = ...,
+        plan_id: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "kind", b"kind", "plan_id", b"plan_id", "plan_version", b"plan_version", "quantity", b"quantity", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionPhase: _TypeAlias = SubscriptionPhase  # noqa: Y015
+
+@_typing.final
 class Subscription(_message.Message):
     """Subscription is a customer on a plan."""
 
@@ -575,18 +677,23 @@ class Subscription(_message.Message):
     CURRENT_PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    TRIAL_END_TIME_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"sub_..."."""
     customer_id: _builtins.str
     """The customer."""
     plan_id: _builtins.str
-    """The plan."""
+    """The plan that it is on now."""
     plan_version: _builtins.int
     """The plan's version that it stays on."""
     status: Global___SubscriptionStatus.ValueType
     """State."""
     billing_anchor: Global___BillingAnchor.ValueType
     """Where periods begin."""
+    quantity: _builtins.int
+    """How many times the base price is charged now: seats."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts; on a quarter of an hour."""
@@ -607,6 +714,14 @@ class Subscription(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def trial_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When its trial ends or ended; absent: it has none."""
+
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionPhase]:
+        """What it was, is and will be on, without a gap from start to end; none when it never began."""
+
     def __init__(
         self,
         *,
@@ -621,10 +736,13 @@ class Subscription(_message.Message):
         current_period_end_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        quantity: _builtins.int = ...,
+        trial_end_time: _timestamp_pb2.Timestamp | None = ...,
+        phases: _abc.Iterable[Global___SubscriptionPhase] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "create_time", b"create_time", "current_period_end_time", b"current_period_end_time", "current_period_start_time", b"current_period_start_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "create_time", b"create_time", "current_period_end_time", b"current_period_end_time", "current_period_start_time", b"current_period_start_time", "start_time", b"start_time", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "cancel_time", b"cancel_time", "create_time", b"create_time", "current_period_end_time", b"current_period_end_time", "current_period_start_time", b"current_period_start_time", "customer_id", b"customer_id", "id", b"id", "plan_id", b"plan_id", "plan_version", b"plan_version", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "cancel_time", b"cancel_time", "create_time", b"create_time", "current_period_end_time", b"current_period_end_time", "current_period_start_time", b"current_period_start_time", "customer_id", b"customer_id", "id", b"id", "phases", b"phases", "plan_id", b"plan_id", "plan_version", b"plan_version", "quantity", b"quantity", "start_time", b"start_time", "status", b"status", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1471,6 +1589,9 @@ class CreateSubscriptionRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     BILLING_ANCHOR_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TRIAL_DAYS_FIELD_NUMBER: _builtins.int
+    TRIAL_END_TIME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer."""
     plan_id: _builtins.str
@@ -1479,11 +1600,19 @@ class CreateSubscriptionRequest(_message.Message):
     """Where periods begin."""
     idempotency_key: _builtins.str
     """1-255 printable ASCII characters, kept for as long as the subscription; empty: none."""
+    trial_days: _builtins.int
+    """Days of a trial, 0-730; periods begin, and setup fee and base price are due, when it has ended."""
+    quantity: _builtins.int
+    """How many times the base price is charged, 1-1,000,000; 0: 1."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts, on a quarter of an hour, at most 400 days ago; absent: the running quarter of
         an hour.
         """
+
+    @_builtins.property
+    def trial_end_time(self) -> _timestamp_pb2.Timestamp:
+        """In place of trial_days: when the trial ends, on a quarter of an hour; absent: there is none."""
 
     def __init__(
         self,
@@ -1493,10 +1622,13 @@ class CreateSubscriptionRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         billing_anchor: Global___BillingAnchor.ValueType = ...,
         idempotency_key: _builtins.str = ...,
+        trial_days: _builtins.int = ...,
+        trial_end_time: _timestamp_pb2.Timestamp | None = ...,
+        quantity: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "customer_id", b"customer_id", "idempotency_key", b"idempotency_key", "plan_id", b"plan_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_anchor", b"billing_anchor", "customer_id", b"customer_id", "idempotency_key", b"idempotency_key", "plan_id", b"plan_id", "quantity", b"quantity", "start_time", b"start_time", "trial_days", b"trial_days", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1641,16 +1773,20 @@ class CancelSubscriptionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """"sub_..."."""
+    timing: Global___ChangeTiming.ValueType
+    """When it ends."""
     def __init__(
         self,
         *,
         subscription_id: _builtins.str = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription_id", b"subscription_id", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1679,6 +1815,62 @@ class CancelSubscriptionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelSubscriptionResponse: _TypeAlias = CancelSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class PauseSubscriptionRequest(_message.Message):
+    """PauseSubscriptionRequest names the subscription to pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    RESUME_TIME_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    """"sub_..."."""
+    timing: Global___ChangeTiming.ValueType
+    """When the pause begins."""
+    @_builtins.property
+    def resume_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends, on a quarter of an hour, at most 730 days later; absent: when it is resumed."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
+        resume_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume_time", b"resume_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_time", b"resume_time", "subscription_id", b"subscription_id", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSubscriptionRequest: _TypeAlias = PauseSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class PauseSubscriptionResponse(_message.Message):
+    """PauseSubscriptionResponse carries the subscription."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription(self) -> Global___Subscription:
+        """The subscription."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSubscriptionResponse: _TypeAlias = PauseSubscriptionResponse  # noqa: Y015
 
 @_typing.final
 class ResumeSubscriptionRequest(_message.Message):

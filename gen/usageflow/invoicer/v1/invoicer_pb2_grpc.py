@@ -96,6 +96,11 @@ class InvoicerServiceStub:
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionRequest.SerializeToString,
                 response_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionResponse.FromString,
                 _registered_method=True)
+        self.PauseSubscription = channel.unary_unary(
+                '/usageflow.invoicer.v1.InvoicerService/PauseSubscription',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionResponse.FromString,
+                _registered_method=True)
         self.ResumeSubscription = channel.unary_unary(
                 '/usageflow.invoicer.v1.InvoicerService/ResumeSubscription',
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.ResumeSubscriptionRequest.SerializeToString,
@@ -219,15 +224,26 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelSubscription(self, request, context):
-        """CancelSubscription ends a subscription at the end of its running period, which is invoiced as
-        ever. Repeating it changes nothing.
+        """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
+        now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+        Repeating it changes nothing; one that is to end later can be ended now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSubscription(self, request, context):
+        """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
+        no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+        it has ended or ends before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSubscription(self, request, context):
-        """ResumeSubscription makes a suspended subscription active again. FAILED_PRECONDITION when it is
+        """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
+        calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
         cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -341,6 +357,11 @@ def add_InvoicerServiceServicer_to_server(servicer, server):
                     servicer.CancelSubscription,
                     request_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionRequest.FromString,
                     response_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionResponse.SerializeToString,
+            ),
+            'PauseSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSubscription,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionResponse.SerializeToString,
             ),
             'ResumeSubscription': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeSubscription,
@@ -704,6 +725,33 @@ class InvoicerService:
             '/usageflow.invoicer.v1.InvoicerService/CancelSubscription',
             usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionRequest.SerializeToString,
             usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.CancelSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.InvoicerService/PauseSubscription',
+            usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PauseSubscriptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

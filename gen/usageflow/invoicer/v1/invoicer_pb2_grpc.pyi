@@ -62,11 +62,18 @@ class InvoicerServiceStub:
     ListSubscriptions: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListSubscriptionsRequest, _invoicer_pb2.ListSubscriptionsResponse]
     """ListSubscriptions lists subscriptions."""
     CancelSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CancelSubscriptionRequest, _invoicer_pb2.CancelSubscriptionResponse]
-    """CancelSubscription ends a subscription at the end of its running period, which is invoiced as
-    ever. Repeating it changes nothing.
+    """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
+    now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+    Repeating it changes nothing; one that is to end later can be ended now.
+    """
+    PauseSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PauseSubscriptionRequest, _invoicer_pb2.PauseSubscriptionResponse]
+    """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
+    no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+    it has ended or ends before.
     """
     ResumeSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ResumeSubscriptionRequest, _invoicer_pb2.ResumeSubscriptionResponse]
-    """ResumeSubscription makes a suspended subscription active again. FAILED_PRECONDITION when it is
+    """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
+    calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
     cancelled.
     """
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.GetInvoiceRequest, _invoicer_pb2.GetInvoiceResponse]
@@ -122,11 +129,18 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListSubscriptionsRequest, _invoicer_pb2.ListSubscriptionsResponse]  # type: ignore[assignment]
     """ListSubscriptions lists subscriptions."""
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CancelSubscriptionRequest, _invoicer_pb2.CancelSubscriptionResponse]  # type: ignore[assignment]
-    """CancelSubscription ends a subscription at the end of its running period, which is invoiced as
-    ever. Repeating it changes nothing.
+    """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
+    now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+    Repeating it changes nothing; one that is to end later can be ended now.
+    """
+    PauseSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PauseSubscriptionRequest, _invoicer_pb2.PauseSubscriptionResponse]  # type: ignore[assignment]
+    """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
+    no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+    it has ended or ends before.
     """
     ResumeSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ResumeSubscriptionRequest, _invoicer_pb2.ResumeSubscriptionResponse]  # type: ignore[assignment]
-    """ResumeSubscription makes a suspended subscription active again. FAILED_PRECONDITION when it is
+    """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
+    calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
     cancelled.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.GetInvoiceRequest, _invoicer_pb2.GetInvoiceResponse]  # type: ignore[assignment]
@@ -251,8 +265,20 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.CancelSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CancelSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.CancelSubscriptionResponse]]:
-        """CancelSubscription ends a subscription at the end of its running period, which is invoiced as
-        ever. Repeating it changes nothing.
+        """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
+        now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+        Repeating it changes nothing; one that is to end later can be ended now.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSubscription(
+        self,
+        request: _invoicer_pb2.PauseSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoicer_pb2.PauseSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.PauseSubscriptionResponse]]:
+        """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
+        no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+        it has ended or ends before.
         """
 
     @_abc_1.abstractmethod
@@ -261,7 +287,8 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.ResumeSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.ResumeSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.ResumeSubscriptionResponse]]:
-        """ResumeSubscription makes a suspended subscription active again. FAILED_PRECONDITION when it is
+        """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
+        calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
         cancelled.
         """
 

@@ -8,7 +8,7 @@ included. An exclusion constraint compares texts with btree_gist, which comes wi
 from alembic import op
 
 revision = "0011"
-down_revision = "0010"
+down_revision = "0013"
 
 STATEMENTS = (
     "CREATE EXTENSION IF NOT EXISTS btree_gist",
