@@ -44,13 +44,13 @@ class NewSubscription(msgspec.Struct, rename="camel", kw_only=True):
     quantity: Quantity = 1
 
 
-class Cancellation(msgspec.Struct, rename="camel", kw_only=True):
+class Cancellation(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """When to end a subscription."""
 
     at: Timing = "PERIOD_END"
 
 
-class Pause(msgspec.Struct, rename="camel", kw_only=True):
+class Pause(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """When to pause a subscription, and until when."""
 
     at: Timing = "NOW"

@@ -112,6 +112,18 @@ SUBSCRIPTION = invoicer.Subscription(
     current_period_start_time=at(1),
     current_period_end_time=at(31),
     create_time=at(2),
+    quantity=5,
+    trial_end_time=at(15),
+    phases=[
+        invoicer.SubscriptionPhase(
+            start_time=at(1),
+            end_time=at(15),
+            kind=invoicer.PHASE_KIND_TRIAL,
+            plan_id="plan_1",
+            plan_version=1,
+            quantity=5,
+        )
+    ],
 )
 SUBSCRIPTION_JSON = {
     "id": "sub_1",
@@ -125,6 +137,18 @@ SUBSCRIPTION_JSON = {
     "currentPeriodEnd": "2026-01-31T00:00:00Z",
     "endsAt": None,
     "createdAt": "2026-01-02T00:00:00Z",
+    "quantity": 5,
+    "trialEndsAt": "2026-01-15T00:00:00Z",
+    "phases": [
+        {
+            "startsAt": "2026-01-01T00:00:00Z",
+            "endsAt": "2026-01-15T00:00:00Z",
+            "kind": "TRIAL",
+            "planId": "plan_1",
+            "planVersion": 1,
+            "quantity": 5,
+        }
+    ],
 }
 INVOICE = invoicer.Invoice(
     id="inv_1",
@@ -465,6 +489,8 @@ CASES = [
             plan_id="plan_1",
             start_time=at(1),
             billing_anchor=invoicer.BILLING_ANCHOR_ANNIVERSARY,
+            trial_days=14,
+            quantity=5,
         ),
         invoicer.CreateSubscriptionResponse(subscription=SUBSCRIPTION),
         SUBSCRIPTION_JSON,
@@ -473,6 +499,8 @@ CASES = [
             "planId": "plan_1",
             "startsAt": "2026-01-01T05:45:00+05:45",
             "billingAnchor": "ANNIVERSARY",
+            "trialDays": 14,
+            "quantity": 5,
         },
         201,
     ),
@@ -496,9 +524,35 @@ CASES = [
         "POST",
         "/api/subscriptions/sub_1/cancel",
         "CancelSubscription",
-        invoicer.CancelSubscriptionRequest(subscription_id="sub_1"),
+        invoicer.CancelSubscriptionRequest(
+            subscription_id="sub_1", timing=invoicer.CHANGE_TIMING_PERIOD_END
+        ),
         invoicer.CancelSubscriptionResponse(subscription=SUBSCRIPTION),
         SUBSCRIPTION_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/subscriptions/sub_1/cancel",
+        "CancelSubscription",
+        invoicer.CancelSubscriptionRequest(
+            subscription_id="sub_1", timing=invoicer.CHANGE_TIMING_NOW
+        ),
+        invoicer.CancelSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+        {"at": "NOW"},
+    ),
+    Case(
+        "POST",
+        "/api/subscriptions/sub_1/pause",
+        "PauseSubscription",
+        invoicer.PauseSubscriptionRequest(
+            subscription_id="sub_1",
+            timing=invoicer.CHANGE_TIMING_PERIOD_END,
+            resume_time=at(3),
+        ),
+        invoicer.PauseSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+        {"at": "PERIOD_END", "resumesAt": "2026-01-03T00:00:00Z"},
     ),
     Case(
         "POST",
