@@ -13,6 +13,7 @@ from usageflow.invoicer.v1.invoicer_pb2 import Discount
 
 from services.invoicer.term_servicer import BillingTermsServicer
 from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
+from services.kit.etag import tagged
 from services.kit.grpc_client import api_key_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.settings import ServiceSettings
@@ -149,12 +150,12 @@ async def test_tax_rates_come_back_as_they_were_sent(world: World, api: Api) -> 
     assert (await api.call("GetTaxRate", "ours-read", tax_rate_id=made.id)).tax_rate == made
     assert list((await api.call("ListTaxRates", "ours-read")).tax_rates) == [made]
     assigned = (await api.call("AssignTaxRates", tax_rate_ids=[made.id])).assigned
-    assert assigned == pb.AssignedTaxRates(rates=[made])
+    assert assigned == tagged(pb.AssignedTaxRates(rates=[made]))
     got = await api.call("GetAssignedTaxRates", "ours-read", customer_id="user_123")
-    inherited = pb.AssignedTaxRates(customer_id="user_123", rates=[made], inherited=True)
+    inherited = tagged(pb.AssignedTaxRates(customer_id="user_123", rates=[made], inherited=True))
     assert got.assigned == inherited
     own = await api.call("AssignTaxRates", customer_id="user_123")
-    assert own.assigned == pb.AssignedTaxRates(customer_id="user_123")
+    assert own.assigned == tagged(pb.AssignedTaxRates(customer_id="user_123"))
     back = await api.call("AssignTaxRates", customer_id="user_123", inherit=True)
     assert back.assigned == inherited
     with pytest.raises(InvalidArgumentError, match="taxRateIds: must be empty"):
