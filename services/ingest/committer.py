@@ -5,20 +5,18 @@ No timer: an idle ingest stores a single event at once, a busy one stores thousa
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
 
 import structlog
 from asyncpg.exceptions import PostgresError
 from prometheus_client import Counter
 
-from services.ingest.domain import Batch, Recorded, StoredBatch
+from services.ingest.domain import Recorded, StoredBatch
 from services.ingest.group import Group
 from services.ingest.key_filter import HashedIds
 from services.ingest.publisher import Publisher
 from services.ingest.queue import Call, EventQueue
 from services.ingest.segments import Known, Places, Segments
 from services.ingest.writer import (
-    AcceptTimes,
     EventWriter,
     KeyTakenError,
     RepeatableError,
@@ -35,16 +33,6 @@ ATTEMPTS_MAX = 8
 _GROUPS = Counter("usageflow_ingest_groups", "Groups of events handled", ["result"])
 _LOOKED_UP = Counter("usageflow_ingest_keys_looked_up", "Keys that may be stored already")
 _FOUND = Counter("usageflow_ingest_keys_found", "Keys that were stored already")
-
-
-class Stored(NamedTuple):
-    """The batches that a transaction made."""
-
-    batches: list[Batch]
-    accept_times: AcceptTimes
-
-
-NOTHING_NEW = Stored([], {})
 
 
 class Committer:
@@ -92,13 +80,11 @@ class Committer:
         except BaseException:
             _fail(calls, _unexpected)
             raise
-        if self._pause_after_commit_s and stored.batches:
+        if self._pause_after_commit_s and stored:
             log.warning("test_pause_after_commit", seconds=self._pause_after_commit_s)
             await asyncio.sleep(self._pause_after_commit_s)
         _answer(calls, group, token)
-        self._publisher.offer(
-            [StoredBatch(batch, stored.accept_times[batch.batch_id]) for batch in stored.batches]
-        )
+        self._publisher.offer(stored)
 
     async def _isolate(self, calls: list[Call], error: PostgresError) -> None:
         """PostgreSQL refuses something that was let through: only its own call may suffer."""
@@ -109,8 +95,8 @@ class Committer:
         for call in calls:
             await self._commit([call])
 
-    async def _store(self, group: Group) -> Stored:
-        """Store what is new; the group learns what is not."""
+    async def _store(self, group: Group) -> list[StoredBatch]:
+        """Store what is new; the group learns what is not. The batches that were made."""
         connection_lost = False
         # The open segment's own primary key finds what is there; asking before is for the cases
         # in which that is likely.
@@ -121,7 +107,7 @@ class Committer:
                 ids = await self._find(group, known, ask_open=ask_open)
                 if not group.events:
                     _GROUPS.labels("nothing_new").inc()
-                    return NOTHING_NEW
+                    return []
                 stored = await self._copy(group, known)
             except KeyTakenError:
                 ask_open = True
@@ -162,21 +148,21 @@ class Committer:
             return ids
         return HashedIds(b"".join([event.event_id for event in group.events]))
 
-    async def _copy(self, group: Group, known: Known) -> Stored:
+    async def _copy(self, group: Group, known: Known) -> list[StoredBatch]:
         rows = group.rows()
         counts = [len(batch.events) for batch in rows.batches]
         batch_ids = [batch.batch_id for batch in rows.batches]
-        accept_times = await self._writer.copy(known.open, rows.stream, batch_ids, counts)
+        accept_time = await self._writer.copy(known.open, rows.stream, batch_ids, counts)
         _GROUPS.labels("stored").inc()
-        return Stored(rows.batches, accept_times)
+        return [StoredBatch(batch, accept_time) for batch in rows.batches]
 
-    async def _usage_token(self, group: Group, stored: Stored) -> str:
+    async def _usage_token(self, group: Group, stored: list[StoredBatch]) -> str:
         """What a usage query has to wait for to count all of the group."""
-        times = list(stored.accept_times.values())
+        times = [each.accept_time for each in stored]
         known = group.known_batch_ids()
         if known and (newest := await self._writer.newest_accept_time(list(known))) is not None:
             times.append(newest)
-        batch_ids = [*stored.accept_times, *known]
+        batch_ids = [*(each.batch.batch_id for each in stored), *known]
         return usage_token.encode(batch_ids, max(times)) if times else ""
 
 

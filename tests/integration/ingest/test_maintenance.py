@@ -4,7 +4,7 @@ from tests.integration.ingest.instance import Instance, event
 
 PAGES_PER_BATCH = """
 EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM events
-WHERE batch_id = (SELECT batch_id FROM event_batches ORDER BY accept_time LIMIT 1)
+WHERE batch_id = (SELECT batch_id FROM events_1 WHERE ctid = '(0,1)')
 """
 
 

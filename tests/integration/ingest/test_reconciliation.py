@@ -108,15 +108,15 @@ async def test_batches_are_found_by_their_events_and_voids_and_given_out_again(
     await ingest.record(event("b", at_micros=at(0), metric="OTHER"))
     await ingest.record(event("c", at_micros=at(5)))
     await ingest.voids.void(ACME, [receipt.event_id], "", key_id="key_1")
-    rows = await ingest.sql("SELECT batch_id, void_count FROM event_batches ORDER BY accept_time")
+    rows = await ingest.sql(
+        "SELECT batch_id FROM event_batches LEFT JOIN events USING (batch_id) "
+        "ORDER BY void_count, event_time, metric"
+    )
     first, _other, later, voids = [row.batch_id for row in rows]
     wanted = EventRange(START, START + HOUR, ACME, "API_CALL")
     assert await found(ingest, wanted) == [first, voids]
-    assert await found(ingest, EventRange(DAY.start, DAY.end, ACME, "API_CALL")) == [
-        first,
-        later,
-        voids,
-    ]
+    *events, last = await found(ingest, EventRange(DAY.start, DAY.end, ACME, "API_CALL"))
+    assert (set(events), last) == ({first, later}, voids)
     assert await found(ingest, EventRange(START, START + HOUR, OTHER, "API_CALL")) == []
     reconciliation = Reconciliation(ingest.database)
     ids = [str(batch_id) for batch_id in (first, later, voids)]
