@@ -128,6 +128,6 @@ def start_storing(
         runtime.spawn(f"committer-{number}", committer.run)
     maintenance = Maintenance(database, segments, segment_events_max=settings.segment_events_max)
     runtime.spawn("maintenance", maintenance.run)
-    keeper = SegmentKeeper(url, segments, retention)
+    keeper = SegmentKeeper(url, segments, retention, lambda: queue.taken)
     runtime.spawn("segment-keeper", keeper.run)
     return Storage(queue, relay, segments, maintenance, keeper)

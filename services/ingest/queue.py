@@ -30,6 +30,7 @@ class EventQueue:
         self._bytes_max = bytes_max
         self._calls: deque[Call] = deque()
         self._events = 0
+        self._taken = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -38,6 +39,11 @@ class EventQueue:
     def events(self) -> int:
         """How many events wait."""
         return self._events
+
+    @property
+    def taken(self) -> int:
+        """How many events committers have taken since the start."""
+        return self._taken
 
     def put(self, events: list[Event], size_bytes: int) -> asyncio.Future[Recorded]:
         """Add a call's events; the future tells what became of them once that is durable.
@@ -77,6 +83,7 @@ class EventQueue:
             events += len(call.events)
             self._bytes -= call.size_bytes
         self._events -= events
+        self._taken += events
         _WAITING.set(self._events)
         self._room.set()
         return taken

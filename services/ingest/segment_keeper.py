@@ -8,6 +8,8 @@ and with rests in between: they compete with the writers for the processor.
 
 import asyncio
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -29,6 +31,10 @@ RETENTION_EVERY_S = 600.0
 STATEMENT_TIMEOUT_S = 1_800.0
 # After a second of work, so many of rest.
 REST = 2
+# While so many events come, indexes for searching wait, but not for ever: they take as much of the
+# processor as a third of the writing.
+BUSY_EVENTS_PER_S = 5_000
+INDEXES_WAIT_MAX = timedelta(minutes=10)
 
 _LOCK = 0x5EC_0FFEE
 _SESSION = {
@@ -43,8 +49,8 @@ SELECT segment FROM event_segments WHERE close_time IS NOT NULL AND key_filter I
 ORDER BY segment DESC
 """
 _WITHOUT_INDEXES = """
-SELECT segment FROM event_segments WHERE key_filter IS NOT NULL AND index_time IS NULL
-ORDER BY segment
+SELECT segment, close_time < now() + $1::interval - $2::interval AS is_late FROM event_segments
+WHERE key_filter IS NOT NULL AND index_time IS NULL ORDER BY segment
 """
 _STORE_FILTER = """
 UPDATE event_segments SET key_filter = $2, event_count = $3
@@ -69,12 +75,24 @@ _ROW_BYTES = 2 + 4 + EVENT_ID_BYTES
 class SegmentKeeper:
     """Takes the turn of all replicas for as long as its connection lasts."""
 
-    def __init__(self, url: str, segments: Segments, retention: Retention | None = None) -> None:
-        """`retention`: None keeps everything."""
+    def __init__(
+        self,
+        url: str,
+        segments: Segments,
+        retention: Retention | None = None,
+        events_taken: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`retention`: None keeps everything. `events_taken`: how many events have come here since
+        the start.
+        """
         self._url = url
         self._segments = segments
         self._retention = retention
         self._retention_due_s = time.monotonic() + RETENTION_EVERY_S
+        self._events_taken = events_taken
+        self._taken = 0
+        self._taken_s = time.monotonic()
+        self._busy = False
         self._connection: Any = None  # asyncpg.Connection, whose methods have no types
 
     async def run(self) -> None:
@@ -94,12 +112,15 @@ class SegmentKeeper:
 
     async def keep(self) -> None:
         """Equip the segments that were closed, unless another replica is at it."""
+        self._busy = self._is_busy()
         if not await self._has_turn():
             return
         for row in await self._connection.fetch(_WITHOUT_FILTER):
             await self._make_filter(row["segment"])
-        for row in await self._connection.fetch(_WITHOUT_INDEXES):
-            await self._make_indexes(row["segment"])
+        without = await self._connection.fetch(_WITHOUT_INDEXES, clock.offset(), INDEXES_WAIT_MAX)
+        for row in without:
+            if not await self._make_indexes(row["segment"], is_late=row["is_late"]):
+                break
         if self._retention is not None and time.monotonic() >= self._retention_due_s:
             self._retention_due_s = time.monotonic() + RETENTION_EVERY_S
             try:
@@ -143,18 +164,31 @@ class SegmentKeeper:
         seconds = time.monotonic() - began_s
         log.info("key_filter_stored", segment=segment, events=count, seconds=round(seconds, 2))
 
-    async def _make_indexes(self, segment: int) -> None:
-        """Make what lists of events need. A try that was cut off left nothing behind."""
-        await self._connection.execute(f"ANALYZE events_{segment}")
+    def _is_busy(self) -> bool:
+        """Whether many events have come since this was asked last."""
+        taken, now_s = self._events_taken(), time.monotonic()
+        rate = (taken - self._taken) / max(now_s - self._taken_s, CHECK_EVERY_S)
+        self._taken, self._taken_s = taken, now_s
+        return rate >= BUSY_EVENTS_PER_S
+
+    async def _make_indexes(self, segment: int, *, is_late: bool) -> bool:
+        """Make what lists of events need; False: not now. A try that was cut off left nothing of an
+        index behind.
+        """
         for name, columns in SEARCH_INDEXES.items():
+            if self._busy and not is_late:
+                return False
             began_s = time.monotonic()
             await self._connection.execute(
                 f"CREATE INDEX IF NOT EXISTS ix_events_{segment}_{name} "
                 f"ON events_{segment} {columns}"
             )
             await asyncio.sleep((time.monotonic() - began_s) * REST)
+            self._busy = self._is_busy()
+        await self._connection.execute(f"ANALYZE events_{segment}")
         await self._connection.execute(_STORE_INDEX_TIME, segment, clock.offset())
         log.info("segment_indexed", segment=segment)
+        return True
 
 
 class _KeyReader:

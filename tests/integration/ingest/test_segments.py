@@ -1,11 +1,13 @@
 """An event with a key is stored once, also across the rotation of segments and among replicas."""
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from services.ingest import segment_keeper
 from services.ingest.domain import Status
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import WAIT_S, Instance, event
@@ -154,3 +156,31 @@ async def test_what_a_segment_lacks_it_gets_after_its_keeper_was_killed(start: S
     )
     await first.rotate()
     assert await second.closed_segments(filtered=True, indexed=True) == [1]
+
+
+async def test_indexes_for_searching_wait_while_many_events_come(
+    ingest: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not for ever."""
+    looks: list[int] = []
+
+    def events_taken() -> int:
+        looks.append(1_000_000)
+        return sum(looks)
+
+    async def looked(times: int) -> None:
+        wanted = len(looks) + times
+        async with asyncio.timeout(WAIT_S):
+            while len(looks) < wanted:
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr(ingest.storage.keeper, "_events_taken", events_taken)
+    await looked(1)
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True)
+    await looked(2)
+    unindexed = "SELECT count(*) FROM event_segments WHERE segment = 1 AND index_time IS NULL"
+    assert await ingest.sql(unindexed) == [(1,)]
+    monkeypatch.setattr(segment_keeper, "INDEXES_WAIT_MAX", timedelta(0))
+    assert await ingest.closed_segments(filtered=True, indexed=True) == [1]
