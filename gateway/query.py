@@ -19,6 +19,7 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 Asked: TypeAlias = NamedDependency[Value]
 PARAMETERS_MAX = 64
 KIND = "query parameter"
+_BOOLS = {"true": True, "false": False}
 
 
 class Nothing(msgspec.Struct):
@@ -108,4 +109,6 @@ def _value(kind: inspect.Type | None, text: str) -> Json:
         return Number(text)
     if isinstance(kind, inspect.ListType):
         return [item for item in text.split(",") if item]
+    if isinstance(kind, inspect.BoolType) and text in _BOOLS:
+        return _BOOLS[text]
     return text

@@ -22,7 +22,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Whole days and spans of four hours are read as such, what lies beside them from buckets.
 _COUNT: Final = text(f"""
 WITH own AS (
-    SELECT metric_id, key FROM metrics
+    SELECT counted_id AS metric_id, key FROM metrics
     WHERE organization_id = :organization_id AND mode = :mode AND key IS NOT NULL
 ), counted AS (
     SELECT metric_id, event_count FROM usage_rollups JOIN own USING (metric_id)

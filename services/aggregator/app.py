@@ -19,6 +19,8 @@ from services.aggregator.quotas import thresholds
 from services.aggregator.quotas.checking import QuotaChecks
 from services.aggregator.quotas.service import Quotas, Reservations
 from services.aggregator.quotas.servicer import QuotaServicer
+from services.aggregator.rebuilds.rebuilder import Rebuilder
+from services.aggregator.rebuilds.source import HISTORY_TIMEOUT_S, IngestHistory
 from services.aggregator.reconciliation.reconciler import Reconciler
 from services.aggregator.reconciliation.repair import Repair
 from services.aggregator.reconciliation.source import ACCEPTED_TIMEOUT_S, IngestAccepted
@@ -43,6 +45,8 @@ from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
 
 NAME = "aggregator"
+# A rebuild of few events has ended by then: whoever changes a definition is answered with the end.
+REBUILD_WAIT_S = 3.0
 
 
 async def main() -> None:
@@ -96,6 +100,15 @@ async def main() -> None:
             EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX, gather_s=GATHER_S
         )
         runtime.spawn("fold", consumer.run)
+        rebuilder = Rebuilder(
+            database,
+            IngestHistory(ingest, settings.internal_token, timeout_s=HISTORY_TIMEOUT_S),
+            folder,
+            dimension_values_max=settings.dimension_values_max,
+            buckets_marked=recounter.wake,
+            usage_changed=changes.counted,
+        )
+        runtime.spawn("rebuilds", rebuilder.run)
         if settings.reconcile:
 
             def usage_changed() -> None:
@@ -116,12 +129,16 @@ async def main() -> None:
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
 
+        metrics = Metrics(
+            database,
+            settings.dimension_values_max,
+            rebuild_begun=rebuilder.wake,
+            rebuild_wait_s=REBUILD_WAIT_S,
+        )
         server = GrpcServer(settings, keys, DatabaseCheck(url))
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(
-                Metrics(database, settings.dimension_values_max), answers, Activities(database)
-            ),
+            AggregatorServicer(metrics, answers, Activities(database)),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(
@@ -144,7 +161,7 @@ async def main() -> None:
         )
         server.add(
             audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,
-            AuditServicer(Metrics(database, settings.dimension_values_max), answers),
+            AuditServicer(metrics, answers),
             "usageflow.aggregator.v1.AuditInternalService",
         )
         await server.start()

@@ -110,7 +110,7 @@ def _asked_of(
 ) -> list[ColumnElement[bool]]:
     """What series and details have to be like for a question."""
     conditions = [
-        series.c.metric_id == query.metric.metric_id,
+        series.c.metric_id == query.metric.counted_id,
         bucket_start >= query.start,
         bucket_start < query.end,
         *filter_conditions(query),

@@ -27,6 +27,7 @@ CUSTOMER_GROUP = "customerId"
 # How a metric that nobody defined counts.
 SELF_DEFINED_AGGREGATION = "SUM"
 UNIQUE_COUNT = "UNIQUE_COUNT"
+REBUILD_DONE = "DONE"
 
 _match_key = re.compile(r"[A-Za-z0-9_.:\-]{1,128}", re.ASCII).fullmatch
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
@@ -61,14 +62,51 @@ class NewMetric:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebuild:
+    """How far a change of a definition has got.
+
+    `state` is RUNNING, DONE, FAILED or CANCELLED, `new` what it changes to. `events_total` is how
+    many had been counted when it began, None until that is known; more may come meanwhile.
+    `error`: why it failed.
+    """
+
+    rebuild_id: int
+    new: NewMetric | None
+    state: str
+    events_done: int
+    events_total: int | None
+    error: str
+    start_time: datetime
+    end_time: datetime | None
+
+    @property
+    def progress_percent(self) -> int:
+        """0 to 100; 100 only once it is done."""
+        if self.state == REBUILD_DONE:
+            return 100
+        if not self.events_total:
+            return 0
+        return min(self.events_done * 100 // self.events_total, 99)
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as stored. `defined` is False when it defined itself by its first event."""
+    """A metric as stored. `defined` is False when it defined itself by its first event.
+
+    `counted_id`: under which its usage is counted. `archive_time`: it is not listed since then.
+    `billed_time`: when billing last asked for its usage, give or take a day. `rebuild`: the last
+    change of its definition that had to count its events anew.
+    """
 
     metric_id: int
+    counted_id: int
     tenant: TenantKey
     definition: NewMetric
     defined: bool
     create_time: datetime
+    archive_time: datetime | None = None
+    billed_time: datetime | None = None
+    rebuild: Rebuild | None = None
 
     def same_as(self, new: NewMetric) -> bool:
         """Whether `new` defines the same; the order of dimensions does not matter."""
@@ -125,17 +163,8 @@ def metric_conflict(metric: Metric) -> ConflictError:
     old = metric.definition
     return ConflictError(
         f'The metric "{old.key}" has another definition: aggregation {old.aggregation}, '
-        f"dimensions [{', '.join(old.dimensions)}]; a metric is never changed, use another key",
+        f"dimensions [{', '.join(old.dimensions)}]; change it, or use another key",
         reason="metric_exists",
-    )
-
-
-def counted_already(key: str) -> ConflictError:
-    """The error of a definition that needs what was not kept of the events counted before it."""
-    return ConflictError(
-        f'The metric "{key}" has counted events before it was defined, of which neither values of '
-        "a property nor single amounts were kept: uniqueBy and percentiles need another key",
-        reason="metric_has_events",
     )
 
 

@@ -26,12 +26,16 @@ SERIES_KEY_BYTES = 16
 class Definition:
     """What the fold has to know of a metric."""
 
+    # Under which it is counted: Metric.counted_id.
     metric_id: int
     dimensions: tuple[str, ...]
-    has_quotas: bool = False
+    # The metric's own id, if it has quotas.
+    limited_id: int | None = None
     # The property whose values are counted apart, or "".
     unique_by: str = ""
     percentiles: bool = False
+    # What its events are counted by besides, because the definition changes.
+    building: "Definition | None" = None
 
 
 # By organization and mode, then by metric key.
@@ -173,6 +177,19 @@ def metrics_of(batch: EventBatch) -> dict[TenantKey, set[str]]:
         keys = named.setdefault(tenant_of(tenant), set())
         keys.update([event.metric for event in tenant.events])
     return named
+
+
+def only_of(batch: EventBatch, definitions: Definitions) -> EventBatch:
+    """The batch's events of these metrics alone."""
+    kept = EventBatch()
+    for tenant in batch.tenants:
+        if known := definitions.get(tenant_of(tenant)):
+            kept.tenants.add(
+                organization_id=tenant.organization_id,
+                mode=tenant.mode,
+                events=[event for event in tenant.events if event.metric in known],
+            )
+    return kept
 
 
 def fold(cells: Cells, batch: EventBatch, definitions: Definitions) -> None:

@@ -27,6 +27,7 @@ from services.aggregator.fold import (
     Series,
     fold,
     metrics_of,
+    only_of,
     overflowed,
     series_of,
     values_of,
@@ -172,9 +173,12 @@ class Folder:
             return applied
         applied.definitions = await self._find_definitions(connection, applied)
         definitions = _by_tenant(applied.definitions)
+        building = _by_tenant(_building(applied.definitions))
         cells: Cells = {}
         for batch in applied.new:
             fold(cells, batch, definitions)
+            if building:
+                fold(cells, only_of(batch, building), building)
             # A long fold lets others have their turn.
             await asyncio.sleep(0)
         await self._store(connection, applied, cells)
@@ -192,7 +196,7 @@ class Folder:
 
     async def _store(self, connection: AsyncConnection, applied: _Applied, cells: Cells) -> None:
         """Add what was folded to the buckets."""
-        names = {known.metric_id: known.dimensions for known in applied.definitions.values()}
+        names = {known.metric_id: known.dimensions for _key, known in _all(applied.definitions)}
         cells = await self._bound(connection, applied, cells, names)
         found = series_of(cells, names)
         applied.series_ids = await self._find_series(connection, applied, set(found.values()))
@@ -202,10 +206,16 @@ class Folder:
         )
         await repository.add_to_buckets(connection, folded)
         await add_details(connection, folded)
-        limited = {known.metric_id for known in applied.definitions.values() if known.has_quotas}
+        limited = {
+            known.metric_id: known.limited_id
+            for known in applied.definitions.values()
+            if known.limited_id is not None
+        }
         if limited:
             touched = {
-                Touch(cell[0], cell[1], cell[3]) for cell in cells if cell[0] in limited and cell[1]
+                Touch(limited[cell[0]], cell[1], cell[3])
+                for cell in cells
+                if cell[0] in limited and cell[1]
             }
             if touched:
                 await insert_touches(connection, touched)
@@ -262,7 +272,7 @@ class Folder:
             ids |= await repository.insert_series(connection, new)
         if waited_for := wanted - ids.keys():
             ids |= await repository.find_series(connection, waited_for)
-        tenants = {known.metric_id: key for key, known in applied.definitions.items()}
+        tenants = {known.metric_id: key for key, known in _all(applied.definitions)}
         named = {
             (TenantKey(*tenants[series.metric_id][:2]), series.customer_id)
             for series in new
@@ -373,8 +383,18 @@ def _voids_in(batch: EventBatch) -> int:
     return sum(len(tenant.voided_events) for tenant in batch.tenants)
 
 
+def _building(definitions: Mapping[MetricKey, Definition]) -> dict[MetricKey, Definition]:
+    """What those of the metrics are counted by besides whose definition changes."""
+    return {key: known.building for key, known in definitions.items() if known.building}
+
+
+def _all(definitions: Mapping[MetricKey, Definition]) -> Iterator[tuple[MetricKey, Definition]]:
+    yield from definitions.items()
+    yield from _building(definitions).items()
+
+
 def _by_tenant(
-    definitions: dict[MetricKey, Definition],
+    definitions: Mapping[MetricKey, Definition],
 ) -> dict[TenantKey, dict[str, Definition]]:
     nested: dict[TenantKey, dict[str, Definition]] = {}
     for key, definition in definitions.items():

@@ -52,7 +52,7 @@ async def insert_metric(
         .returning(metrics)
     )
     row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else _metric(row)
+    return None if row is None else metric_of(row)
 
 
 async def get_metric(
@@ -69,13 +69,13 @@ async def get_metric(
     if for_update:
         query = query.with_for_update(key_share=True)
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _metric(row)
+    return None if row is None else metric_of(row)
 
 
 async def define_metric(
     connection: AsyncConnection, metric_id: int, new: NewMetric, dimension_values_max: int
 ) -> Metric:
-    """Give a metric that defined itself a definition."""
+    """Give a metric that defined itself a definition without dimensions and details."""
     statement = (
         update(metrics)
         .where(metrics.c.metric_id == metric_id)
@@ -83,29 +83,54 @@ async def define_metric(
             name=new.name,
             unit=new.unit,
             aggregation=new.aggregation,
-            dimensions=list(new.dimensions),
-            unique_by=new.unique_by,
-            percentiles=new.percentiles,
             dimension_values_max=dimension_values_max,
             defined=True,
-            counted_undefined=True,
         )
         .returning(metrics)
     )
-    return _metric((await connection.execute(statement)).one())
+    return metric_of((await connection.execute(statement)).one())
 
 
 async def list_metrics(
-    connection: AsyncConnection, tenant: TenantKey, *, before_id: int | None, limit: int
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    *,
+    before_id: int | None,
+    limit: int,
+    archived: bool = False,
 ) -> list[Metric]:
-    """Up to `limit` metrics, newest first, older than `before_id`."""
+    """Up to `limit` metrics, newest first, older than `before_id`; with archived ones if so."""
     query = select(metrics).where(
-        metrics.c.organization_id == tenant.organization_id, metrics.c.mode == tenant.mode
+        metrics.c.organization_id == tenant.organization_id,
+        metrics.c.mode == tenant.mode,
+        metrics.c.key.is_not(None),
     )
+    if not archived:
+        query = query.where(metrics.c.archive_time.is_(None))
     if before_id is not None:
         query = query.where(metrics.c.metric_id < before_id)
     rows = await connection.execute(query.order_by(metrics.c.metric_id.desc()).limit(limit))
-    return [_metric(row) for row in rows]
+    return [metric_of(row) for row in rows]
+
+
+# Locks nothing of what is noted already.
+_NOTE_BILLED = text("""
+WITH due AS (
+    SELECT metric_id FROM metrics
+    WHERE organization_id = :organization_id AND mode = :mode AND key = ANY (CAST(:keys AS text[]))
+        AND (billed_time IS NULL OR billed_time < CAST(:now AS timestamptz) - interval '1 day')
+    ORDER BY metric_id FOR NO KEY UPDATE
+)
+UPDATE metrics SET billed_time = :now FROM due WHERE metrics.metric_id = due.metric_id
+""")
+
+
+async def note_billed(
+    connection: AsyncConnection, tenant: TenantKey, keys: Collection[str], now: datetime
+) -> None:
+    """Note that billing asks for these metrics; once a day."""
+    values = {**tenant._asdict(), "keys": sorted(keys), "now": now}
+    await connection.execute(_NOTE_BILLED, values)
 
 
 def _metric_values(tenant: TenantKey, new: NewMetric) -> dict[str, Any]:
@@ -122,9 +147,11 @@ def _metric_values(tenant: TenantKey, new: NewMetric) -> dict[str, Any]:
     }
 
 
-def _metric(row: Row[Any]) -> Metric:
+def metric_of(row: Row[Any]) -> Metric:
+    """The metric of a row that has a key."""
     return Metric(
         metric_id=row.metric_id,
+        counted_id=row.counted_id,
         tenant=TenantKey(row.organization_id, row.mode),
         definition=NewMetric(
             key=row.key,
@@ -137,6 +164,8 @@ def _metric(row: Row[Any]) -> Metric:
         ),
         defined=row.defined,
         create_time=row.create_time,
+        archive_time=row.archive_time,
+        billed_time=row.billed_time,
     )
 
 
@@ -149,6 +178,11 @@ class MetricKey(NamedTuple):
     organization_id: str
     mode: str
     key: str
+
+    @property
+    def tenant(self) -> TenantKey:
+        """Whose metric it is."""
+        return TenantKey(self.organization_id, self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +200,15 @@ async def read_fold_state(connection: AsyncConnection) -> FoldState:
     return FoldState(row.definition_version, row.inbox_horizon, row.watermark)
 
 
+# From here until the commit nobody begins to build a metric, or to take voids out of one (0011).
+_FOLDING = text("SELECT pg_advisory_xact_lock_shared(11, 1)")
+
 _TAKE_BATCHES = text("""
-INSERT INTO inbox (message_id, accept_time)
-SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:accept_times AS timestamptz[])) ORDER BY 1
+INSERT INTO inbox (message_id, accept_time, definition_version)
+SELECT message_id, accept_time, definition_version
+FROM unnest(CAST(:ids AS text[]), CAST(:accept_times AS timestamptz[]))
+    AS taken (message_id, accept_time), fold_state
+ORDER BY message_id
 ON CONFLICT DO NOTHING
 RETURNING message_id
 """)
@@ -179,8 +219,10 @@ async def take_new_batches(
 ) -> set[str]:
     """Record batches in the inbox; returns those that were not there before.
 
-    As kit.inbox.take_new, with the time of acceptance, by which the inbox is pruned.
+    As kit.inbox.take_new, with the time of acceptance, by which the inbox is pruned, and the
+    version of the definitions that they are folded by.
     """
+    await connection.execute(_FOLDING)
     ids = sorted(accept_times)
     values = {"ids": ids, "accept_times": [accept_times[batch_id] for batch_id in ids]}
     return set((await connection.execute(_TAKE_BATCHES, values)).scalars())
@@ -195,11 +237,17 @@ async def untake_batches(connection: AsyncConnection, batch_ids: Collection[str]
 
 
 _FIND_DEFINITIONS = text("""
-SELECT organization_id, mode, key, metric_id, dimensions, unique_by, percentiles,
-    EXISTS (SELECT FROM quotas WHERE quotas.metric_id = metrics.metric_id) AS has_quotas
-FROM metrics
-JOIN unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]))
-    AS wanted (organization_id, mode, key) USING (organization_id, mode, key)
+SELECT metrics.organization_id, metrics.mode, metrics.key, metrics.counted_id, metrics.dimensions,
+    metrics.unique_by, metrics.percentiles,
+    (SELECT metric_id FROM quotas WHERE quotas.metric_id = metrics.metric_id LIMIT 1) AS limited_id,
+    building_id, built.dimensions AS built_dimensions, built.unique_by AS built_unique_by,
+    built.percentiles AS built_percentiles
+FROM unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]))
+    AS wanted (organization_id, mode, key)
+JOIN metrics USING (organization_id, mode, key)
+LEFT JOIN metric_rebuilds AS rebuild
+    ON rebuild.metric_id = metrics.metric_id AND rebuild.end_time IS NULL
+LEFT JOIN metrics AS built ON built.metric_id = building_id
 """)
 
 _DEFINE_BY_EVENT = text("""
@@ -220,14 +268,26 @@ async def find_definitions(
     rows = await connection.execute(_FIND_DEFINITIONS, _columns_of(keys))
     return {
         MetricKey(row.organization_id, row.mode, row.key): Definition(
-            row.metric_id,
+            row.counted_id,
             tuple(row.dimensions),
-            row.has_quotas,
+            row.limited_id,
             row.unique_by,
             row.percentiles,
+            _building(row),
         )
         for row in rows
     }
+
+
+def _building(row: Row[Any]) -> Definition | None:
+    if row.building_id is None:
+        return None
+    return Definition(
+        row.building_id,
+        tuple(row.built_dimensions),
+        unique_by=row.built_unique_by,
+        percentiles=row.built_percentiles,
+    )
 
 
 async def define_by_event(
@@ -406,9 +466,12 @@ async def note_watermark(connection: AsyncConnection, watermark: datetime) -> No
     await connection.execute(statement, {"watermark": watermark})
 
 
+# What was folded since a metric began to be built stays: it is not to be counted there again.
 _PRUNE_INBOX = text("""
 WITH old AS (
-    SELECT message_id, accept_time FROM inbox WHERE accept_time < :before
+    SELECT message_id, accept_time FROM inbox
+    WHERE accept_time < :before AND definition_version < coalesce(
+        (SELECT min(start_version) FROM metric_rebuilds WHERE end_time IS NULL), 9e18)
     ORDER BY accept_time LIMIT :rows_max FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE fold_state

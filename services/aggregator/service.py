@@ -1,9 +1,11 @@
 """What aggregator does for its callers: metrics, and answers about usage."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from time import monotonic
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +19,6 @@ from services.aggregator.domain import (
     NewMetric,
     UsageRow,
     check_new_metric,
-    counted_already,
     metric_conflict,
 )
 from services.aggregator.figures import (
@@ -37,6 +38,18 @@ from services.aggregator.questions import (
     page_token,
     too_many_rows,
 )
+from services.aggregator.rebuilds.changes import (
+    change_definition,
+    define_later,
+    is_built_as,
+    with_rebuild,
+)
+from services.aggregator.rebuilds.domain import RUNNING, MetricChange, check_archive
+from services.aggregator.rebuilds.repository import (
+    lock_definitions,
+    set_archive_time,
+    with_rebuilds,
+)
 from services.aggregator.recounter import ReplaySource
 from services.aggregator.token_wait import TokenWait
 from services.aggregator.usage_repository import BillableMetric, Split, TalliedGroup, Wanted
@@ -45,30 +58,47 @@ from services.aggregator.windows import TOTAL
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
+from services.kit.etag import Expectation
 from services.kit.usage_token import UsageToken
 
 log = structlog.get_logger()
 
+REBUILD_POLL_S = 0.05
 _NOTHING_KNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _nobody_builds() -> None:
+    """In the place of what builds metrics anew."""
 
 
 class Metrics:
     """Metrics and their definitions. Each use case is one transaction."""
 
     def __init__(
-        self, database: Database, dimension_values_max: int = DIMENSION_VALUES_MAX
+        self,
+        database: Database,
+        dimension_values_max: int = DIMENSION_VALUES_MAX,
+        *,
+        rebuild_begun: Callable[[], None] = _nobody_builds,
+        rebuild_wait_s: float = 0.0,
     ) -> None:
-        """`dimension_values_max`: how many values each dimension of a new metric may know."""
+        """`dimension_values_max`: how many values each dimension of a new metric may know.
+
+        `rebuild_begun` is called after a commit that has begun a rebuild; `rebuild_wait_s`: so long
+        the answer waits for its end.
+        """
         self._database = database
         self._dimension_values_max = dimension_values_max
+        self._rebuild_begun = rebuild_begun
+        self._rebuild_wait_s = rebuild_wait_s
 
     async def create(self, tenant: TenantKey, new: NewMetric) -> Metric:
         """Define a metric; the same definition again changes nothing.
 
-        A metric that defined itself by its first event takes any definition but those that need
-        what was not kept of its earlier events (uniqueBy, percentiles); these keep the empty value
-        of dimensions. InvalidArgumentError names all wrong fields; ConflictError: the key has
-        another definition, or such events.
+        A metric that defined itself by its first event takes any definition: what can't be told
+        of what was counted of it is built from its stored events (rebuilds/), and until that is
+        done it stays as it was. InvalidArgumentError names all wrong fields; ConflictError: the key
+        has another definition, or billing or quotas rely on the one it has.
         """
         check_new_metric(new)
         async with self._database.transaction() as connection:
@@ -78,26 +108,89 @@ class Metrics:
             if metric is None:
                 metric = await self._define_existing(connection, tenant, new)
         log.info("metric_defined", organization_id=tenant.organization_id, metric=new.key)
-        return metric
+        return await self._built(metric)
 
     async def get(self, tenant: TenantKey, key: str) -> Metric:
         """The metric; NotFoundError when there is none."""
         async with self._database.transaction() as connection:
             metric = await repository.get_metric(connection, tenant, key)
+            if metric is None:
+                raise NotFoundError("No such metric")
+            return await with_rebuild(connection, metric)
+
+    async def update(
+        self,
+        tenant: TenantKey,
+        key: str,
+        change: MetricChange,
+        expect: Expectation[Metric] | None = None,
+    ) -> Metric:
+        """Change a metric's definition. What is counted by another one is built from the stored
+        events, in the background: until it is done the metric stays as it was.
+
+        A change while one runs is a change of what is being built; back to what the metric is ends
+        that. InvalidArgumentError, NotFoundError; ConflictError: billing or quotas rely on it;
+        StaleError when it is not as `expect` has it.
+        """
+        async with self._database.transaction() as connection:
+            await lock_definitions(connection)
+            metric = await with_rebuild(connection, await self._locked(connection, tenant, key))
+            if expect is not None:
+                expect(metric)
+            metric = await change_definition(
+                connection, metric, change, self._dimension_values_max, clock.now()
+            )
+        log.info("metric_changed", organization_id=tenant.organization_id, metric=key)
+        return await self._built(metric)
+
+    async def archive(self, tenant: TenantKey, key: str, *, archived: bool) -> Metric:
+        """Leave a metric out of lists, or list it again; events are counted all the same.
+
+        NotFoundError; ConflictError: a plan in use prices it.
+        """
+        now = clock.now()
+        async with self._database.transaction() as connection:
+            metric = await self._locked(connection, tenant, key)
+            if archived != (metric.archive_time is not None):
+                if archived:
+                    check_archive(metric, now)
+                await set_archive_time(connection, metric.metric_id, now if archived else None)
+                metric = await self._locked(connection, tenant, key)
+            return await with_rebuild(connection, metric)
+
+    async def _locked(self, connection: AsyncConnection, tenant: TenantKey, key: str) -> Metric:
+        metric = await repository.get_metric(connection, tenant, key, for_update=True)
         if metric is None:
             raise NotFoundError("No such metric")
         return metric
 
+    async def _built(self, metric: Metric) -> Metric:
+        """The metric, after a while in which a rebuild of few events has ended."""
+        if metric.rebuild is None or metric.rebuild.state != RUNNING:
+            return metric
+        self._rebuild_begun()
+        until_s = monotonic() + self._rebuild_wait_s
+        while metric.rebuild is not None and metric.rebuild.state == RUNNING:
+            if monotonic() >= until_s:
+                break
+            await asyncio.sleep(REBUILD_POLL_S)
+            metric = await self.get(metric.tenant, metric.definition.key)
+        return metric
+
     async def list(
-        self, tenant: TenantKey, page_size: int, page_token: str
+        self, tenant: TenantKey, page_size: int, page_token: str, *, archived: bool = False
     ) -> tuple[list[Metric], str]:
-        """A page of metrics, newest first, and the next page's token ("" after the last)."""
+        """A page of metrics, newest first, and the next page's token ("" after the last).
+
+        `archived`: with those that are.
+        """
         limit = pages.page_limit(page_size)
         before_id = _metric_id(page_token) if page_token else None
         async with self._database.transaction() as connection:
             metrics = await repository.list_metrics(
-                connection, tenant, before_id=before_id, limit=limit + 1
+                connection, tenant, before_id=before_id, limit=limit + 1, archived=archived
             )
+            metrics = await with_rebuilds(connection, metrics)
         if len(metrics) <= limit:
             return metrics, ""
         return metrics[:limit], pages.encode_token(str(metrics[limit - 1].metric_id))
@@ -105,17 +198,17 @@ class Metrics:
     async def _define_existing(
         self, connection: AsyncConnection, tenant: TenantKey, new: NewMetric
     ) -> Metric:
-        metric = await repository.get_metric(connection, tenant, new.key, for_update=True)
-        assert metric is not None, "metrics are never deleted"
-        if not metric.defined:
-            if new.is_detailed:
-                raise counted_already(new.key)
-            return await repository.define_metric(
-                connection, metric.metric_id, new, self._dimension_values_max
-            )
-        if not metric.same_as(new):
+        known = await repository.get_metric(connection, tenant, new.key)
+        assert known is not None, "metrics are never deleted"
+        if not known.defined:
+            await lock_definitions(connection)
+            known = await self._locked(connection, tenant, new.key)
+        metric = await with_rebuild(connection, known)
+        if metric.defined and not metric.same_as(new):
             raise metric_conflict(metric)
-        return metric
+        if metric.defined or is_built_as(metric, new):
+            return metric
+        return await define_later(connection, metric, new, self._dimension_values_max, clock.now())
 
 
 def _metric_id(page_token: str) -> int:
@@ -246,6 +339,9 @@ class UsageAnswers:
         check_selections(selections)
         as_of = await self._watermark.ask()
         keys = {key for selection in selections for key in selection.metrics}
+        async with self._database.transaction() as connection:
+            # Before the figures are read: whoever changes a metric from now on knows.
+            await repository.note_billed(connection, tenant, keys, clock.now())
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
             known = await usage_repository.find_billable_metrics(connection, tenant, keys)

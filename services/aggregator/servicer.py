@@ -12,14 +12,16 @@ from usageflow.aggregator.v1.aggregator_pb2_grpc import (
 )
 
 from services.aggregator.activity import Activities
-from services.aggregator.domain import Metric, NewMetric, UsageRow
+from services.aggregator.domain import Metric, NewMetric, Rebuild, UsageRow
 from services.aggregator.questions import Selection, UsageQuestion
+from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.recounter import answered
 from services.aggregator.service import BilledMetric, Metrics, Usage, UsageAnswers
 from services.kit import usage_token
 from services.kit.auth import MODE_NAMES, require_scope
 from services.kit.database import TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import expecting, tagged
 from services.kit.ids import organization_uuid
 from services.kit.money import format_decimal
 
@@ -30,6 +32,7 @@ _AGGREGATIONS_BACK = {name: number for number, name in _AGGREGATIONS.items()}
 _PERCENTILES = {
     number: name.removeprefix("PERCENTILE_") for name, number in pb.Percentile.items() if number
 }
+_CHANGEABLE = {"name", "unit", "aggregation", "dimensions", "unique_by", "percentiles"}
 _WINDOWS = {number: name.removeprefix("WINDOW_") for name, number in pb.Window.items() if number}
 
 
@@ -64,11 +67,37 @@ class AggregatorServicer(AggregatorServiceServicer):
         """A page of metrics, newest first; scope read."""
         tenant = require_scope("read").tenant
         metrics, next_page_token = await self._metrics.list(
-            tenant, request.page_size, request.page_token
+            tenant, request.page_size, request.page_token, archived=request.include_archived
         )
         return pb.ListMetricsResponse(
             metrics=[metric_message(metric) for metric in metrics], next_page_token=next_page_token
         )
+
+    async def UpdateMetric(
+        self, request: pb.UpdateMetricRequest, context: object
+    ) -> pb.UpdateMetricResponse:
+        """Change a metric; scope admin."""
+        tenant = require_scope("admin").tenant
+        change = _change(request)
+        expect = expecting(request.if_match, metric_message)
+        metric = await self._metrics.update(tenant, request.metric.key, change, expect)
+        return pb.UpdateMetricResponse(metric=metric_message(metric))
+
+    async def ArchiveMetric(
+        self, request: pb.ArchiveMetricRequest, context: object
+    ) -> pb.ArchiveMetricResponse:
+        """Leave a metric out of lists; scope admin."""
+        tenant = require_scope("admin").tenant
+        metric = await self._metrics.archive(tenant, request.key, archived=True)
+        return pb.ArchiveMetricResponse(metric=metric_message(metric))
+
+    async def UnarchiveMetric(
+        self, request: pb.UnarchiveMetricRequest, context: object
+    ) -> pb.UnarchiveMetricResponse:
+        """List an archived metric again; scope admin."""
+        tenant = require_scope("admin").tenant
+        metric = await self._metrics.archive(tenant, request.key, archived=False)
+        return pb.UnarchiveMetricResponse(metric=metric_message(metric))
 
     async def QueryUsage(
         self, request: pb.QueryUsageRequest, context: object
@@ -142,10 +171,20 @@ def _new_metric(metric: pb.Metric) -> NewMetric:
     )
 
 
+def _change(request: pb.UpdateMetricRequest) -> MetricChange:
+    """What is to be different. InvalidArgumentError: a field that does not change."""
+    unknown = sorted(set(request.update_fields) - _CHANGEABLE)
+    if unknown:
+        message = f"must be of {', '.join(sorted(_CHANGEABLE))}; not {', '.join(unknown)}"
+        raise InvalidArgumentError([FieldProblem("updateFields", message)])
+    sent = _new_metric(request.metric)
+    return MetricChange(**{name: getattr(sent, name) for name in request.update_fields})
+
+
 def metric_message(metric: Metric) -> pb.Metric:
     """The message of a metric."""
     definition = metric.definition
-    return pb.Metric(
+    message = pb.Metric(
         key=definition.key,
         name=definition.name,
         unit=definition.unit,
@@ -154,7 +193,28 @@ def metric_message(metric: Metric) -> pb.Metric:
         unique_by=definition.unique_by,
         percentiles=definition.percentiles,
         create_time=_timestamp(metric.create_time),
+        archive_time=None if metric.archive_time is None else _timestamp(metric.archive_time),
+        rebuild=None if metric.rebuild is None else _rebuild(metric.rebuild),
     )
+    return tagged(message)
+
+
+def _rebuild(rebuild: Rebuild) -> pb.MetricRebuild:
+    message = pb.MetricRebuild(
+        state=pb.RebuildState.Value(f"REBUILD_STATE_{rebuild.state}"),
+        progress_percent=rebuild.progress_percent,
+        events_done=rebuild.events_done,
+        events_total=rebuild.events_total,
+        error=rebuild.error,
+        start_time=_timestamp(rebuild.start_time),
+        end_time=None if rebuild.end_time is None else _timestamp(rebuild.end_time),
+    )
+    if rebuild.new is not None:
+        message.aggregation = _AGGREGATIONS_BACK[rebuild.new.aggregation]
+        message.dimensions.extend(rebuild.new.dimensions)
+        message.unique_by = rebuild.new.unique_by
+        message.percentiles = rebuild.new.percentiles
+    return message
 
 
 def question_of(request: pb.QueryUsageRequest) -> UsageQuestion:

@@ -105,7 +105,7 @@ async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[
     anew.
     """
     aggregation = query.metric.definition.aggregation
-    await _check_exact(connection, aggregation, [query.metric.metric_id], query.start, query.end)
+    await _check_exact(connection, aggregation, [query.metric.counted_id], query.start, query.end)
     parts = KINDS[aggregation].PARTS
     rolled_until = await usage_source.read_rolled_until(connection)
     rows = await connection.execute(_windows_query(query, parts, rolled_until))
@@ -158,7 +158,7 @@ def _windows_query(query: UsageQuery, parts: Sequence[Part], rolled_until: datet
     keys += [
         group_column(name).label(f"group_{number}") for number, name in enumerate(query.group_by)
     ]
-    metric_id, read = query.metric.metric_id, _pieces(query, rolled_until)
+    metric_id, read = query.metric.counted_id, _pieces(query, rolled_until)
     if query.customer_id is not None:
         source = usage_source.of_series(read)
     else:
@@ -220,7 +220,7 @@ def _dimension(name: str) -> ColumnElement[str]:
 
 @dataclass(frozen=True, slots=True)
 class BillableMetric:
-    """What billing has to know of a metric."""
+    """What billing has to know of a metric. `metric_id`: Metric.counted_id."""
 
     metric_id: int
     unit: str
@@ -231,7 +231,9 @@ async def find_billable_metrics(
     connection: AsyncConnection, tenant: TenantKey, keys: Collection[str]
 ) -> dict[str, BillableMetric]:
     """Those of the metrics that exist, by key."""
-    query = select(metrics.c.key, metrics.c.metric_id, metrics.c.unit, metrics.c.aggregation).where(
+    query = select(
+        metrics.c.key, metrics.c.counted_id, metrics.c.unit, metrics.c.aggregation
+    ).where(
         metrics.c.organization_id == tenant.organization_id,
         metrics.c.mode == tenant.mode,
         metrics.c.key == func.any(literal(list(keys), ARRAY(Text))),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
@@ -14,7 +15,9 @@ from services.aggregator.fold import Series, tenant_of
 from services.aggregator.known_values import find_full
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
+from services.aggregator.rebuilds.repository import fail_rebuild
 from services.aggregator.repository import MetricKey
+from services.aggregator.void_repository import Built
 from services.aggregator.voids import (
     BucketKey,
     VoidableBucket,
@@ -23,6 +26,9 @@ from services.aggregator.voids import (
     possible_series,
     quarter_number,
 )
+from services.kit import clock
+
+log = structlog.get_logger()
 
 
 class BatchRefusedError(Exception):
@@ -50,7 +56,49 @@ async def apply_voids(connection: AsyncConnection, batch: EventBatch) -> int:
     """
     if any(tenant.events for tenant in batch.tenants):
         raise BatchRefusedError("a batch carries events or voids, never both")
-    voided = await _find_voided(connection, batch)
+    named = [
+        (MetricKey(*tenant_of(tenant), event.metric), event)
+        for tenant in batch.tenants
+        for event in tenant.voided_events
+    ]
+    metrics = await void_repository.find_metrics(connection, {key for key, _ in named})
+    unknown = {key for key, _ in named} - metrics.keys()
+    if unknown:
+        raise BatchRefusedError(f"nothing was counted of {min(unknown)}")
+    voids = [(metrics[key], event) for key, event in named]
+    marked = await take_out(connection, voids)
+    for built in await void_repository.find_built(connection, {m.own_id for m, _ in voids}):
+        events = [event for metric, event in voids if metric.own_id == built.of_metric_id]
+        marked += await _take_out_of_built(connection, built, events)
+    holders = {
+        Holder(metric.own_id, event.customer_id) for metric, event in voids if event.customer_id
+    }
+    if holders:
+        await note_changes(connection, holders)
+    return marked
+
+
+async def _take_out_of_built(
+    connection: AsyncConnection, built: Built, events: Sequence[UsageEvent]
+) -> int:
+    """What is being built never holds up what is counted: it fails, and the rest goes on."""
+    try:
+        async with connection.begin_nested():
+            return await take_out(connection, [(built.metric, event) for event in events])
+    except BatchRefusedError as error:
+        log.error("rebuild_failed", rebuild_id=built.rebuild_id, error=str(error))  # noqa: TRY400
+        await fail_rebuild(connection, built.rebuild_id, str(error), clock.now())
+        return 0
+
+
+async def take_out(
+    connection: AsyncConnection, voids: Sequence[tuple[VoidableMetric, UsageEvent]]
+) -> int:
+    """Take events out of the buckets that they were counted in; how many are to be counted anew.
+
+    BatchRefusedError: one is in none.
+    """
+    voided = await _find_voided(connection, voids)
     series_ids = await repository.find_series(
         connection, {series for each in voided for series in each.series}
     )
@@ -69,33 +117,21 @@ async def apply_voids(connection: AsyncConnection, batch: EventBatch) -> int:
     if not await subtract_details(connection, details):
         raise BatchRefusedError("an event's value or amount is in no bucket")
     touched = [bucket for bucket in buckets.values() if bucket.touched]
-    marked = await void_repository.write_buckets(connection, touched)
-    holders = {
-        Holder(each.metric.metric_id, each.event.customer_id)
-        for each in voided
-        if each.event.customer_id
-    }
-    if holders:
-        await note_changes(connection, holders)
-    return marked
+    return await void_repository.write_buckets(connection, touched)
 
 
-async def _find_voided(connection: AsyncConnection, batch: EventBatch) -> list[_Voided]:
-    named = [
-        (MetricKey(*tenant_of(tenant), event.metric), event)
-        for tenant in batch.tenants
-        for event in tenant.voided_events
-    ]
-    metrics = await void_repository.find_metrics(connection, {key for key, _ in named})
-    unknown = {key for key, _ in named} - metrics.keys()
-    if unknown:
-        raise BatchRefusedError(f"nothing was counted of {min(unknown)}")
-    full = await find_full(connection, {m.metric_id for m in metrics.values() if m.dimensions})
-    metrics = {
-        key: replace(metric, full=full.get(metric.metric_id, {})) for key, metric in metrics.items()
+async def _find_voided(
+    connection: AsyncConnection, voids: Sequence[tuple[VoidableMetric, UsageEvent]]
+) -> list[_Voided]:
+    by_id = {metric.metric_id: metric for metric, _ in voids}
+    full = await find_full(connection, {m.metric_id for m in by_id.values() if m.dimensions})
+    known = {
+        metric_id: replace(metric, full=full.get(metric_id, {}))
+        for metric_id, metric in by_id.items()
     }
     return [
-        _Voided(event, metrics[key], possible_series(metrics[key], event)) for key, event in named
+        _Voided(event, known[metric.metric_id], possible_series(known[metric.metric_id], event))
+        for metric, event in voids
     ]
 
 

@@ -21,8 +21,8 @@ _SUBTRACTABLE = {"event_count", "amount_sum"}
 _EPOCH = "'epoch'::timestamptz"
 
 _FIND_METRICS = text("""
-SELECT organization_id, mode, key, metric_id, dimensions, aggregation, defined, counted_undefined,
-    unique_by, percentiles
+SELECT organization_id, mode, key, counted_id, metric_id, dimensions, aggregation, defined,
+    counted_undefined, unique_by, percentiles
 FROM metrics JOIN unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]),
     CAST(:keys AS text[])) AS wanted (organization_id, mode, key) USING (organization_id, mode, key)
 """)
@@ -43,14 +43,40 @@ async def find_metrics(
     }
 
 
+# Of metrics whose definition changes: by what their voids are taken out besides, from voids_version
+# on. Those before are read again from ingest.
+_FIND_BUILT = text("""
+SELECT rebuild_id, rebuild.metric_id, built.metric_id AS counted_id, built.dimensions,
+    built.aggregation, built.defined, built.counted_undefined, built.unique_by, built.percentiles
+FROM metric_rebuilds AS rebuild JOIN metrics AS built ON built.metric_id = building_id
+WHERE state = 'VOIDS' AND rebuild.metric_id = ANY (CAST(:metric_ids AS bigint[]))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a metric is being built by, and the metric's own id."""
+
+    rebuild_id: int
+    of_metric_id: int
+    metric: VoidableMetric
+
+
+async def find_built(connection: AsyncConnection, metric_ids: Collection[int]) -> list[Built]:
+    """Of those of the metrics from which voids are taken out while they are built."""
+    rows = await connection.execute(_FIND_BUILT, {"metric_ids": sorted(metric_ids)})
+    return [Built(row.rebuild_id, row.metric_id, _metric(row)) for row in rows]
+
+
 def _metric(row: Any) -> VoidableMetric:
     return VoidableMetric(
-        metric_id=row.metric_id,
+        metric_id=row.counted_id,
         dimensions=tuple(row.dimensions),
         needs_extremes=not row.defined or needs_extremes(row.aggregation),
         counted_undefined=row.counted_undefined,
         unique_by=row.unique_by,
         percentiles=row.percentiles,
+        own_id=row.metric_id,
     )
 
 
@@ -169,11 +195,18 @@ class Recount:
 
 
 _FIND_DUE = text("""
-SELECT recount.series_id, bucket_start, organization_id, mode, key, metric_id,
-    metrics.dimensions, aggregation, defined, counted_undefined, unique_by, percentiles,
+SELECT recount.series_id, bucket_start, counted.organization_id, counted.mode, metric.key,
+    metric.metric_id, counted.metric_id AS counted_id, counted.dimensions, counted.aggregation,
+    counted.defined, counted.counted_undefined, counted.unique_by, counted.percentiles,
     customer_id, series_key
-FROM bucket_recounts AS recount JOIN series USING (series_id) JOIN metrics USING (metric_id)
-WHERE attempt_time <= now()
+FROM bucket_recounts AS recount JOIN series USING (series_id)
+JOIN metrics AS counted USING (metric_id)
+JOIN metrics AS metric
+    ON metric.metric_id = coalesce(counted.of_metric_id, counted.metric_id)
+-- What a metric no longer counts by is about to be deleted.
+WHERE attempt_time <= now() AND (
+    counted.of_metric_id IS NOT NULL OR counted.counted_id = counted.metric_id
+)
 ORDER BY attempt_time, recount.series_id, bucket_start LIMIT :limit
 """)
 

@@ -32,7 +32,7 @@ class BucketKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VoidableMetric:
-    """What voids have to know of a metric.
+    """What voids have to know of a metric. `metric_id`: under which it is counted.
 
     `needs_extremes`: its figure is made of them, or may be once somebody defines it.
     `counted_undefined`: it counted events before it was defined; theirs lie under no dimensions.
@@ -47,6 +47,8 @@ class VoidableMetric:
     unique_by: str = ""
     percentiles: bool = False
     full: Full = field(default_factory=dict)
+    # The metric's own id, by which quotas know it.
+    own_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ from tests.e2e.api import (
 
 CUSTOMER = "shared_customer_id"
 METRIC = "ISOLATION"
+# A metric that no stranger has one of the same name of.
+OURS = "ISOLATION_OURS"
 
 
 class Ours:
@@ -46,6 +48,7 @@ class Ours:
 
     def __init__(self, api: Api) -> None:
         api.post("/api/metrics", {"key": METRIC})
+        api.post("/api/metrics", {"key": OURS})
         event = api.track(new_key(), metric=METRIC, amount=7, customerId=CUSTOMER).json()
         self.event = event["eventId"]
         plan = {"name": "P", "currency": "USD", "basePrice": "1.00", "metrics": []}
@@ -180,6 +183,10 @@ def test_live_usage_of_a_stranger_is_empty(
 ROUTES = [
     ("GET", "/api/events/{event}"),
     ("POST", "/api/events/{event}/void"),
+    ("GET", "/api/metrics/" + OURS),
+    ("PATCH", "/api/metrics/" + OURS),
+    ("POST", "/api/metrics/" + OURS + "/archive"),
+    ("POST", "/api/metrics/" + OURS + "/unarchive"),
     ("GET", "/api/customers/" + CUSTOMER),
     ("PATCH", "/api/customers/" + CUSTOMER),
     ("GET", "/api/plans/{plan}"),
@@ -265,6 +272,7 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     invoices = invoicer_pb2_grpc.InvoicerServiceStub
     hooks = notifier_pb2_grpc.NotifierServiceStub
     quotas, by_quota = quotas_pb2_grpc.QuotaServiceStub, {"id": ours.quota}
+    metrics = aggregator_pb2_grpc.AggregatorServiceStub
     by_reservation = {"id": ours.reservation}
     plan = invoicer.Plan(id=ours.plan, name="Q", currency="USD")
     by_subscription = {"subscription_id": ours.subscription}
@@ -292,6 +300,12 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
         ("invoicer", term_stub, "DeleteCharge", terms.DeleteChargeRequest(charge_id=ours.charge)),
         ("ingest", ingest_pb2_grpc.IngestServiceStub, "GetEvent",
          ingest_pb2.GetEventRequest(event_id=ours.event)),
+        ("aggregator", metrics, "GetMetric", aggregator_pb2.GetMetricRequest(key=OURS)),
+        ("aggregator", metrics, "UpdateMetric",
+         aggregator_pb2.UpdateMetricRequest(metric=aggregator_pb2.Metric(key=OURS))),
+        ("aggregator", metrics, "ArchiveMetric", aggregator_pb2.ArchiveMetricRequest(key=OURS)),
+        ("aggregator", metrics, "UnarchiveMetric",
+         aggregator_pb2.UnarchiveMetricRequest(key=OURS)),
         ("aggregator", quotas, "GetQuota", quotas_pb2.GetQuotaRequest(**by_quota)),
         ("aggregator", quotas, "DeleteQuota", quotas_pb2.DeleteQuotaRequest(**by_quota)),
         ("aggregator", quotas, "GetReservation",

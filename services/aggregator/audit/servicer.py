@@ -21,7 +21,7 @@ class AuditServicer(AuditInternalServiceServicer):
     ) -> pb.ListTenantMetricsResponse:
         """A page of an organization's metrics."""
         metrics, next_page_token = await self._metrics.list(
-            tenant_of(request), request.page.page_size, request.page.page_token
+            tenant_of(request), request.page.page_size, request.page.page_token, archived=True
         )
         page = aggregator_pb2.ListMetricsResponse(
             metrics=[metric_message(metric) for metric in metrics], next_page_token=next_page_token

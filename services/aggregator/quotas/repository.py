@@ -140,14 +140,16 @@ class Limited:
     """A metric that exists, and the quotas that name the customer or are defaults."""
 
     metric_id: int
+    # Metric.counted_id.
+    counted_id: int
     aggregation: str
     quotas: list[Quota]
 
 
 _FIND_LIMITED = text("""
-SELECT number, metrics.metric_id, metrics.aggregation, metrics.key, quotas.quota_id,
-    quotas.customer_id, quotas.period, quotas.limit_amount, quotas.enforcement, quotas.time_zone,
-    quotas.thresholds, quotas.create_time, quotas.update_time
+SELECT number, metrics.metric_id, metrics.counted_id, metrics.aggregation, metrics.key,
+    quotas.quota_id, quotas.customer_id, quotas.period, quotas.limit_amount, quotas.enforcement,
+    quotas.time_zone, quotas.thresholds, quotas.create_time, quotas.update_time
 FROM unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]),
     CAST(:customers AS text[]))
     WITH ORDINALITY AS wanted (organization_id, mode, key, customer_id, number)
@@ -170,7 +172,9 @@ async def find_limited(
     found: dict[Customer, Limited] = {}
     for row in await connection.execute(_FIND_LIMITED, values):
         customer = wanted[row.number - 1]
-        limited = found.setdefault(customer, Limited(row.metric_id, row.aggregation, []))
+        limited = found.setdefault(
+            customer, Limited(row.metric_id, row.counted_id, row.aggregation, [])
+        )
         if row.quota_id is not None:
             limited.quotas.append(_quota(row, row.key))
     return found

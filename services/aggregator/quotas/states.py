@@ -90,4 +90,4 @@ def _wanted(
 
 
 def _one(found: Limited, customer: Customer, quota: Quota, now: datetime) -> Wanted:
-    return Wanted(found.metric_id, customer.customer_id, *quota.period_at(now))
+    return Wanted(found.counted_id, customer.customer_id, *quota.period_at(now))

@@ -46,7 +46,8 @@ FROM (
     SELECT CAST(:customer_id AS text) AS customer_id WHERE CAST(:customer_id AS text) <> ''
     UNION
     SELECT customer_id FROM series
-    WHERE metric_id = CAST(:metric_id AS bigint) AND customer_id <> ''
+    WHERE metric_id = (SELECT counted_id FROM metrics WHERE metric_id = CAST(:metric_id AS bigint))
+        AND customer_id <> ''
         AND CAST(:customer_id AS text) = ''
 ) AS limited, unnest(ARRAY[interval '0', CAST(:delay AS interval)]) AS delay
 """)

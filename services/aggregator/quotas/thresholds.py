@@ -125,7 +125,7 @@ def _uses(touched: Sequence[Touched], limited: Mapping[Customer, Limited]) -> It
             continue
         for quota in applicable(found.quotas):
             for start, end in sorted({quota.period_at(instant) for instant in each.instants}):
-                entry = Wanted(found.metric_id, each.customer.customer_id, start, end)
+                entry = Wanted(found.counted_id, each.customer.customer_id, start, end)
                 yield each.customer, quota, entry
 
 

@@ -144,7 +144,9 @@ class Repair:
             return False
         await repository.delete_buckets(connection, metric_id, hour)
         # Of all customers: also of those that have nothing in the new buckets.
-        await note_changes(connection, [Holder(metric_id, "")])
+        known = await fold_repository.get_metric(connection, metric.tenant, metric.key)
+        assert known is not None, "metrics are never deleted"
+        await note_changes(connection, [Holder(known.metric_id, "")])
         if cells:
             await self._folder.store_recounted(connection, metric, definition, cells)
         return True

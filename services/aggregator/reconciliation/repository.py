@@ -19,8 +19,8 @@ _COUNT = """
 SELECT organization_id, mode, key AS metric,
     date_bin('1 hour', bucket_start, 'epoch'::timestamptz) AS hour,
     CAST(sum(event_count) AS bigint) AS event_count, sum(amount_sum) AS amount_sum
-FROM usage_buckets JOIN series USING (series_id) JOIN metrics USING (metric_id)
-WHERE bucket_start >= :start AND bucket_start < :end AND key IS NOT NULL {only}
+FROM usage_buckets JOIN series USING (series_id) JOIN metrics ON counted_id = series.metric_id
+WHERE bucket_start >= :start AND bucket_start < :end {only}
 GROUP BY organization_id, mode, key, hour
 """
 _COUNT_ALL = text(_COUNT.format(only=""))

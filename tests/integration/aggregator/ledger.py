@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from uuid import uuid4
 
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
+from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart
+from services.aggregator.repository import MetricKey
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
@@ -25,13 +27,18 @@ def micros(time: datetime) -> int:
 
 
 class Ledger:
-    """One tenant's events. A ReplaySource: `before` and `during` run around its snapshots."""
+    """One tenant's events. A ReplaySource and a HistorySource: `before` and `during` run around its
+    snapshots, `between` before each part of a history.
+    """
 
     def __init__(self, tenant: TenantKey) -> None:
         self.tenant = tenant
         self.events: list[UsageEvent] = []
         self.void: set[bytes] = set()
         self.replays = 0
+        self.batches: list[EventBatch] = []
+        self.part_events = 2
+        self.between: Callable[[], Awaitable[None]] = nothing
         self.before: Callable[[], Awaitable[None]] = nothing
         self.during: Callable[[], Awaitable[None]] = nothing
 
@@ -51,6 +58,7 @@ class Ledger:
         made.accept_time.FromDatetime(clock.now())
         organization_id, mode = self.tenant.organization_id, MODE_NUMBERS[self.tenant.mode]
         made.tenants.add(organization_id=organization_id, mode=mode, **fields)
+        self.batches.append(made)
         return made
 
     @property
@@ -75,6 +83,29 @@ class Ledger:
         await self.during()
         for at in range(0, len(found), 2):
             yield found[at : at + 2]
+
+    async def history(
+        self, metric: MetricKey, cursor: str, *, voids: bool
+    ) -> AsyncIterator[HistoryPart]:
+        """All events, or voids, in the order of time; a cursor is the last one's place in it."""
+        found = sorted(
+            (event.time_unix_micros, event.event_id, batch, event)
+            for batch in self.batches
+            for event in (batch.tenants[0].voided_events if voids else batch.tenants[0].events)
+            if (metric.tenant, metric.key) == (self.tenant, event.metric)
+        )
+        behind = tuple(cursor.split(":")) if cursor else ("0", "")
+        left = [each for each in found if (each[0], each[1].hex()) > (int(behind[0]), behind[1])]
+        for at in range(0, len(left), self.part_events):
+            await self.between()
+            part = left[at : at + self.part_events]
+            batches = [
+                HistoryBatch(batch.batch_id, batch.accept_time.ToDatetime(tzinfo=UTC), [event])
+                for _, _, batch, event in part
+            ]
+            yield HistoryPart(batches, f"{part[-1][0]}:{part[-1][1].hex()}")
+        await self.between()
+        yield HistoryPart([], "")
 
     def figure(self, aggregation: str, metric: str) -> Fraction:
         """The figure of all that is not void, counted plainly."""

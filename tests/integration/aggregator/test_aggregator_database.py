@@ -67,10 +67,15 @@ async def usage(folder: Folder, metrics: Metrics, tenant: TenantKey) -> None:
 # statement, what PostgreSQL says of it
 REFUSED = [
     ("DELETE FROM metrics", "a metric is never deleted"),
+    ("UPDATE metrics SET counted_id = NULL", "counts only what was built for it"),
+    (
+        "UPDATE metrics SET counted_id = (SELECT metric_id FROM metrics WHERE key = 'USERS') "
+        "WHERE key = 'FOUND'",
+        "counts only what was built for it",
+    ),
     ("UPDATE metrics SET key = 'OTHER'", "identifies a metric never changes"),
     ("UPDATE metrics SET mode = 'test'", "identifies a metric never changes"),
     ("UPDATE metrics SET create_time = now()", "identifies a metric never changes"),
-    ("UPDATE metrics SET unit = 'x' WHERE defined", "was given never changes"),
     ("UPDATE metrics SET aggregation = 'MAX' WHERE defined", "was given never changes"),
     ("UPDATE metrics SET dimensions = '{}' WHERE defined", "was given never changes"),
     ("UPDATE metrics SET defined = false WHERE defined", "was given never changes"),

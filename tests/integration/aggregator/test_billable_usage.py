@@ -119,7 +119,7 @@ async def test_many_selections_take_few_statements(
     assert quantities(answer) == [[str(2 * number), str(number)] for number in range(1000)]
     # The snapshot, the metrics, whether voids have left MAX exact, and for each aggregation how far
     # usage is rolled up and the figures.
-    assert len(statements) == 7
+    assert len(statements) == 8
 
 
 async def test_without_ingest_nobody_knows_whether_usage_is_complete(

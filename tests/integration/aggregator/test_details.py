@@ -20,7 +20,6 @@ from services.aggregator.folder import Folder
 from services.aggregator.questions import Selection
 from services.aggregator.service import Metrics, UsageAnswers
 from services.kit.database import Database, TenantKey
-from services.kit.errors import ConflictError
 from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import (
     EPOCH,
@@ -120,17 +119,6 @@ async def test_a_void_of_a_value_that_was_never_counted_is_refused(
     assert await total(answers, tenant, "USERS") == 2
 
 
-@pytest.mark.parametrize("new", [USERS, replace(SIZES, key="USERS")])
-async def test_a_metric_that_has_counted_events_without_values_never_tells_of_them(
-    folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey, new: NewMetric
-) -> None:
-    await folder.apply([batch(tenant, user("ada"))])
-    with pytest.raises(ConflictError, match="another key") as refused:
-        await metrics.create(tenant, new)
-    assert refused.value.reason == "metric_has_events"
-    assert await total(answers, tenant, "USERS") == 1
-
-
 async def test_two_organizations_and_modes_with_the_same_values_stay_apart(
     folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
 ) -> None:
@@ -194,7 +182,7 @@ async def test_values_are_billed_over_the_whole_period_and_apart_by_price(
     assert [nothing.quantity, *nothing.parts] == [0, 0, 0, 0]
     # The snapshot, the metrics, one for each aggregation, the values, those of the parts, and which
     # dimensions are full.
-    assert len(statements) == 9
+    assert len(statements) == 10
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import pytest
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.rebuilds.rebuilder import Rebuilder
 from services.aggregator.service import Metrics, UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, InvalidArgumentError, NotFoundError
+from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import Event, batch, new_tenant, question, rows
 
 TOKENS = NewMetric("AI_TOKEN", "Tokens", "tokens", "SUM", ("model",))
@@ -81,33 +83,25 @@ async def test_a_metric_that_defined_itself_takes_a_name_and_a_unit(
     assert await rows(answers, tenant, question("AI_TOKEN")) == [("2026-03-01T00:00", (), "12")]
 
 
-async def test_events_before_a_definition_with_dimensions_keep_the_empty_value(
-    folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
-) -> None:
-    sent = Event("AI_TOKEN", "5", metadata={"model": "gpt-4"})
-    await folder.apply([batch(tenant, sent)])
-    await metrics.create(tenant, TOKENS)
-    await folder.apply([batch(tenant, sent, Event("AI_TOKEN", "1"))])
-    found = await rows(answers, tenant, question("AI_TOKEN", group_by=("model",)))
-    assert found == [("2026-03-01T00:00", ("",), "6"), ("2026-03-01T00:00", ("gpt-4",), "5")]
-
-
 async def test_an_event_sent_after_the_definition_is_folded_by_it_in_every_replica(
     database: Database, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
 ) -> None:
+    ledger = Ledger(tenant)
     replicas = [Folder(database, lambda: None) for _ in range(3)]
-    keys = [f"M{number}" for number in range(20)]
+    rebuilder = Rebuilder(database, ledger, replicas[0])
+    keys = [f"M{number}" for number in range(10)]
     for replica in replicas:
         # Every replica knows the definition that the metrics gave themselves.
-        await replica.apply([batch(tenant, *(Event(key, "100") for key in keys))])
+        await replica.apply([ledger.accept(*(Event(key, "100") for key in keys))])
     for number, key in enumerate(keys):
         noise = asyncio.gather(
-            *(replica.apply([batch(tenant, Event(key, "100"))]) for replica in replicas)
+            *(replica.apply([ledger.accept(Event(key, "100"))]) for replica in replicas)
         )
         await metrics.create(tenant, NewMetric(key, dimensions=("model",)))
-        sent = batch(tenant, Event(key, "1", metadata={"model": "gpt-4"}))
+        sent = ledger.accept(Event(key, "1", metadata={"model": "gpt-4"}))
         await replicas[number % len(replicas)].apply([sent])
         await noise
+        assert await rebuilder.round()
         found = await rows(answers, tenant, question(key, group_by=("model",)))
         assert [(group, figure) for _, group, figure in found] == [
             (("",), "600"),
@@ -116,18 +110,21 @@ async def test_an_event_sent_after_the_definition_is_folded_by_it_in_every_repli
 
 
 async def test_a_first_event_and_a_definition_at_once_give_one_metric(
-    folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
+    database: Database, folder: Folder, metrics: Metrics, answers: UsageAnswers, tenant: TenantKey
 ) -> None:
+    ledger = Ledger(tenant)
+    rebuilder = Rebuilder(database, ledger, folder)
     for number in range(20):
         new = NewMetric(f"M{number}", dimensions=("model",))
         _, made = await asyncio.gather(
-            folder.apply([batch(tenant, Event(new.key, "1", metadata={"model": "x"}))]),
+            folder.apply([ledger.accept(Event(new.key, "1", metadata={"model": "x"}))]),
             metrics.create(tenant, new),
         )
-        assert made.definition == new
-        assert await metrics.get(tenant, new.key) == made
-        [(_, _, figure)] = await rows(answers, tenant, question(new.key))
-        assert figure == "1"
+        assert await rebuilder.round() == (made.rebuild is not None)
+        found = await metrics.get(tenant, new.key)
+        assert (found.definition, found.metric_id) == (new, made.metric_id)
+        [(_, group, figure)] = await rows(answers, tenant, question(new.key, group_by=("model",)))
+        assert (group, figure) == (("x",), "1")
 
 
 async def test_pages_of_metrics_go_from_the_newest_to_the_oldest(

@@ -208,17 +208,21 @@ async def test_dimensions_are_taken_out_apart(
 
 @pytest.mark.parametrize("kind", ["SUM", "MAX"])
 async def test_an_event_from_before_its_metrics_definition_is_found(
+    database: Database,
     folder: Folder,
     answers: UsageAnswers,
-    metrics: Metrics,
     ledger: Ledger,
     recounter: Recounter,
     kind: str,
 ) -> None:
-    """Events from before it lie under no dimensions, whatever their metadata say."""
+    """Of metrics that were defined before rebuilds came: those events lie under no dimensions."""
     await folder.apply([ledger.accept(with_model("9", "a"), with_model("4", "a"))])
-    definition = NewMetric("TOKENS", aggregation=kind, dimensions=("model",))
-    await metrics.create(ledger.tenant, definition)
+    defined = (
+        "UPDATE metrics SET aggregation = :kind, dimensions = '{model}', defined = true, "
+        "counted_undefined = true"
+    )
+    async with database.transaction() as connection:
+        await connection.execute(text(defined), {"kind": kind})
     await folder.apply([ledger.accept(with_model("2", "a"))])
     await apply_all(folder, recounter, ledger.take_back(ledger.events[0]))
     assert exactly(await total(answers, ledger.tenant, "TOKENS")) == ledger.figure(kind, "TOKENS")

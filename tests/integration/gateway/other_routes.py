@@ -39,6 +39,38 @@ METRIC_JSON = {
     "uniqueBy": None,
     "percentiles": True,
     "createdAt": "2026-01-01T00:00:00Z",
+    "archivedAt": None,
+    "rebuild": None,
+}
+REBUILT = aggregator.Metric(
+    archive_time=at(3),
+    rebuild=aggregator.MetricRebuild(
+        state=aggregator.REBUILD_STATE_RUNNING,
+        progress_percent=40,
+        events_done=4,
+        events_total=10,
+        aggregation=aggregator.AGGREGATION_UNIQUE_COUNT,
+        dimensions=["model"],
+        unique_by="user",
+        start_time=at(2),
+    ),
+)
+REBUILT.MergeFrom(METRIC)
+REBUILT_JSON = METRIC_JSON | {
+    "archivedAt": "2026-01-03T00:00:00Z",
+    "rebuild": {
+        "state": "RUNNING",
+        "progress": 40,
+        "eventsDone": 4,
+        "eventsTotal": 10,
+        "aggregation": "UNIQUE_COUNT",
+        "dimensions": ["model"],
+        "uniqueBy": "user",
+        "percentiles": False,
+        "error": None,
+        "startedAt": "2026-01-02T00:00:00Z",
+        "endedAt": None,
+    },
 }
 API_KEY = accounts.ApiKey(
     id="key_1",
@@ -173,6 +205,59 @@ CASES = [
         aggregator.ListMetricsRequest(page_size=1, page_token="c"),
         aggregator.ListMetricsResponse(metrics=[METRIC], next_page_token="next"),
         page(METRIC_JSON),
+    ),
+    Case(
+        "GET",
+        "/api/metrics?includeArchived=true",
+        "ListMetrics",
+        aggregator.ListMetricsRequest(page_size=20, include_archived=True),
+        aggregator.ListMetricsResponse(metrics=[REBUILT], next_page_token="next"),
+        page(REBUILT_JSON),
+    ),
+    Case(
+        "PATCH",
+        "/api/metrics/AI_TOKEN",
+        "UpdateMetric",
+        aggregator.UpdateMetricRequest(
+            metric=aggregator.Metric(
+                key="AI_TOKEN",
+                aggregation=aggregator.AGGREGATION_UNIQUE_COUNT,
+                unique_by="user",
+                dimensions=["model"],
+            ),
+            update_fields=["aggregation", "dimensions", "unique_by"],
+        ),
+        aggregator.UpdateMetricResponse(metric=REBUILT),
+        REBUILT_JSON,
+        {"aggregation": "UNIQUE_COUNT", "dimensions": ["model"], "uniqueBy": "user"},
+    ),
+    Case(
+        "PATCH",
+        "/api/metrics/AI_TOKEN",
+        "UpdateMetric",
+        aggregator.UpdateMetricRequest(
+            metric=aggregator.Metric(key="AI_TOKEN"),
+            update_fields=["name", "unit", "percentiles"],
+        ),
+        aggregator.UpdateMetricResponse(metric=METRIC),
+        METRIC_JSON,
+        {"name": "", "unit": "", "percentiles": False},
+    ),
+    Case(
+        "POST",
+        "/api/metrics/AI_TOKEN/archive",
+        "ArchiveMetric",
+        aggregator.ArchiveMetricRequest(key="AI_TOKEN"),
+        aggregator.ArchiveMetricResponse(metric=METRIC),
+        METRIC_JSON,
+    ),
+    Case(
+        "POST",
+        "/api/metrics/AI_TOKEN/unarchive",
+        "UnarchiveMetric",
+        aggregator.UnarchiveMetricRequest(key="AI_TOKEN"),
+        aggregator.UnarchiveMetricResponse(metric=METRIC),
+        METRIC_JSON,
     ),
     Case(
         "GET",

@@ -6,9 +6,9 @@ to an aggregator, when, how often and in whatever order it likes.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
+from datetime import datetime, timedelta
 from fractions import Fraction
 from uuid import UUID, uuid4
 
@@ -21,17 +21,23 @@ from services.aggregator import void_repository
 from services.aggregator.domain import UNIQUE_COUNT, NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.questions import UsageQuestion
+from services.aggregator.rebuilds.domain import MetricChange
+from services.aggregator.rebuilds.rebuilder import Rebuilder
+from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart
 from services.aggregator.recounter import Recounter
+from services.aggregator.repository import MetricKey
 from services.aggregator.roller import Roller
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.spans import block_start
 from services.aggregator.token_wait import TokenWait
 from services.ingest.domain import Status, Tenant
+from services.ingest.history import Histories, HistoryCursor, HistoryFilter
 from services.ingest.replay import ReplayFilter, Replays
 from services.ingest.voids import VoidStatus
 from services.ingest.wire import Intake
 from services.kit.auth import MODE_NAMES, MODE_NUMBERS
 from services.kit.database import Database, TenantKey
+from services.kit.errors import NotFoundError
 from services.kit.migrations import migrate
 from tests.integration.aggregator.conftest import TOKEN_WAIT_S, SetWatermark
 from tests.integration.aggregator.rolled import rollup_differences
@@ -44,6 +50,8 @@ REPLICAS = 2
 UNIQUE_BY = "amount"
 BATCHES_MAX = 1_000
 MICROS_PER_SECOND = 1_000_000
+# A history is gone on with after so many.
+HISTORY_EVENTS_MAX = 3
 RECOUNT_POLL_S = 0.05
 SETTLE_S_MAX = 20.0
 
@@ -58,6 +66,10 @@ def micros(time: datetime) -> int:
 def event_id_of(text: str) -> bytes:
     """The bytes of "evt_..."; none of ""."""
     return bytes.fromhex(text.removeprefix("evt_"))
+
+
+class KilledError(Exception):
+    """As good as kill -9 of aggregator."""
 
 
 class World:
@@ -101,16 +113,65 @@ class World:
         """Forget all that they remember outside their database."""
         self.folders = [Folder(self._database, lambda: None) for _ in range(REPLICAS)]
         self._recounter = Recounter(self._database, self)
+        self._rebuilders = [
+            Rebuilder(self._database, self, folder, lease=timedelta(0)) for folder in self.folders
+        ]
 
-    async def new_tenant(self) -> TenantKey:
+    async def new_tenant(self, kinds: Collection[str] = KINDS) -> TenantKey:
         """An organization with a metric of each kind, called as it."""
         tenant = TenantKey(f"org_{uuid4().hex}", "live")
-        for kind in KINDS:
-            unique_by = UNIQUE_BY if kind == UNIQUE_COUNT else ""
-            await self._metrics.create(
-                tenant, NewMetric(kind, aggregation=kind, unique_by=unique_by)
-            )
+        for kind in kinds:
+            await self.define(tenant, kind)
         return tenant
+
+    async def define(self, tenant: TenantKey, kind: str) -> None:
+        """Define the metric that is called as a kind."""
+        unique_by = UNIQUE_BY if kind == UNIQUE_COUNT else ""
+        await self._metrics.create(tenant, NewMetric(kind, aggregation=kind, unique_by=unique_by))
+
+    async def split(self, tenant: TenantKey, kind: str, dimensions: Sequence[str]) -> None:
+        """Give a metric dimensions, which changes no figure."""
+        await self._metrics.update(tenant, kind, MetricChange(dimensions=tuple(dimensions)))
+
+    async def built(self, tenant: TenantKey, kind: str) -> bool:
+        """Whether the metric is what it was defined as."""
+        try:
+            metric = await self._metrics.get(tenant, kind)
+        except NotFoundError:
+            return False
+        return metric.defined
+
+    async def build(self, replica: int, parts_max: int | None) -> bool:
+        """Go on with a rebuild, which is killed after some parts; whether there was one."""
+        self._parts_left = parts_max
+        with suppress(KilledError):
+            return await self._rebuilders[replica].round()
+        return True
+
+    async def delete_left_over(self) -> None:
+        """What no metric counts by any more."""
+        while await self._rebuilders[0].delete_left_over(timedelta(0)):
+            pass
+
+    async def history(
+        self, metric: MetricKey, cursor: str, *, voids: bool
+    ) -> AsyncIterator[HistoryPart]:
+        """The rebuilder's HistorySource: what ReplayHistory answers, a few events at a time."""
+        wanted = HistoryFilter(_of_ingest(metric.tenant), metric.key, voids)
+        answer = Histories(self.ingests[0].database, HISTORY_EVENTS_MAX).replay(
+            wanted, HistoryCursor.decode(cursor)
+        )
+        async with aclosing(answer) as parts:
+            async for part in parts:
+                if self._parts_left is not None:
+                    if not self._parts_left:
+                        raise KilledError
+                    self._parts_left -= 1
+                batches = [
+                    HistoryBatch(str(each.batch_id), each.accept_time, each.events)
+                    for each in part.batches
+                ]
+                yield HistoryPart(batches, part.next_cursor)
 
     async def record(
         self, tenant: TenantKey, events: Sequence[Sent], now: datetime, replica: int = 0

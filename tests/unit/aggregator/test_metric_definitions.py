@@ -63,7 +63,7 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
 
 def test_the_order_of_dimensions_makes_no_other_definition() -> None:
     tenant = TenantKey("org_" + "a" * 32, "live")
-    metric = Metric(1, tenant, GOOD, defined=True, create_time=datetime.now(UTC))
+    metric = Metric(1, 1, tenant, GOOD, defined=True, create_time=datetime.now(UTC))
     assert metric.same_as(replace(GOOD, dimensions=("region", "model")))
     for change in (
         {"unit": ""},

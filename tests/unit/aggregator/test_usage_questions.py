@@ -20,6 +20,7 @@ from services.kit.errors import InvalidArgumentError
 NOW = datetime(2026, 3, 17, 10, 7, 30, 123, tzinfo=UTC)
 METRIC = Metric(
     metric_id=7,
+    counted_id=7,
     tenant=TenantKey("org_" + "a" * 32, "live"),
     definition=NewMetric("AI_TOKEN", dimensions=("model", "region")),
     defined=True,

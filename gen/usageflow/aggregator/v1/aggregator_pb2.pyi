@@ -133,6 +133,38 @@ WINDOW_WEEK: Window.ValueType  # 6
 """Monday to Sunday in the time zone."""
 Global___Window: _TypeAlias = Window  # noqa: Y015
 
+class _RebuildState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebuildStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebuildState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBUILD_STATE_UNSPECIFIED: _RebuildState.ValueType  # 0
+    """Never sent."""
+    REBUILD_STATE_RUNNING: _RebuildState.ValueType  # 1
+    """Events are being counted; the metric is what it was."""
+    REBUILD_STATE_DONE: _RebuildState.ValueType  # 2
+    """The metric is what it was changed to."""
+    REBUILD_STATE_FAILED: _RebuildState.ValueType  # 3
+    """It could not be built; the metric is what it was."""
+    REBUILD_STATE_CANCELLED: _RebuildState.ValueType  # 4
+    """Another change has taken its place, or the metric stays what it was."""
+
+class RebuildState(_RebuildState, metaclass=_RebuildStateEnumTypeWrapper):
+    """RebuildState is how far a rebuild has got."""
+
+REBUILD_STATE_UNSPECIFIED: RebuildState.ValueType  # 0
+"""Never sent."""
+REBUILD_STATE_RUNNING: RebuildState.ValueType  # 1
+"""Events are being counted; the metric is what it was."""
+REBUILD_STATE_DONE: RebuildState.ValueType  # 2
+"""The metric is what it was changed to."""
+REBUILD_STATE_FAILED: RebuildState.ValueType  # 3
+"""It could not be built; the metric is what it was."""
+REBUILD_STATE_CANCELLED: RebuildState.ValueType  # 4
+"""Another change has taken its place, or the metric stays what it was."""
+Global___RebuildState: _TypeAlias = RebuildState  # noqa: Y015
+
 @_typing.final
 class Metric(_message.Message):
     """Metric says what is counted, and how."""
@@ -147,6 +179,9 @@ class Metric(_message.Message):
     UNIQUE_BY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PERCENTILES_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """1-128 of A-Z a-z 0-9 _ . : -"""
     name: _builtins.str
@@ -159,6 +194,8 @@ class Metric(_message.Message):
     """The property that UNIQUE_COUNT counts; empty otherwise."""
     percentiles: _builtins.bool
     """Whether percentiles of its amounts can be asked for."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metadata properties that usage can be grouped and priced by; at most 8."""
@@ -166,6 +203,14 @@ class Metric(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was defined."""
+
+    @_builtins.property
+    def archive_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was archived; absent: it was not. Not read by CreateMetric and UpdateMetric."""
+
+    @_builtins.property
+    def rebuild(self) -> Global___MetricRebuild:
+        """The last change that had to count its events anew; absent: there was none. Not read either."""
 
     def __init__(
         self,
@@ -178,14 +223,87 @@ class Metric(_message.Message):
         unique_by: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         percentiles: _builtins.bool = ...,
+        archive_time: _timestamp_pb2.Timestamp | None = ...,
+        rebuild: Global___MetricRebuild | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "rebuild", b"rebuild"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "create_time", b"create_time", "dimensions", b"dimensions", "key", b"key", "name", b"name", "percentiles", b"percentiles", "unique_by", b"unique_by", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "archive_time", b"archive_time", "create_time", b"create_time", "dimensions", b"dimensions", "etag", b"etag", "key", b"key", "name", b"name", "percentiles", b"percentiles", "rebuild", b"rebuild", "unique_by", b"unique_by", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class MetricRebuild(_message.Message):
+    """MetricRebuild is a change of a metric whose events are counted anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PROGRESS_PERCENT_FIELD_NUMBER: _builtins.int
+    EVENTS_DONE_FIELD_NUMBER: _builtins.int
+    EVENTS_TOTAL_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    UNIQUE_BY_FIELD_NUMBER: _builtins.int
+    PERCENTILES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___RebuildState.ValueType
+    """How far it has got."""
+    progress_percent: _builtins.int
+    """0-100; 100 once it is done."""
+    events_done: _builtins.int
+    """Events that were read."""
+    events_total: _builtins.int
+    """Events that were counted when it began; absent: not known yet."""
+    aggregation: Global___Aggregation.ValueType
+    """What the metric is changed to: aggregation."""
+    unique_by: _builtins.str
+    """The property of UNIQUE_COUNT."""
+    percentiles: _builtins.bool
+    """Percentiles."""
+    error: _builtins.str
+    """Why it has failed, for people; empty otherwise."""
+    @_builtins.property
+    def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dimensions."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; absent: it runs."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___RebuildState.ValueType = ...,
+        progress_percent: _builtins.int = ...,
+        events_done: _builtins.int = ...,
+        events_total: _builtins.int | None = ...,
+        aggregation: Global___Aggregation.ValueType = ...,
+        dimensions: _abc.Iterable[_builtins.str] | None = ...,
+        unique_by: _builtins.str = ...,
+        percentiles: _builtins.bool = ...,
+        error: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_events_total", b"_events_total", "end_time", b"end_time", "events_total", b"events_total", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_events_total", b"_events_total", "aggregation", b"aggregation", "dimensions", b"dimensions", "end_time", b"end_time", "error", b"error", "events_done", b"events_done", "events_total", b"events_total", "percentiles", b"percentiles", "progress_percent", b"progress_percent", "start_time", b"start_time", "state", b"state", "unique_by", b"unique_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__events_total: _TypeAlias = _typing.Literal["events_total"]  # noqa: Y015
+    _WhichOneofArgType__events_total: _TypeAlias = _typing.Literal["_events_total", b"_events_total"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__events_total) -> _WhichOneofReturnType__events_total | None: ...
+
+Global___MetricRebuild: _TypeAlias = MetricRebuild  # noqa: Y015
 
 @_typing.final
 class CreateMetricRequest(_message.Message):
@@ -289,23 +407,181 @@ class ListMetricsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_ARCHIVED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1-100; 0 means 20."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
+    include_archived: _builtins.bool
+    """With those that were archived."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_archived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_archived", b"include_archived", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetricsRequest: _TypeAlias = ListMetricsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateMetricRequest(_message.Message):
+    """UpdateMetricRequest says what is to be different."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELDS_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> Global___Metric:
+        """The metric's key, and the fields named in update_fields."""
+
+    @_builtins.property
+    def update_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of name, unit, aggregation, dimensions, unique_by, percentiles; what is not named stays."""
+
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric | None = ...,
+        update_fields: _abc.Iterable[_builtins.str] | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_match", b"if_match", "metric", b"metric", "update_fields", b"update_fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetricRequest: _TypeAlias = UpdateMetricRequest  # noqa: Y015
+
+@_typing.final
+class UpdateMetricResponse(_message.Message):
+    """UpdateMetricResponse carries the metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> Global___Metric:
+        """The metric as it is now; with few events the rebuild has ended already."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetricResponse: _TypeAlias = UpdateMetricResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveMetricRequest(_message.Message):
+    """ArchiveMetricRequest names a metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The metric's key."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveMetricRequest: _TypeAlias = ArchiveMetricRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveMetricResponse(_message.Message):
+    """ArchiveMetricResponse carries the metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> Global___Metric:
+        """The metric as it is now."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveMetricResponse: _TypeAlias = ArchiveMetricResponse  # noqa: Y015
+
+@_typing.final
+class UnarchiveMetricRequest(_message.Message):
+    """UnarchiveMetricRequest names a metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The metric's key."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnarchiveMetricRequest: _TypeAlias = UnarchiveMetricRequest  # noqa: Y015
+
+@_typing.final
+class UnarchiveMetricResponse(_message.Message):
+    """UnarchiveMetricResponse carries the metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> Global___Metric:
+        """The metric as it is now."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnarchiveMetricResponse: _TypeAlias = UnarchiveMetricResponse  # noqa: Y015
 
 @_typing.final
 class ListMetricsResponse(_message.Message):

@@ -51,6 +51,21 @@ class AggregatorServiceStub:
                 request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsResponse.FromString,
                 _registered_method=True)
+        self.UpdateMetric = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorService/UpdateMetric',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricResponse.FromString,
+                _registered_method=True)
+        self.ArchiveMetric = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorService/ArchiveMetric',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricResponse.FromString,
+                _registered_method=True)
+        self.UnarchiveMetric = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorService/UnarchiveMetric',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/usageflow.aggregator.v1.AggregatorService/QueryUsage',
                 request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.QueryUsageRequest.SerializeToString,
@@ -70,7 +85,8 @@ class AggregatorServiceServicer:
 
     def CreateMetric(self, request, context):
         """CreateMetric defines a metric. Scope: admin. ALREADY_EXISTS when the key is taken by another
-        definition; the same definition again changes nothing.
+        definition; the same definition again changes nothing. Of a metric that has counted events
+        without a definition these are counted anew, as with UpdateMetric.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +101,32 @@ class AggregatorServiceServicer:
 
     def ListMetrics(self, request, context):
         """ListMetrics lists the metrics, newest first. Scope: read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMetric(self, request, context):
+        """UpdateMetric changes a metric. Scope: admin. Another way to count (aggregation, dimensions,
+        unique_by, percentiles) is built from the stored events, in the background: until that is done
+        the metric is what it was, and rebuild tells how far it has got. A change meanwhile takes the
+        place of the one that runs; back to what the metric is ends it. NOT_FOUND; ALREADY_EXISTS when
+        billing (metric_is_billed) or quotas (metric_has_quotas) rely on what would change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveMetric(self, request, context):
+        """ArchiveMetric leaves a metric out of lists; its events are stored and counted all the same.
+        Scope: admin. NOT_FOUND; ALREADY_EXISTS (metric_is_billed) while a plan in use prices it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnarchiveMetric(self, request, context):
+        """UnarchiveMetric lists an archived metric again. Scope: admin. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +165,21 @@ def add_AggregatorServiceServicer_to_server(servicer, server):
                     servicer.ListMetrics,
                     request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsRequest.FromString,
                     response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsResponse.SerializeToString,
+            ),
+            'UpdateMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMetric,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricResponse.SerializeToString,
+            ),
+            'ArchiveMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveMetric,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricResponse.SerializeToString,
+            ),
+            'UnarchiveMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnarchiveMetric,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -218,6 +275,87 @@ class AggregatorService:
             '/usageflow.aggregator.v1.AggregatorService/ListMetrics',
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsRequest.SerializeToString,
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorService/UpdateMetric',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UpdateMetricResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorService/ArchiveMetric',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.ArchiveMetricResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnarchiveMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorService/UnarchiveMetric',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.UnarchiveMetricResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,12 +37,26 @@ class AggregatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AggregatorServiceAsyncStub: ...
     CreateMetric: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.CreateMetricRequest, _aggregator_pb2.CreateMetricResponse]
     """CreateMetric defines a metric. Scope: admin. ALREADY_EXISTS when the key is taken by another
-    definition; the same definition again changes nothing.
+    definition; the same definition again changes nothing. Of a metric that has counted events
+    without a definition these are counted anew, as with UpdateMetric.
     """
     GetMetric: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.GetMetricRequest, _aggregator_pb2.GetMetricResponse]
     """GetMetric returns one metric. Scope: read. NOT_FOUND when there is none."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.ListMetricsRequest, _aggregator_pb2.ListMetricsResponse]
     """ListMetrics lists the metrics, newest first. Scope: read."""
+    UpdateMetric: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.UpdateMetricRequest, _aggregator_pb2.UpdateMetricResponse]
+    """UpdateMetric changes a metric. Scope: admin. Another way to count (aggregation, dimensions,
+    unique_by, percentiles) is built from the stored events, in the background: until that is done
+    the metric is what it was, and rebuild tells how far it has got. A change meanwhile takes the
+    place of the one that runs; back to what the metric is ends it. NOT_FOUND; ALREADY_EXISTS when
+    billing (metric_is_billed) or quotas (metric_has_quotas) rely on what would change.
+    """
+    ArchiveMetric: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.ArchiveMetricRequest, _aggregator_pb2.ArchiveMetricResponse]
+    """ArchiveMetric leaves a metric out of lists; its events are stored and counted all the same.
+    Scope: admin. NOT_FOUND; ALREADY_EXISTS (metric_is_billed) while a plan in use prices it.
+    """
+    UnarchiveMetric: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.UnarchiveMetricRequest, _aggregator_pb2.UnarchiveMetricResponse]
+    """UnarchiveMetric lists an archived metric again. Scope: admin. NOT_FOUND."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.QueryUsageRequest, _aggregator_pb2.QueryUsageResponse]
     """QueryUsage answers how much, for whom, of what kind, in which window. Scope: read.
     INVALID_ARGUMENT names each field that is wrong and what is allowed.
@@ -61,12 +75,26 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateMetric: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.CreateMetricRequest, _aggregator_pb2.CreateMetricResponse]  # type: ignore[assignment]
     """CreateMetric defines a metric. Scope: admin. ALREADY_EXISTS when the key is taken by another
-    definition; the same definition again changes nothing.
+    definition; the same definition again changes nothing. Of a metric that has counted events
+    without a definition these are counted anew, as with UpdateMetric.
     """
     GetMetric: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetMetricRequest, _aggregator_pb2.GetMetricResponse]  # type: ignore[assignment]
     """GetMetric returns one metric. Scope: read. NOT_FOUND when there is none."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.ListMetricsRequest, _aggregator_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """ListMetrics lists the metrics, newest first. Scope: read."""
+    UpdateMetric: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.UpdateMetricRequest, _aggregator_pb2.UpdateMetricResponse]  # type: ignore[assignment]
+    """UpdateMetric changes a metric. Scope: admin. Another way to count (aggregation, dimensions,
+    unique_by, percentiles) is built from the stored events, in the background: until that is done
+    the metric is what it was, and rebuild tells how far it has got. A change meanwhile takes the
+    place of the one that runs; back to what the metric is ends it. NOT_FOUND; ALREADY_EXISTS when
+    billing (metric_is_billed) or quotas (metric_has_quotas) rely on what would change.
+    """
+    ArchiveMetric: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.ArchiveMetricRequest, _aggregator_pb2.ArchiveMetricResponse]  # type: ignore[assignment]
+    """ArchiveMetric leaves a metric out of lists; its events are stored and counted all the same.
+    Scope: admin. NOT_FOUND; ALREADY_EXISTS (metric_is_billed) while a plan in use prices it.
+    """
+    UnarchiveMetric: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.UnarchiveMetricRequest, _aggregator_pb2.UnarchiveMetricResponse]  # type: ignore[assignment]
+    """UnarchiveMetric lists an archived metric again. Scope: admin. NOT_FOUND."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.QueryUsageRequest, _aggregator_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """QueryUsage answers how much, for whom, of what kind, in which window. Scope: read.
     INVALID_ARGUMENT names each field that is wrong and what is allowed.
@@ -88,7 +116,8 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregator_pb2.CreateMetricResponse, _abc.Awaitable[_aggregator_pb2.CreateMetricResponse]]:
         """CreateMetric defines a metric. Scope: admin. ALREADY_EXISTS when the key is taken by another
-        definition; the same definition again changes nothing.
+        definition; the same definition again changes nothing. Of a metric that has counted events
+        without a definition these are counted anew, as with UpdateMetric.
         """
 
     @_abc_1.abstractmethod
@@ -106,6 +135,37 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregator_pb2.ListMetricsResponse, _abc.Awaitable[_aggregator_pb2.ListMetricsResponse]]:
         """ListMetrics lists the metrics, newest first. Scope: read."""
+
+    @_abc_1.abstractmethod
+    def UpdateMetric(
+        self,
+        request: _aggregator_pb2.UpdateMetricRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.UpdateMetricResponse, _abc.Awaitable[_aggregator_pb2.UpdateMetricResponse]]:
+        """UpdateMetric changes a metric. Scope: admin. Another way to count (aggregation, dimensions,
+        unique_by, percentiles) is built from the stored events, in the background: until that is done
+        the metric is what it was, and rebuild tells how far it has got. A change meanwhile takes the
+        place of the one that runs; back to what the metric is ends it. NOT_FOUND; ALREADY_EXISTS when
+        billing (metric_is_billed) or quotas (metric_has_quotas) rely on what would change.
+        """
+
+    @_abc_1.abstractmethod
+    def ArchiveMetric(
+        self,
+        request: _aggregator_pb2.ArchiveMetricRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.ArchiveMetricResponse, _abc.Awaitable[_aggregator_pb2.ArchiveMetricResponse]]:
+        """ArchiveMetric leaves a metric out of lists; its events are stored and counted all the same.
+        Scope: admin. NOT_FOUND; ALREADY_EXISTS (metric_is_billed) while a plan in use prices it.
+        """
+
+    @_abc_1.abstractmethod
+    def UnarchiveMetric(
+        self,
+        request: _aggregator_pb2.UnarchiveMetricRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.UnarchiveMetricResponse, _abc.Awaitable[_aggregator_pb2.UnarchiveMetricResponse]]:
+        """UnarchiveMetric lists an archived metric again. Scope: admin. NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def QueryUsage(

@@ -1,0 +1,54 @@
+"""The tables of aggregator, by what they hold; migrations make them, a test compares both."""
+
+from services.aggregator.tables.base import metadata
+from services.aggregator.tables.metrics import dimension_values, metric_rebuilds, metrics, series
+from services.aggregator.tables.quotas import (
+    quota_changes,
+    quota_reservations,
+    quota_thresholds_reached,
+    quota_touches,
+    quotas,
+)
+from services.aggregator.tables.state import (
+    billing_outbox,
+    customers_seen,
+    fold_state,
+    inbox,
+    outbox,
+    reconciliation_differences,
+    reconciliation_state,
+)
+from services.aggregator.tables.usage import (
+    amount_counts,
+    bucket_recounts,
+    rollup_state,
+    unique_values,
+    usage_buckets,
+    usage_rollups,
+)
+
+__all__ = [
+    "amount_counts",
+    "billing_outbox",
+    "bucket_recounts",
+    "customers_seen",
+    "dimension_values",
+    "fold_state",
+    "inbox",
+    "metadata",
+    "metric_rebuilds",
+    "metrics",
+    "outbox",
+    "quota_changes",
+    "quota_reservations",
+    "quota_thresholds_reached",
+    "quota_touches",
+    "quotas",
+    "reconciliation_differences",
+    "reconciliation_state",
+    "rollup_state",
+    "series",
+    "unique_values",
+    "usage_buckets",
+    "usage_rollups",
+]
