@@ -187,7 +187,7 @@ def _decoded(body: bytes) -> strict_json.Json:
 
 
 def _answer_error(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    answer = to_http(_ours(error))
+    answer = to_http(framework_error(error))
     return Response(
         answer.body(context.request_id.get()),
         status_code=answer.status,
@@ -196,8 +196,8 @@ def _answer_error(_request: Request[Any, Any, Any], error: Exception) -> Respons
     )
 
 
-def _ours(error: Exception) -> Exception:
-    """The framework's errors as ours."""
+def framework_error(error: Exception) -> Exception:
+    """The framework's errors as ours, others as they are."""
     match error:
         case NotFoundException():
             return not_found()

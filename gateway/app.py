@@ -8,6 +8,7 @@ from gateway.batch import TrackBatch
 from gateway.calls import Channels, IngestSink, Services
 from gateway.client import Clients
 from gateway.coalescer import Coalescer, Limits
+from gateway.dashboard.app import Dashboard
 from gateway.entry import Entry, Handler
 from gateway.health import Readiness
 from gateway.quick import QuickTrack
@@ -45,19 +46,28 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
     sink = IngestSink(channels, settings.internal_token)
     coalescer = Coalescer(sink, _limits(settings))
     live = LiveStreams()
+    services = Services(channels)
+    sessions = Sessions(
+        keys,
+        channels,
+        settings.internal_token,
+        Clients(settings.trusted_proxies),
+        settings.public_url,
+    )
+    pages = Dashboard(services, sessions)
+
+    async def before_stop() -> None:
+        pages.stop()
+        await live.close()
+
     request_ids = RequestIds()
     entry = Entry(
         track=Track(keys, coalescer, request_ids),
         batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
-        api=cast("Handler", api.build(Services(channels), live)),
+        api=cast("Handler", api.build(services, live)),
+        pages=pages,
         keys=keys,
-        sessions=Sessions(
-            keys,
-            channels,
-            settings.internal_token,
-            Clients(settings.trusted_proxies),
-            settings.public_url,
-        ),
+        sessions=sessions,
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
         request_ids=request_ids,
         requests_in_flight_max=settings.requests_in_flight_max,
@@ -69,7 +79,7 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
         connections_max=settings.connections_max,
         shutdown_s=settings.shutdown_s,
         request_arrival_s_max=settings.request_arrival_s_max,
-        before_stop=live.close,
+        before_stop=before_stop,
     )
 
 

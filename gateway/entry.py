@@ -25,6 +25,7 @@ from gateway.wire import (
     Send,
     send_error,
     send_json,
+    send_redirect,
 )
 from services.kit import context
 from services.kit.auth import KeyResolver, Principal
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPENAPI_PATH: Final = "/api/openapi.json"
+# Under it is what people look at.
+PAGES_PATH: Final = "/dashboard"
 _REQUESTS = Counter(
     "usageflow_gateway_requests", "Requests other than track", ["method", "route", "status"]
 )
@@ -47,6 +50,7 @@ class Entry:
         track: Handler,
         batch: Handler,
         api: Handler,
+        pages: Handler,
         keys: KeyResolver,
         sessions: Sessions,
         readiness: Readiness,
@@ -55,6 +59,7 @@ class Entry:
     ) -> None:
         self._bare = {"/api/track": track, "/api/track/batch": batch}
         self._api = api
+        self._pages = pages
         self._keys = keys
         self._sessions = sessions
         self._readiness = readiness
@@ -92,6 +97,12 @@ class Entry:
         try:
             if scope["path"] in ("/healthz", "/readyz"):
                 await self._health(scope, answer, request_id)
+            elif scope["path"] == "/":
+                await send_redirect(answer.send, PAGES_PATH)
+            elif _is_page(scope["path"]):
+                scope["path"] = routing_path(scope["raw_path"])
+                await self._pages(scope, receive, answer.send)
+                principal = scope.get("principal")
             else:
                 principal = await self._authenticate(scope, headers)
                 scope["path"] = routing_path(scope["raw_path"])
@@ -126,6 +137,10 @@ class Entry:
         status = 503 if missing else 200
         body = {"status": "not ready", "missing": missing} if missing else {"status": "ok"}
         await send_json(answer.send, status, msgspec.json.encode(body), request_id)
+
+
+def _is_page(path: str) -> bool:
+    return path == PAGES_PATH or path.startswith(f"{PAGES_PATH}/")
 
 
 class _Answer:

@@ -27,14 +27,18 @@ async def read_form(request: Request[Any, Any, Any]) -> Mapping[str, str]:
     body = await request.body()
     if len(body) > FORM_BYTES_MAX:
         raise body_too_large(FORM_BYTES_MAX)
+    return dict(pairs_of(body, FIELDS_MAX))
+
+
+def pairs_of(body: bytes, fields_max: int) -> list[tuple[str, str]]:
+    """The names and texts of a form's body, in order; InvalidArgumentError."""
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             body.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=FIELDS_MAX,
+            max_num_fields=fields_max,
         )
     except ValueError:
-        message = f"must be a form of at most {FIELDS_MAX} fields, percent-encoded in UTF-8"
+        message = f"must be a form of at most {fields_max} fields, percent-encoded in UTF-8"
         raise InvalidArgumentError([FieldProblem("body", message)]) from None
-    return dict(pairs)

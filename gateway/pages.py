@@ -6,6 +6,7 @@ from typing import Final
 
 from litestar import Response
 
+from gateway.dashboard import assets
 from gateway.wire import Header
 
 # Nothing from elsewhere, nothing inline, in nobody's frame.
@@ -15,8 +16,9 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 PAGE_HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
-    # A link's token is in the address of a page.
-    "referrer-policy": "no-referrer",
+    # A link's token is in the address of a page. Without any referrer browsers would send forms
+    # with "Origin: null", which says nothing.
+    "referrer-policy": "same-origin",
     "x-frame-options": "DENY",
 }
 
@@ -24,10 +26,16 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
 def page(title: str, body: str, *, status: int = 200) -> Response[bytes]:
     """A whole page; `body` is HTML, in which everything from outside is escaped."""
     html = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · UsageFlow</title></head>"
-        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>\n"
+        '<!doctype html>\n<html lang="en" class="no-script" data-zone=""><head>'
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="robots" content="noindex"><title>{escape(title)} · UsageFlow</title>'
+        f'<link rel="icon" href="{assets.url("mark.svg")}" type="image/svg+xml">'
+        f'<link rel="stylesheet" href="{assets.url("app.css")}">'
+        f'<script src="{assets.url("app.js")}" defer></script></head>'
+        '<body data-method="GET"><main class="lone"><div>'
+        f'<p class="brand"><img src="{assets.url("mark.svg")}" alt="" width="22" height="22">'
+        f'UsageFlow</p><div class="card"><div class="body"><h1>{escape(title)}</h1>{body}'
+        "</div></div></div></main></body></html>\n"
     )
     return Response(
         html.encode(),

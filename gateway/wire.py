@@ -100,6 +100,13 @@ async def send_json(
     await send({"type": "http.response.body", "body": body})
 
 
+async def send_redirect(send: Send, path: str) -> None:
+    """Send the client on, to be asked by GET."""
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def send_error(send: Send, error: HttpError, request_id: str) -> None:
     """Send the contract's error body."""
     more = [(name.encode(), value.encode()) for name, value in error.headers.items()]

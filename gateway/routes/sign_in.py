@@ -18,7 +18,7 @@ from gateway.sessions import Viewer, scope_of, sessions_of, viewer
 from services.kit.errors import DomainError, UnauthenticatedError, UnavailableError
 from services.kit.keys import KEY_MODES
 
-HOME: Final = "/sign-in"
+HOME: Final = "/dashboard"
 
 
 class SignInQuery(msgspec.Struct):

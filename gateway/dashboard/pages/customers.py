@@ -1,0 +1,256 @@
+"""/dashboard/customers"""
+
+import asyncio
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+from urllib.parse import quote
+
+from litestar import Response, get, post
+from litestar.params import FromPath
+from usageflow.aggregator.v1 import quotas_pb2
+from usageflow.invoicer.v1 import billing_terms_pb2, invoicer_pb2
+
+from gateway.calls import Calls
+from gateway.dashboard import questions
+from gateway.dashboard.charts.scale import percent
+from gateway.dashboard.forms import Form
+from gateway.dashboard.visit import Visit, Visited
+from gateway.shapes import (
+    credit_notes,
+    customers,
+    invoices,
+    quotas,
+    subscriptions,
+)
+from gateway.shapes.customers import Customer, CustomerChange, NewCustomer
+from gateway.shapes.metrics import Metric
+from gateway.shapes.quotas import NewQuota, QuotaState
+from gateway.shapes.usage import UsageQuery
+from services.kit.errors import DomainError, InvalidArgumentError, PreconditionError
+
+PAGE_ROWS: Final = 50
+LATEST: Final = 10
+METRICS_MAX: Final = 12
+# Of a quota's metric they are known: only such can have one.
+_QUOTA_AGGREGATIONS: Final = ("SUM", "COUNT")
+QUOTA_PERIODS: Final = (
+    ("MONTH", "A month"),
+    ("WEEK", "A week"),
+    ("DAY", "A day"),
+    ("HOUR", "An hour"),
+    ("TOTAL", "In all"),
+)
+ENFORCEMENTS: Final = (
+    ("HARD", "Hard: no more than that"),
+    ("SOFT", "Soft: only told when reached"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricUse:
+    """What a customer used of a metric this month."""
+
+    metric: Metric
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """A quota that applies to a customer; `share` of its limit is used, in percent."""
+
+    metric: str
+    state: QuotaState
+    share: Decimal | None
+
+
+@get("/dashboard/customers", include_in_schema=False)
+async def list_customers(visit: Visited) -> Response[bytes]:
+    """Whom the organization bills."""
+    wanted = visit.request.query_params.get("id", "").strip()
+    if wanted:
+        return visit.go(_path(wanted))
+    request = invoicer_pb2.ListCustomersRequest(
+        page_size=PAGE_ROWS, page_token=visit.request.query_params.get("cursor", "")
+    )
+    answer = await visit.calls.call(visit.calls.invoicer.ListCustomers, request)
+    return visit.page(
+        "customers.html",
+        customers=[customers.from_proto(each) for each in answer.customers],
+        cursor=answer.next_page_token,
+    )
+
+
+@get("/dashboard/customers/new", include_in_schema=False)
+async def new_customer(visit: Visited) -> Response[bytes]:
+    """The form for one more."""
+    return visit.page("customer_edit.html", customer=None)
+
+
+@post("/dashboard/customers/new", include_in_schema=False)
+async def create_customer(visit: Visited) -> Response[bytes]:
+    """Make a customer, or set in full the one with the id."""
+    try:
+        customer = visit.form.read(NewCustomer)
+        await visit.calls.call(visit.calls.invoicer.PutCustomer, customers.to_proto(customer))
+    except DomainError as error:
+        visit.form.refuse(error)
+        return visit.page("customer_edit.html", 400, customer=None)
+    return visit.go(_path(customer.id), "created")
+
+
+@get("/dashboard/customers/{customer_id:str}", include_in_schema=False)
+async def show_customer(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
+    """Usage, subscriptions, invoices, credits, quotas."""
+    return await _show(visit, customer_id)
+
+
+@get("/dashboard/customers/{customer_id:str}/edit", include_in_schema=False)
+async def edit_customer(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
+    """The form with what is known."""
+    customer = await _customer(visit.calls, customer_id)
+    form = Form(
+        [
+            ("name", customer.name),
+            ("email", customer.email or ""),
+            ("timezone", customer.timezone or ""),
+            ("currency", customer.currency or ""),
+        ]
+    )
+    return visit.page("customer_edit.html", customer=customer, form=form)
+
+
+@post("/dashboard/customers/{customer_id:str}/edit", include_in_schema=False)
+async def change_customer(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
+    """Change what the form shows; what it does not show stays."""
+    customer = await _customer(visit.calls, customer_id)
+    try:
+        change = CustomerChange(
+            name=visit.form.get("name", ""),
+            email=visit.form.get("email", ""),
+            timezone=visit.form.get("timezone", ""),
+            currency=visit.form.get("currency", ""),
+        )
+        request = customers.change_to_proto(customer_id, change)
+        await visit.calls.call(visit.calls.invoicer.PutCustomer, request)
+    except DomainError as error:
+        visit.form.refuse(error)
+        return visit.page("customer_edit.html", 400, customer=customer)
+    return visit.go(_path(customer_id), "saved")
+
+
+@post("/dashboard/customers/{customer_id:str}/quotas", include_in_schema=False)
+async def set_quota(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
+    """Limit what the customer may use."""
+    try:
+        quota = visit.form.read(NewQuota, customerId=customer_id)
+        await visit.calls.call(visit.calls.quotas.SetQuota, quotas.to_proto(quota))
+    except DomainError as error:
+        visit.form.refuse(error)
+        return await _show(visit, customer_id, 400)
+    return visit.go(_path(customer_id), "saved")
+
+
+@post(
+    "/dashboard/customers/{customer_id:str}/quotas/{quota_id:str}/delete", include_in_schema=False
+)
+async def delete_quota(
+    visit: Visited, customer_id: FromPath[str], quota_id: FromPath[str]
+) -> Response[bytes]:
+    """Take a limit away."""
+    request = quotas_pb2.DeleteQuotaRequest(id=quota_id)
+    await visit.calls.call(visit.calls.quotas.DeleteQuota, request)
+    return visit.go(_path(customer_id), "deleted")
+
+
+async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[bytes]:
+    calls = visit.calls
+    customer = await _customer(calls, customer_id)
+    metrics = await questions.all_metrics(calls)
+    uses, limits, own = await asyncio.gather(
+        questions.together([_use(visit, each, customer_id) for each in metrics[:METRICS_MAX]]),
+        _limits(calls, metrics, customer_id),
+        calls.call(calls.quotas.ListQuotas, quotas_pb2.ListQuotasRequest(customer_id=customer_id)),
+    )
+    plans, subscribed, billed, credited = await asyncio.gather(
+        questions.all_plans(calls),
+        calls.call(
+            calls.invoicer.ListSubscriptions,
+            invoicer_pb2.ListSubscriptionsRequest(customer_id=customer_id, page_size=LATEST),
+        ),
+        calls.call(
+            calls.invoicer.ListInvoices,
+            invoicer_pb2.ListInvoicesRequest(customer_id=customer_id, page_size=LATEST),
+        ),
+        calls.call(
+            calls.terms.ListCreditNotes,
+            billing_terms_pb2.ListCreditNotesRequest(customer_id=customer_id, page_size=LATEST),
+        ),
+    )
+    return visit.page(
+        "customer.html",
+        status,
+        customer=customer,
+        uses=[each for each in uses if each.value != "0"],
+        limits=limits,
+        own_quotas={each.id for each in own.quotas},
+        quota_metrics=[each for each in metrics if each.aggregation in _QUOTA_AGGREGATIONS],
+        quota_periods=QUOTA_PERIODS,
+        enforcements=ENFORCEMENTS,
+        plan_names={plan.id: plan.name for plan in plans},
+        subscriptions=[subscriptions.from_proto(each) for each in subscribed.subscriptions],
+        invoices=[invoices.from_proto(each) for each in billed.invoices],
+        credit_notes=[credit_notes.from_proto(each) for each in credited.credit_notes],
+    )
+
+
+async def _use(visit: Visit, metric: Metric, customer_id: str) -> MetricUse:
+    asked = UsageQuery(metric=metric.key, customer_id=customer_id, from_=visit.month)
+    usage = await questions.ask_usage(visit.calls, asked)
+    return MetricUse(metric, usage.data[0].value if usage.data else "0")
+
+
+async def _limits(calls: Calls, metrics: list[Metric], customer_id: str) -> list[QuotaUse]:
+    """The quotas that apply to the customer, their own and those of all."""
+    listed = await calls.call(calls.quotas.ListQuotas, quotas_pb2.ListQuotasRequest())
+    limited = {each.metric for each in listed.quotas}
+    asked = [metric for metric in metrics if metric.key in limited]
+    found = await questions.together([_check(calls, each, customer_id) for each in asked])
+    return [use for uses in found for use in uses]
+
+
+async def _check(calls: Calls, metric: Metric, customer_id: str) -> list[QuotaUse]:
+    request = quotas_pb2.CheckQuotaRequest(metric=metric.key, customer_id=customer_id)
+    try:
+        check = quotas.check_from_proto(await calls.call(calls.quotas.CheckQuota, request))
+    except (InvalidArgumentError, PreconditionError):
+        return []
+    return [
+        QuotaUse(
+            metric.key,
+            state,
+            None if state.limit is None else percent(Decimal(state.used), Decimal(state.limit)),
+        )
+        for state in check.quotas
+    ]
+
+
+async def _customer(calls: Calls, customer_id: str) -> Customer:
+    request = invoicer_pb2.GetCustomerRequest(customer_id=customer_id)
+    return customers.from_proto((await calls.call(calls.invoicer.GetCustomer, request)).customer)
+
+
+def _path(customer_id: str) -> str:
+    return f"/dashboard/customers/{quote(customer_id, safe='')}"
+
+
+HANDLERS = [
+    list_customers,
+    new_customer,
+    create_customer,
+    show_customer,
+    edit_customer,
+    change_customer,
+    set_quota,
+    delete_quota,
+]

@@ -1,0 +1,118 @@
+"""/dashboard"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.response import Stream
+from usageflow.notifier.v1 import notifier_pb2
+
+from gateway.calls import Calls
+from gateway.dashboard import questions
+from gateway.dashboard.charts.bars import Bars, stacked
+from gateway.dashboard.live import ActivitySource, DayCounter, Streams
+from gateway.dashboard.pages.usage import columns_of
+from gateway.dashboard.visit import Visit, Visited
+from gateway.shapes import webhooks
+from gateway.shapes.invoices import Invoice
+from gateway.shapes.metrics import Metric
+from gateway.shapes.usage import Usage, UsageQuery
+from gateway.shapes.webhooks import Webhook
+from services.kit.pages import PAGE_SIZE_MAX
+
+# Metrics that are shown with their figures; the others are found under Metrics.
+SHOWN_METRICS_MAX: Final = 6
+RECENT_INVOICES: Final = 6
+_DAYS: Final = 14
+# An invoice that is none any more brings nothing.
+_NO_REVENUE: Final = ("VOID", "DRAFT")
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A metric with what it counted today, and since when that is complete."""
+
+    metric: Metric
+    today: str
+    usage: Usage
+
+
+@get("/dashboard", include_in_schema=False)
+async def show_overview(visit: Visited) -> Response[bytes]:
+    """How things are now."""
+    calls = visit.calls
+    metrics, invoices, endpoints = await asyncio.gather(
+        questions.all_metrics(calls),
+        questions.invoices_since(calls, visit.month),
+        _endpoints(calls),
+    )
+    counters = await questions.together(
+        [_count(visit, metric) for metric in metrics[:SHOWN_METRICS_MAX]]
+    )
+    today = await DayCounter(ActivitySource(calls), visit.zone).today()
+    main = counters[0].metric if counters else None
+    return visit.page(
+        "overview.html",
+        counters=counters,
+        events_today=today,
+        more_metrics=max(0, len(metrics) - SHOWN_METRICS_MAX),
+        chart=await _chart(visit, main) if main else None,
+        main=main,
+        revenue=revenue(invoices),
+        invoices=invoices[:RECENT_INVOICES],
+        endpoints=endpoints,
+        failing=[each for each in endpoints if each.failing_since or not each.enabled],
+        counted_until=min((each.usage.as_of for each in counters), default=None),
+    )
+
+
+def revenue(invoices: Sequence[Invoice]) -> dict[str, Decimal]:
+    """What was invoiced, by currency."""
+    sums: dict[str, Decimal] = {}
+    for invoice in invoices:
+        if invoice.status not in _NO_REVENUE:
+            sums[invoice.currency] = sums.get(invoice.currency, Decimal(0)) + Decimal(
+                invoice.amount
+            )
+    return sums
+
+
+async def _count(visit: Visit, metric: Metric) -> Counter:
+    asked = UsageQuery(metric=metric.key, from_=visit.today)
+    usage = await questions.ask_usage(visit.calls, asked)
+    return Counter(metric, usage.data[0].value if usage.data else "0", usage)
+
+
+async def _chart(visit: Visit, metric: Metric) -> Bars:
+    asked = UsageQuery(
+        metric=metric.key,
+        from_=visit.days_ago(_DAYS - 1),
+        window="DAY",
+        timezone=visit.zone.key,
+    )
+    usage = await questions.ask_usage(visit.calls, asked)
+    columns = columns_of([usage], usage.from_, usage.to, "DAY", visit.zone)
+    return stacked([metric.name or metric.key], columns, metric.unit)
+
+
+async def _endpoints(calls: Calls) -> list[Webhook]:
+    request = notifier_pb2.ListEndpointsRequest(page_size=PAGE_SIZE_MAX)
+    answer = await calls.call(calls.notifier.ListEndpoints, request)
+    return [webhooks.from_proto(each) for each in answer.endpoints]
+
+
+@get("/dashboard/live", include_in_schema=False)
+async def stream_figures(visit: Visited, streams: NamedDependency[Streams]) -> Stream:
+    """What changes while the page is open."""
+    return Stream(
+        streams.open(visit.calls, visit.zone),
+        media_type="text/event-stream",
+        headers={"x-accel-buffering": "no"},
+    )
+
+
+HANDLERS = [show_overview, stream_figures]

@@ -1,0 +1,175 @@
+"""A real browser (Debian's Chromium) in front of a running stack, signed in by a link.
+
+Any violation of the content security policy and any error of our script fails the test it happens
+in. Pages that tests look at are kept as pictures in build/screenshots, light and dark.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import asyncpg
+import grpc
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
+)
+
+from cli.connection import Connection
+from services.kit import clock, ids
+from tests.e2e.api import REQUEST_TIMEOUT_S, first_organization_id, internal_metadata
+
+SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
+# A machine that is five times slower than ours passes, too.
+WAIT_MS = 30_000
+ZONE = "Australia/Adelaide"
+WIDTH, HEIGHT = 1280, 900
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    """The driver of the browser."""
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """Chromium, without windows."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        message = "no chromium here (apt-get install chromium): the dashboard is NOT tried"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    yield running
+    running.close()
+
+
+class Visitor:
+    """Somebody with a browser of their own."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.context = context
+        self.url = url
+        self.faults: list[str] = []
+        self.page = self._page()
+
+    def _page(self) -> Page:
+        page = self.context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        return page
+
+    def _on_console(self, message: object) -> None:
+        text = str(getattr(message, "text", message))
+        if "Content Security Policy" in text or "Content-Security-Policy" in text:
+            self.faults.append(text)
+
+    def open(self, path: str) -> Page:
+        """The page under /dashboard."""
+        self.page.goto(f"{self.url}/dashboard{path}")
+        return self.page
+
+    def sign_in(self, token: str) -> None:
+        """Open a sign-in link and press its button."""
+        self.page.goto(f"{self.url}/sign-in?token={token}")
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url("**/dashboard")
+
+    def keep(self, name: str) -> None:
+        """Keep a picture of the page, light and dark."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            self.page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}.png", full_page=True)
+        self.page.emulate_media(color_scheme="light")
+
+
+@pytest.fixture(scope="module")
+def new_visitor(browser: Browser, stack: Connection) -> Iterator[Callable[[], Visitor]]:
+    """Makes visitors with nothing in common."""
+    contexts: list[BrowserContext] = []
+
+    def make() -> Visitor:
+        context = browser.new_context(
+            timezone_id=ZONE, viewport={"width": WIDTH, "height": HEIGHT}, locale="en-GB"
+        )
+        contexts.append(context)
+        return Visitor(context, stack.http)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def owner_of_all_tests(
+    new_visitor: Callable[[], Visitor], stack: Connection, stack_home: Path
+) -> Visitor:
+    """The owner of the stack's first organization, signed in by a link."""
+    visitor = new_visitor()
+    visitor.sign_in(sign_in_token(stack, stack_home, first_organization_id(stack_home)))
+    return visitor
+
+
+@pytest.fixture
+def owner(owner_of_all_tests: Visitor) -> Iterator[Visitor]:
+    """The owner; what went wrong in the browser fails the test."""
+    owner_of_all_tests.faults.clear()
+    yield owner_of_all_tests
+    assert owner_of_all_tests.faults == []
+
+
+def sign_in_token(stack: Connection, home: Path, organization_id: str, email: str = "") -> str:
+    """The token of a link for the organization's owner, or for the member with the email."""
+    with grpc.insecure_channel(stack.grpc["accounts"]) as channel:
+        request = members_pb2.CreateSignInLinkRequest(organization_id=organization_id, email=email)
+        answer = members_pb2_grpc.MembersInternalServiceStub(channel).CreateSignInLink(
+            request, timeout=REQUEST_TIMEOUT_S, metadata=internal_metadata(home)
+        )
+    return str(answer.token)
+
+
+def new_organization_id(stack: Connection, home: Path, name: str) -> str:
+    """Another organization."""
+    with grpc.insecure_channel(stack.grpc["accounts"]) as channel:
+        answer = accounts_pb2_grpc.AccountsInternalServiceStub(channel).CreateOrganization(
+            accounts_pb2.CreateOrganizationRequest(name=name),
+            timeout=REQUEST_TIMEOUT_S,
+            metadata=internal_metadata(home),
+        )
+    return str(answer.organization.id)
+
+
+def add_member(stack: Connection, organization_id: str, email: str, role: str) -> None:
+    """A member with a role, put where accounts keeps them."""
+
+    async def insert() -> None:
+        connection = await asyncpg.connect(stack.databases["accounts"])
+        try:
+            await connection.execute(
+                "INSERT INTO members (id, organization_id, email, name, role, create_time)"
+                " VALUES ($1, $2, $3, $4, $5, $6)",
+                ids.new_id("mem"),
+                organization_id,
+                email,
+                f"A {role.lower()}",
+                role,
+                clock.now(),
+            )
+        finally:
+            await connection.close()
+
+    # The browser's driver has an event loop in this thread.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, insert()).result()

@@ -1,0 +1,159 @@
+"""The first day of an owner: from a metric to an invoice and its webhook, all in the browser."""
+
+import re
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from zoneinfo import ZoneInfo
+
+import pytest
+from playwright.sync_api import expect
+
+from cli.connection import Connection
+from services.kit import clock
+from tests.e2e.api import Api
+from tests.e2e.dashboard.conftest import WAIT_MS, ZONE, Visitor
+
+METRIC = "DASHBOARD_TOKENS"
+CUSTOMER = "dashboard_customer"
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="module")
+def received() -> Iterator[tuple[str, list[bytes]]]:
+    """An endpoint that answers 200: its address, and the bodies that it got."""
+    bodies: list[bytes] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", bodies
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_metric_is_defined(owner: Visitor) -> None:
+    page = owner.open("/metrics/new")
+    page.get_by_label("Key").fill(METRIC)
+    page.get_by_label("Name").fill("Dashboard tokens")
+    page.get_by_label("Unit").fill("tokens")
+    page.get_by_label("Dimensions").fill("model, region")
+    page.get_by_role("button", name="Create metric").click()
+    expect(page.get_by_role("heading", name="Dashboard tokens")).to_be_visible()
+    expect(page.get_by_text("model, region")).to_be_visible()
+    owner.keep("metric")
+
+
+def test_what_is_wrong_is_told_beside_its_field(owner: Visitor) -> None:
+    page = owner.open("/metrics/new")
+    page.get_by_label("Key").fill("no spaces allowed")
+    page.get_by_role("button", name="Create metric").click()
+    expect(page.get_by_role("alert")).to_contain_text("Check the marked fields")
+    key = page.get_by_label("Key")
+    expect(key).to_have_value("no spaces allowed")
+    expect(key).to_have_attribute("aria-invalid", "true")
+
+
+def test_a_key_is_made_and_its_event_is_seen_live(owner: Visitor, stack: Connection) -> None:
+    page = owner.open("/keys")
+    page.get_by_text("New key").click()
+    page.get_by_label("Name").fill("Server")
+    page.get_by_role("button", name="Create key").click()
+    key = page.locator("#secret").inner_text()
+    owner.open("")
+    today = page.locator("[data-figure=today]")
+    before = int(today.inner_text().replace(",", ""))
+    event = {"metric": METRIC, "amount": "12345.5", "customerId": CUSTOMER}
+    sent = Api(stack.http, key).track(**event, metadata={"model": "large"})
+    assert sent.status_code == 200, sent.text
+    expect(today).to_have_text(f"{before + 1:,}")
+    owner.keep("overview")
+    owner.open(f"/events?metric={METRIC}")
+    page.get_by_role("link", name=re.compile("^evt_")).first.click()
+    expect(page.get_by_text("It is in the usage of")).to_be_visible()
+    expect(page.get_by_text("12,345.5")).to_be_visible()
+    owner.keep("event")
+    owner.open(f"/usage?metric={METRIC}&groupBy=model&range=7d")
+    expect(page.get_by_role("cell", name="large")).to_be_visible()
+    owner.keep("usage")
+
+
+def test_a_plan_shows_what_it_costs_before_it_is_made(owner: Visitor) -> None:
+    page = owner.open("/plans/new")
+    page.get_by_label("Name").fill("Dashboard plan")
+    page.get_by_label("Base price", exact=True).fill("1000")
+    page.get_by_label("Metric", exact=True).select_option(METRIC)
+    page.get_by_label("Pricing").select_option("GRADUATED")
+    page.locator("[name='metrics[0].tiers[0].upTo']").fill("5000")
+    page.locator("[name='metrics[0].tiers[0].unitPrice']").fill("0.02")
+    page.locator("[name='metrics[0].tiers[1].unitPrice']").fill("0.01")
+    page.get_by_label("Preview with").fill("10,000")
+    # 1,000 + 5,000 x 0.02 + 5,000 x 0.01
+    expect(page.locator("[data-preview-total]")).to_have_text("$1,150.00")
+    expect(page.get_by_role("img", name=f"Price of {METRIC} by quantity")).to_be_visible()
+    owner.keep("plan-editor")
+    page.get_by_role("button", name="Create plan").click()
+    expect(page.get_by_role("heading", name="Dashboard plan")).to_be_visible()
+    owner.keep("plan")
+
+
+def test_an_endpoint_is_registered_and_told_of_an_invoice(
+    owner: Visitor, received: tuple[str, list[bytes]]
+) -> None:
+    url, bodies = received
+    page = owner.open("/webhooks/new")
+    page.get_by_label("URL").fill(url)
+    page.get_by_label("invoice.created").check()
+    page.get_by_role("button", name="Register endpoint").click()
+    expect(page.locator("#secret")).to_contain_text("whsec_")
+    page.get_by_role("link", name="To the endpoint").click()
+    endpoint = page.url
+
+    # It began two months ago: what has ended since is invoiced at once.
+    start = (clock.now() - timedelta(days=62)).astimezone(ZoneInfo(ZONE))
+    owner.open("/subscriptions/new")
+    page.get_by_label("Customer").fill(CUSTOMER)
+    page.get_by_label("Plan").select_option(label="Dashboard plan: $1,000.00 monthly")
+    page.get_by_label("Starts").fill(start.strftime("%Y-%m-%dT00:00"))
+    page.get_by_role("button", name="Subscribe").click()
+    expect(page.get_by_text("The customer is subscribed")).to_be_visible()
+    owner.keep("subscription")
+    reload_until(owner, f"/invoices?customerId={CUSTOMER}", "INV-")
+    page.get_by_role("link", name=re.compile("^INV-")).first.click()
+    page.get_by_text("How it came about").first.click()
+    owner.keep("invoice")
+    page.get_by_role("button", name="Mark as paid").click()
+    expect(page.get_by_text("The invoice was marked as paid")).to_be_visible()
+    owner.open(f"/customers/{CUSTOMER}")
+    owner.keep("customer")
+
+    path = endpoint.partition("/dashboard")[2]
+    reload_until(owner, path, "Succeeded")
+    assert b"invoice.created" in bodies[0]
+    page.get_by_role("link", name="invoice.created").first.click()
+    delivery = page.url.partition("/dashboard")[2]
+    owner.keep("delivery")
+    page.get_by_role("button", name="Replay").click()
+    reload_until(owner, delivery, "Attempt 2")
+    owner.open(path)
+    owner.keep("webhook")
+
+
+def reload_until(visitor: Visitor, path: str, text: str) -> None:
+    """Open the page again until it shows the text."""
+    for _ in range(WAIT_MS // 500):
+        page = visitor.open(path)
+        if page.get_by_text(text).count():
+            return
+        page.wait_for_timeout(500)
+    raise AssertionError(f"{path} never shows {text!r}")
