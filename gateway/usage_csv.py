@@ -32,9 +32,9 @@ async def _pages(
     calls: Calls, request: pb.QueryUsageRequest, page: pb.QueryUsageResponse
 ) -> AsyncIterator[bytes]:
     groups = list(request.group_by)
-    yield _lines([["start", "end", *groups, "value"]])
+    yield csv_lines([["start", "end", *groups, "value"]])
     while True:
-        yield _lines(_cells(row, groups) for row in page.rows)
+        yield csv_lines(_cells(row, groups) for row in page.rows)
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
@@ -43,14 +43,16 @@ async def _pages(
 
 def _cells(row: pb.UsageRow, groups: Sequence[str]) -> list[str]:
     values = [row.group[name] for name in groups]
-    return [_text(time_of(row.start_time)), _text(time_of(row.end_time)), *values, row.value]
+    return [csv_time(time_of(row.start_time)), csv_time(time_of(row.end_time)), *values, row.value]
 
 
-def _text(time: datetime) -> str:
+def csv_time(time: datetime) -> str:
+    """To the second."""
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> bytes:
+def csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
+    """Lines of RFC 4180."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerows(rows)
     return buffer.getvalue().encode()

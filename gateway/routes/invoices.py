@@ -1,38 +1,63 @@
 """/api/invoices"""
 
+from typing import Final
+
 from litestar import get, post
 from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.invoice_export import export_csv, export_json_lines
 from gateway.query import Asked, query
 from gateway.shapes.invoices import (
     Invoice,
     InvoicePage,
     InvoicePreview,
+    InvoiceSelection,
     InvoicesQuery,
     PreviewRequest,
     from_proto,
     preview_from_proto,
-    status_number,
+    selection_to_proto,
 )
+
+_CSV: Final = "text/csv"
+_JSON_LINES: Final = "application/x-ndjson"
 
 
 @get("/api/invoices", dependencies=query(InvoicesQuery))
 async def list_invoices(calls: ApiCalls, asked: Asked[InvoicesQuery]) -> InvoicePage:
     """List the invoices, newest first."""
-    request = pb.ListInvoicesRequest(
-        customer_id=asked.customer_id,
-        subscription_id=asked.subscription_id,
-        status=status_number(asked.status),
-        page_size=asked.limit,
-        page_token=asked.cursor,
-    )
+    request = selection_to_proto(asked)
+    request.page_size, request.page_token = asked.limit, asked.cursor
     answer = await calls.call(calls.invoicer.ListInvoices, request)
     return InvoicePage(
         data=[from_proto(invoice) for invoice in answer.invoices],
         next_cursor=answer.next_page_token or None,
     )
+
+
+@get("/api/invoices.csv", dependencies=query(InvoiceSelection), media_type=_CSV)
+async def export_invoices_csv(calls: ApiCalls, asked: Asked[InvoiceSelection]) -> Stream:
+    """All lines of these invoices as CSV, newest invoice first, with the invoice in each row.
+
+    It is streamed, however many there are.
+    """
+    headers = {"content-disposition": 'attachment; filename="invoices.csv"'}
+    rows = await export_csv(calls, selection_to_proto(asked))
+    return Stream(rows, media_type=_CSV, headers=headers)
+
+
+@get("/api/invoices.jsonl", dependencies=query(InvoiceSelection), media_type=_JSON_LINES)
+async def export_invoices_json_lines(calls: ApiCalls, asked: Asked[InvoiceSelection]) -> Stream:
+    """These invoices with their lines as JSON lines, newest first; each as GET tells it.
+
+    It is streamed, however many there are.
+    """
+    headers = {"content-disposition": 'attachment; filename="invoices.jsonl"'}
+    lines = await export_json_lines(calls, selection_to_proto(asked))
+    return Stream(lines, media_type=_JSON_LINES, headers=headers)
 
 
 @get("/api/invoices/{invoice_id:str}")
@@ -75,6 +100,8 @@ async def void_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
 
 HANDLERS = [
     list_invoices,
+    export_invoices_csv,
+    export_invoices_json_lines,
     get_invoice,
     preview_invoice,
     pay_invoice,

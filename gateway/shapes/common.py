@@ -1,7 +1,7 @@
 """What several resources share."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from google.protobuf.message import Message
@@ -16,13 +16,17 @@ Amount = Annotated[
 NO_METADATA: Final = msgspec.Raw(b"{}")
 
 
+PageLimit: TypeAlias = Annotated[
+    int, Meta(ge=1, le=PAGE_SIZE_MAX, description="Elements in the page")
+]
+PageCursor: TypeAlias = Annotated[str, Meta(description="nextCursor of the page before")]
+
+
 class PageQuery(msgspec.Struct, rename="camel", kw_only=True):
     """Which page of a list, newest first."""
 
-    limit: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX, description="Elements in the page")] = (
-        PAGE_SIZE_DEFAULT
-    )
-    cursor: Annotated[str, Meta(description="nextCursor of the page before")] = ""
+    limit: PageLimit = PAGE_SIZE_DEFAULT
+    cursor: PageCursor = ""
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:

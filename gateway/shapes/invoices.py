@@ -4,11 +4,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
-from gateway.shapes.common import Amount, PageQuery, name_of, number_of, time_of, time_or_none
+from gateway.shapes.common import (
+    Amount,
+    PageCursor,
+    PageLimit,
+    name_of,
+    number_of,
+    time_of,
+    time_or_none,
+    timestamp,
+)
 from gateway.shapes.taxes import InvoiceTax, tax_from_proto
+from services.kit.pages import PAGE_SIZE_DEFAULT
 
 StatusName = Literal["DRAFT", "PENDING", "PAID", "FAILED", "VOID"]
 _STATUS = "INVOICE_STATUS_"
@@ -73,18 +83,42 @@ class InvoicePage(msgspec.Struct, rename="camel", kw_only=True):
     next_cursor: str | None
 
 
-class InvoicesQuery(PageQuery, rename="camel", kw_only=True):
+class InvoiceSelection(msgspec.Struct, rename="camel", kw_only=True):
     """Which invoices."""
 
     customer_id: str = ""
     subscription_id: str = ""
     status: Annotated[StatusName | None, Meta(description="Only these; left out: all")] = None
+    from_: Annotated[datetime | None, Meta(description="Made at or after")] = field(
+        default=None, name="from"
+    )
+    to: Annotated[datetime | None, Meta(description="Made before")] = None
+
+
+class InvoicesQuery(InvoiceSelection, rename="camel", kw_only=True):
+    """Which invoices, and which page of them, newest first."""
+
+    limit: PageLimit = PAGE_SIZE_DEFAULT
+    cursor: PageCursor = ""
 
 
 class PreviewRequest(msgspec.Struct, rename="camel", kw_only=True):
     """The subscription to preview."""
 
     subscription_id: str
+
+
+def selection_to_proto(asked: InvoiceSelection) -> pb.ListInvoicesRequest:
+    """The request that lists them."""
+    # The field's name is a keyword of Python.
+    start: dict[str, Any] = {"from": timestamp(asked.from_)}
+    return pb.ListInvoicesRequest(
+        customer_id=asked.customer_id,
+        subscription_id=asked.subscription_id,
+        status=status_number(asked.status),
+        to=timestamp(asked.to),
+        **start,
+    )
 
 
 def status_number(name: StatusName | None) -> pb.InvoiceStatus.ValueType:

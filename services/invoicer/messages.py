@@ -157,7 +157,8 @@ def invoice_filter(request: pb.ListInvoicesRequest) -> InvoiceFilter:
             allowed = f"must be one of {', '.join(InvoiceStatus)}"
             raise InvalidArgumentError([FieldProblem("status", allowed)])
         status = InvoiceStatus(name)
-    return InvoiceFilter(request.customer_id, request.subscription_id, status)
+    start, end = (time_or_none(request, name, name) for name in ("from", "to"))
+    return InvoiceFilter(request.customer_id, request.subscription_id, status, start, end)
 
 
 def timing(number: int, default: int) -> str:

@@ -234,10 +234,14 @@ async def list_invoices(
     customer_id: str,
     subscription_id: str,
     status: InvoiceStatus | None,
+    between: tuple[datetime | None, datetime | None] = (None, None),
     before_id: str | None,
     limit: int,
 ) -> list[Invoice]:
-    """Up to `limit` invoices with lines, newest first, older than `before_id`; "" for any."""
+    """Up to `limit` invoices with lines, newest first, older than `before_id`; "" for any.
+
+    `between`: finalized at or after, and before.
+    """
     query = _of_tenant(tenant)
     if customer_id:
         query = query.where(invoices.c.customer_id == customer_id)
@@ -245,6 +249,11 @@ async def list_invoices(
         query = query.where(invoices.c.subscription_id == subscription_id)
     if status is not None:
         query = query.where(invoices.c.status == status.value)
+    start, end = between
+    if start is not None:
+        query = query.where(invoices.c.finalize_time >= start)
+    if end is not None:
+        query = query.where(invoices.c.finalize_time < end)
     if before_id is not None:
         query = query.where(invoices.c.id < before_id)
     rows = (await connection.execute(query.order_by(invoices.c.id.desc()).limit(limit))).all()

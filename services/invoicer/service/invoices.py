@@ -37,11 +37,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class InvoiceFilter:
-    """Which invoices to list; "" and None: any."""
+    """Which invoices to list; "" and None: any. Finalized in [start, end)."""
 
     customer_id: str = ""
     subscription_id: str = ""
     status: InvoiceStatus | None = None
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Invoices:
                 customer_id=wanted.customer_id,
                 subscription_id=wanted.subscription_id,
                 status=wanted.status,
+                between=(wanted.start, wanted.end),
                 before_id=before_id,
                 limit=limit + 1,
             )

@@ -1,5 +1,7 @@
 """Cases of the routes that become RPCs of invoicer."""
 
+from typing import Any
+
 from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
 
 from tests.integration.gateway.route_cases import Case, at, page
@@ -287,6 +289,8 @@ PROJECTED_JSON = INVOICE_JSON | {
     "taxes": [],
     "hash": None,
 }
+# The field's name is a keyword of Python.
+FROM: dict[str, Any] = {"from": at(1)}
 CASES = [
     Case(
         "POST",
@@ -565,13 +569,16 @@ CASES = [
     ),
     Case(
         "GET",
-        "/api/invoices?customerId=user_1&subscriptionId=sub_1&status=PAID",
+        "/api/invoices?customerId=user_1&subscriptionId=sub_1&status=PAID"
+        "&from=2026-01-01T00:00:00Z&to=2026-01-31T00:00:00Z",
         "ListInvoices",
         invoicer.ListInvoicesRequest(
             customer_id="user_1",
             subscription_id="sub_1",
             status=invoicer.INVOICE_STATUS_PAID,
+            to=at(31),
             page_size=20,
+            **FROM,
         ),
         invoicer.ListInvoicesResponse(invoices=[INVOICE], next_page_token="next"),
         page(INVOICE_JSON),

@@ -15,6 +15,7 @@ SERVED_OTHERWISE = {
     "GetCurrentMember": ["GET /api/sessions/current"],
     "RecordEvents": ["POST /api/track", "POST /api/track/batch"],
     "QueryUsage": ["GET /api/usage.csv"],
+    "ListInvoices": ["GET /api/invoices.csv", "GET /api/invoices.jsonl"],
     "WatchUsage": ["GET /api/usage/live"],
 }
 WITHOUT_ROUTE = {

@@ -1975,6 +1975,8 @@ class ListInvoicesRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Only this customer's; empty: all."""
     subscription_id: _builtins.str
@@ -1985,6 +1987,10 @@ class ListInvoicesRequest(_message.Message):
     """1-100; 0 means 20."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Finalized before; absent: no limit."""
+
     def __init__(
         self,
         *,
@@ -1993,10 +1999,11 @@ class ListInvoicesRequest(_message.Message):
         status: Global___InvoiceStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "subscription_id", b"subscription_id", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
