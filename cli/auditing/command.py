@@ -82,6 +82,56 @@ def usage_command(
         raise typer.Exit(STOPPED)
 
 
+@app.command("invoices")
+def invoices_command(
+    org: Annotated[
+        str, typer.Option(help="The organization, org_...; default: the first one of the home.")
+    ] = "",
+    start: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=_FORMATS, help="Finalized from then on; default: all."),
+    ] = None,
+    end: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=_FORMATS, help="Finalized before; default: until now."),
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Real data, trial data, or both.")] = Mode.BOTH,
+    home: Annotated[
+        Path,
+        typer.Option(
+            envvar="USAGEFLOW_HOME",
+            help="Of a stack that runs here; else USAGEFLOW_INGEST_ADDRESS, "
+            "USAGEFLOW_AGGREGATOR_ADDRESS, USAGEFLOW_INVOICER_ADDRESS and "
+            "USAGEFLOW_INTERNAL_TOKEN.",
+        ),
+    ] = Path(".usageflow"),
+) -> None:
+    """Follow the chain of all invoices and credit notes, and work out each line of those that were
+    finalized in the range anew, from the plan and the raw events.
+
+    Exit code 0: all is as it has to be; 1: there are differences; 2: it could not be told.
+    """
+    from rich.console import Console
+
+    from cli.auditing.invoices.report import report_invoices
+    from cli.auditing.run import run_invoices
+
+    first = _utc(start) or datetime(1970, 1, 1, tzinfo=UTC)
+    last = _utc(end) or datetime.now(UTC) + timedelta(days=1)
+    if first >= last:
+        raise typer.BadParameter("--from must be before --to")
+    try:
+        outcomes = asyncio.run(run_invoices(home, org, mode.value, first, last))
+    except StackError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(STOPPED) from error
+    report_invoices(outcomes, Console())
+    if any(outcome.problem_count for outcome in outcomes.values()):
+        raise typer.Exit(DIFFERENT)
+    if any(outcome.undecided for outcome in outcomes.values()):
+        raise typer.Exit(STOPPED)
+
+
 def _utc(time: datetime | None) -> datetime | None:
     if time is None or time.tzinfo is None:
         return time and time.replace(tzinfo=UTC)

@@ -32,15 +32,19 @@ METRICS_PER_PAGE = 100
 ROWS_PER_PAGE = 10_000
 INGEST_VARIABLE = "USAGEFLOW_INGEST_ADDRESS"
 AGGREGATOR_VARIABLE = "USAGEFLOW_AGGREGATOR_ADDRESS"
+INVOICER_VARIABLE = "USAGEFLOW_INVOICER_ADDRESS"
 TOKEN_VARIABLE = "USAGEFLOW_INTERNAL_TOKEN"  # noqa: S105 (a variable's name)
 
 
 @dataclass(frozen=True)
 class Where:
-    """Addresses, the internal token, and the organization of the home ("": none is known)."""
+    """Addresses ("": not known), the internal token, and the organization of the home ("": none
+    is known).
+    """
 
     ingest: str
     aggregator: str
+    invoicer: str
     token: SecretStr
     organization_id: str
 
@@ -50,7 +54,7 @@ def find_parts(home: Path, environ: Mapping[str, str] = os.environ) -> Where:
     ingest, aggregator = environ.get(INGEST_VARIABLE), environ.get(AGGREGATOR_VARIABLE)
     token = environ.get(TOKEN_VARIABLE)
     if ingest and aggregator and token:
-        return Where(ingest, aggregator, SecretStr(token), "")
+        return Where(ingest, aggregator, environ.get(INVOICER_VARIABLE, ""), SecretStr(token), "")
     connection = read_connection(home / "connection.json")
     if connection is None:
         names = f"{INGEST_VARIABLE}, {AGGREGATOR_VARIABLE} and {TOKEN_VARIABLE}"
@@ -59,6 +63,7 @@ def find_parts(home: Path, environ: Mapping[str, str] = os.environ) -> Where:
     return Where(
         connection.grpc["ingest"],
         connection.grpc["aggregator"],
+        connection.grpc["invoicer"],
         SecretStr(str(secrets["internal_token"])),
         str(secrets["organization_id"]),
     )
@@ -72,6 +77,7 @@ class Metric:
     aggregation: str = "SUM"
     unique_by: str = ""
     known: bool = True
+    dimensions: tuple[str, ...] = ()
 
 
 # Start of a window, and a customer ("": none).
@@ -109,6 +115,7 @@ class Parts:
                         "AGGREGATION_"
                     ),
                     metric.unique_by,
+                    dimensions=tuple(metric.dimensions),
                 )
                 for metric in answer.metrics
             ]
@@ -167,8 +174,10 @@ class Parts:
         except grpc.aio.AioRpcError as error:
             raise _refused(error) from error
 
-    async def _stream(self, method: Any, request: Any) -> AsyncIterator[Any]:
-        call = method(request, timeout=CALL_S, metadata=internal_metadata(self._token))
+    async def _stream(
+        self, method: Any, request: Any, timeout_s: float = CALL_S
+    ) -> AsyncIterator[Any]:
+        call = method(request, timeout=timeout_s, metadata=internal_metadata(self._token))
         try:
             async for response in call:
                 yield response

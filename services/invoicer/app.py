@@ -5,8 +5,14 @@ from datetime import timedelta
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.ingest.v1 import counted_pb2
-from usageflow.invoicer.v1 import billing_terms_pb2_grpc, documents_pb2_grpc, invoicer_pb2_grpc
+from usageflow.invoicer.v1 import (
+    audit_pb2_grpc,
+    billing_terms_pb2_grpc,
+    documents_pb2_grpc,
+    invoicer_pb2_grpc,
+)
 
+from services.invoicer.audit.servicer import AuditServicer
 from services.invoicer.billing_events import CONSUMER
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.customers_seen import (
@@ -136,6 +142,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             documents_pb2_grpc.add_DocumentsServiceServicer_to_server,
             DocumentsServicer(LineEvents(database, events)),
             "usageflow.invoicer.v1.DocumentsService",
+        )
+        server.add(
+            audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,
+            AuditServicer(database),
+            "usageflow.invoicer.v1.AuditInternalService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)

@@ -1,0 +1,105 @@
+"""Goes through all documents of an organization, by series and number."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from usageflow.invoicer.v1 import audit_pb2
+
+from cli.auditing.invoices.books import Books, Row, time_of
+from cli.auditing.invoices.chain import Chain, Problem
+from cli.auditing.invoices.lines import Lines
+from cli.auditing.invoices.parts import BillingParts
+from cli.auditing.invoices.sums import check_amount, check_carried, check_sums, check_taxes
+
+# More are counted, not kept.
+PROBLEMS_KEPT_MAX = 1_000
+TOLD_EVERY = 1_000
+
+
+@dataclass(slots=True)
+class InvoiceOutcome:
+    """What an audit of invoices has found so far."""
+
+    documents: int = 0
+    recomputed: int = 0
+    lines: int = 0
+    events: int = 0
+    undecided: int = 0
+    problem_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def note(self, problem: Problem) -> None:
+        """Count a problem, and keep it when there are not too many."""
+        self.problem_count += 1
+        if len(self.problems) < PROBLEMS_KEPT_MAX:
+            self.problems.append(problem)
+
+
+async def audit_invoices(
+    parts: BillingParts,
+    start: datetime,
+    end: datetime,
+    progress: Callable[[str], None],
+) -> InvoiceOutcome:
+    """Follow the chain of all documents, and work out anew those finalized in [start, end).
+
+    StackError.
+    """
+    outcome, books, chain = InvoiceOutcome(), Books(), Chain()
+    metrics = {metric.key: metric for metric in await parts.metrics()}
+    lines = Lines(parts, books, metrics)
+    async for kind, row in parts.billing_rows():
+        if kind != audit_pb2.BILLING_ROW_KIND_DOCUMENT:
+            _keep(books, chain, kind, row)
+            continue
+        for problem in chain.follow(row):
+            outcome.note(problem)
+        if row["document"] is None:
+            continue
+        outcome.documents += 1
+        if outcome.documents % TOLD_EVERY == 0:
+            progress(f"{outcome.documents} documents")
+        await _document(lines, books, row["document"], (start, end), outcome)
+    for problem in chain.finish():
+        outcome.note(problem)
+    outcome.events, outcome.undecided = lines.events, lines.undecided
+    return outcome
+
+
+def _keep(books: Books, chain: Chain, kind: int, row: Row) -> None:
+    if kind == audit_pb2.BILLING_ROW_KIND_PLAN:
+        books.plans[row["plan_id"], int(row["version"])] = row
+    elif kind == audit_pb2.BILLING_ROW_KIND_SUBSCRIPTION:
+        books.subscriptions[row["id"]] = row
+    elif kind == audit_pb2.BILLING_ROW_KIND_CHARGE:
+        books.charges[row["id"]] = row
+    elif kind == audit_pb2.BILLING_ROW_KIND_COUNTER:
+        chain.newest[row["series"]] = int(row["newest_sequence"])
+
+
+async def _document(
+    lines: Lines,
+    books: Books,
+    document: Row,
+    wanted: tuple[datetime, datetime],
+    outcome: InvoiceOutcome,
+) -> None:
+    made = time_of(document["finalize_time" if document["type"] == "invoice" else "create_time"])
+    asked = wanted[0] <= made < wanted[1]
+    if asked:
+        outcome.recomputed += 1
+        outcome.lines += len(document["lines"])
+        for problem in check_amount(document):
+            outcome.note(problem)
+    if document["type"] != "invoice":
+        return
+    if asked:
+        async for problem in lines.check(document):
+            outcome.note(problem)
+        for check in (check_sums, check_carried):
+            for problem in check(books, document):
+                outcome.note(problem)
+        for problem in check_taxes(document):
+            outcome.note(problem)
+    books.enter(document)
