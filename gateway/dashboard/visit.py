@@ -34,6 +34,7 @@ NOTES: Final[Mapping[str, str]] = {
     "credited": "The credit note was issued.",
     "subscribed": "The customer is subscribed. Usage is billed from now on.",
     "cancelled": "The subscription was cancelled.",
+    "paused": "The subscription is paused: nothing of that time is billed.",
     "resumed": "The subscription is active again.",
     "replayed": "Sent again; the new attempt appears below.",
     "replaying": "The deliveries are being sent again.",

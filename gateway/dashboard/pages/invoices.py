@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from litestar import Response, get, post
 from litestar.params import FromPath
-from usageflow.invoicer.v1 import billing_terms_pb2, invoicer_pb2
+from usageflow.invoicer.v1 import billing_terms_pb2, documents_pb2, invoicer_pb2
 
 from gateway.dashboard.visit import Visit, Visited, new_key
-from gateway.shapes import credit_notes, invoices
+from gateway.routes.documents import number_of_line
+from gateway.shapes import credit_notes, invoices, line_events
 from gateway.shapes.credit_notes import NewCreditNote
 from gateway.shapes.invoices import StatusName
 from services.kit.errors import DomainError
@@ -44,6 +45,37 @@ async def list_invoices(visit: Visited) -> Response[bytes]:
 async def show_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[bytes]:
     """One invoice; its lines unfold to how they came about and which events they are of."""
     return await _show(visit, invoice_id)
+
+
+@get("/dashboard/invoices/{invoice_id:str}/lines/{line:str}", include_in_schema=False)
+async def show_line(
+    visit: Visited, invoice_id: FromPath[str], line: FromPath[str]
+) -> Response[bytes]:
+    """A line, how it came about, and the raw events behind it."""
+    calls = visit.calls
+    number = number_of_line(line)
+    answer, events = await asyncio.gather(
+        calls.call(
+            calls.invoicer.GetInvoice, invoicer_pb2.GetInvoiceRequest(invoice_id=invoice_id)
+        ),
+        calls.call(
+            calls.documents.ListLineEvents,
+            documents_pb2.ListLineEventsRequest(
+                invoice_id=invoice_id,
+                line=number,
+                page_size=PAGE_ROWS,
+                page_token=visit.request.query_params.get("cursor", ""),
+            ),
+        ),
+    )
+    invoice = invoices.from_proto(answer.invoice)
+    return visit.page(
+        "invoice_line.html",
+        invoice=invoice,
+        number=number,
+        line=invoice.lines[number - 1],
+        events=line_events.page_from_proto(events),
+    )
 
 
 async def _show(visit: Visit, invoice_id: str, status: int = 200) -> Response[bytes]:
@@ -123,6 +155,7 @@ def _path(invoice_id: str) -> str:
 HANDLERS = [
     list_invoices,
     show_invoice,
+    show_line,
     pay_invoice,
     fail_invoice,
     void_invoice,

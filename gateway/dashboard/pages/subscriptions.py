@@ -1,8 +1,9 @@
 """/dashboard/subscriptions"""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from litestar import Response, get, post
@@ -14,7 +15,7 @@ from gateway.dashboard.forms import Form, problem
 from gateway.dashboard.visit import Visit, Visited, new_key
 from gateway.shapes import invoices, subscriptions
 from gateway.shapes.invoices import InvoicePreview
-from gateway.shapes.subscriptions import NewSubscription
+from gateway.shapes.subscriptions import Cancellation, NewSubscription, Pause
 from services.kit.errors import DomainError, NotFoundError, PreconditionError
 
 PAGE_ROWS: Final = 50
@@ -74,6 +75,10 @@ async def create_subscription(visit: Visited) -> Response[bytes]:
 @get("/dashboard/subscriptions/{subscription_id:str}", include_in_schema=False)
 async def show_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
     """One subscription, its invoices, and what the running period comes to."""
+    return await _show(visit, subscription_id)
+
+
+async def _show(visit: Visit, subscription_id: str, status: int = 200) -> Response[bytes]:
     calls = visit.calls
     answer, billed, preview = await asyncio.gather(
         calls.call(
@@ -95,6 +100,7 @@ async def show_subscription(visit: Visited, subscription_id: FromPath[str]) -> R
     )
     return visit.page(
         "subscription.html",
+        status,
         subscription=subscription,
         plan=plan.plan,
         preview=preview,
@@ -104,18 +110,39 @@ async def show_subscription(visit: Visited, subscription_id: FromPath[str]) -> R
 
 @post("/dashboard/subscriptions/{subscription_id:str}/cancel", include_in_schema=False)
 async def cancel_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
-    """End it with its period."""
-    request = invoicer_pb2.CancelSubscriptionRequest(subscription_id=subscription_id)
-    await visit.calls.call(visit.calls.invoicer.CancelSubscription, request)
-    return visit.go(_path(subscription_id), "cancelled")
+    """End it, with its period or now."""
+    cancellation = visit.form.read(Cancellation)
+    request = subscriptions.cancellation_to_proto(subscription_id, cancellation)
+    asked = visit.calls.call(visit.calls.invoicer.CancelSubscription, request)
+    return await _done(visit, subscription_id, asked, "cancelled")
+
+
+@post("/dashboard/subscriptions/{subscription_id:str}/pause", include_in_schema=False)
+async def pause_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
+    """Bill nothing for a while, from now or from the period's end on."""
+    request = subscriptions.pause_to_proto(subscription_id, visit.form.read(Pause))
+    asked = visit.calls.call(visit.calls.invoicer.PauseSubscription, request)
+    return await _done(visit, subscription_id, asked, "paused")
 
 
 @post("/dashboard/subscriptions/{subscription_id:str}/resume", include_in_schema=False)
 async def resume_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
-    """Go on with one that was suspended."""
+    """Go on with one that was suspended or paused."""
     request = invoicer_pb2.ResumeSubscriptionRequest(subscription_id=subscription_id)
-    await visit.calls.call(visit.calls.invoicer.ResumeSubscription, request)
-    return visit.go(_path(subscription_id), "resumed")
+    asked = visit.calls.call(visit.calls.invoicer.ResumeSubscription, request)
+    return await _done(visit, subscription_id, asked, "resumed")
+
+
+async def _done(
+    visit: Visit, subscription_id: str, asked: Awaitable[Any], note: str
+) -> Response[bytes]:
+    """Do what is asked, and say so on the subscription's page, or why it was refused."""
+    try:
+        await asked
+    except DomainError as error:
+        visit.form.refuse(error)
+        return await _show(visit, subscription_id, 400)
+    return visit.go(_path(subscription_id), note)
 
 
 async def _form(visit: Visit, form: Form, status: int = 200) -> Response[bytes]:
@@ -156,5 +183,6 @@ HANDLERS = [
     create_subscription,
     show_subscription,
     cancel_subscription,
+    pause_subscription,
     resume_subscription,
 ]

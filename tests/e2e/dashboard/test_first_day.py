@@ -108,8 +108,15 @@ def test_a_plan_shows_what_it_costs_before_it_is_made(owner: Visitor) -> None:
 
 
 def test_an_endpoint_is_registered_and_told_of_an_invoice(
-    owner: Visitor, received: tuple[str, list[bytes]]
+    owner: Visitor, stack: Connection, received: tuple[str, list[bytes]]
 ) -> None:
+    # On the last day of the month before, which is 31 days ago at most.
+    month = clock.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    late = {"metric": METRIC, "amount": "100", "customerId": CUSTOMER}
+    sent = Api(stack.http, stack.api_key).track(
+        **late, timestamp=(month - timedelta(hours=12)).isoformat()
+    )
+    assert sent.status_code == 200, sent.text
     url, bodies = received
     page = owner.open("/webhooks/new")
     page.get_by_label("URL").fill(url)
@@ -130,8 +137,14 @@ def test_an_endpoint_is_registered_and_told_of_an_invoice(
     owner.keep("subscription")
     reload_until(owner, f"/invoices?customerId={CUSTOMER}", "INV-")
     page.get_by_role("link", name=re.compile("^INV-")).first.click()
-    page.get_by_text("How it came about").first.click()
+    page.get_by_text("How it came about").last.click()
     owner.keep("invoice")
+    invoice = page.url.partition("/dashboard")[2]
+    page.get_by_role("link", name="The events behind it").last.click()
+    expect(page.get_by_role("link", name=re.compile("^evt_"))).to_have_count(1)
+    expect(page.get_by_role("cell", name="100", exact=True)).to_be_visible()
+    owner.keep("invoice-line")
+    owner.open(invoice)
     page.get_by_role("button", name="Mark as paid").click()
     expect(page.get_by_text("The invoice was marked as paid")).to_be_visible()
     owner.open(f"/customers/{CUSTOMER}")
@@ -147,6 +160,16 @@ def test_an_endpoint_is_registered_and_told_of_an_invoice(
     reload_until(owner, delivery, "Attempt 2")
     owner.open(path)
     owner.keep("webhook")
+
+
+def test_a_subscription_is_paused_and_resumed(owner: Visitor) -> None:
+    page = owner.open("/subscriptions")
+    page.get_by_role("link", name=f"Subscription of {CUSTOMER}").click()
+    page.get_by_text("Pause", exact=True).click()
+    page.get_by_role("button", name="Pause subscription").click()
+    expect(page.get_by_text("The subscription is paused")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("The subscription is active again")).to_be_visible()
 
 
 def reload_until(visitor: Visitor, path: str, text: str) -> None:
