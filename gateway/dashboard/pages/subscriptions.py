@@ -104,6 +104,11 @@ async def _show(visit: Visit, subscription_id: str, status: int = 200) -> Respon
         subscription=subscription,
         plan=plan.plan,
         preview=preview,
+        pauses=[
+            phase
+            for phase in subscription.phases
+            if phase.kind == "PAUSED" and (phase.ends_at is None or phase.ends_at > visit.now)
+        ],
         invoices=[invoices.from_proto(each) for each in billed.invoices],
     )
 
