@@ -44,8 +44,8 @@ PAGES = [
     "/settings",
 ]
 PAGE_BYTES_MAX = 300 * 1024
-# A tenth of it is wanted, and usual, on a machine that does nothing else.
-FIRST_PAGE_MS_MAX = 3_000
+# A machine that does nothing else takes a twentieth of it or so; 300 ms are wanted there.
+FIRST_PAGE_MS_MAX = 5_000
 MEASURE = """() => {
     const page = performance.getEntriesByType("navigation")[0];
     const parts = performance.getEntriesByType("resource").filter((each) => each.encodedBodySize);
