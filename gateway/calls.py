@@ -22,6 +22,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    subscription_changes_pb2,
+    subscription_changes_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -67,6 +69,7 @@ class Channels:
                 *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
+                *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
             ],
         )
         self.notifier = open_channel(
@@ -97,6 +100,9 @@ class Services:
         self.quotas = quotas_pb2_grpc.QuotaServiceStub(channels.aggregator)
         self.invoicer = invoicer_pb2_grpc.InvoicerServiceStub(channels.invoicer)
         self.terms = billing_terms_pb2_grpc.BillingTermsServiceStub(channels.invoicer)
+        self.changes = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(
+            channels.invoicer
+        )
         self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
@@ -115,6 +121,7 @@ class Calls:
         self.quotas = services.quotas
         self.invoicer = services.invoicer
         self.terms = services.terms
+        self.changes = services.changes
         self.documents = services.documents
         self.notifier = services.notifier
         self._credential = credential

@@ -10,10 +10,12 @@ from usageflow.invoicer.v1 import (
     billing_terms_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
+    subscription_changes_pb2_grpc,
 )
 
 from services.invoicer.audit.servicer import AuditServicer
 from services.invoicer.billing_events import CONSUMER
+from services.invoicer.change_servicer import SubscriptionChangesServicer
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.customers_seen import (
     BATCH_MAX,
@@ -31,6 +33,7 @@ from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.subscription_changes import SubscriptionChanges
 from services.invoicer.service.subscriptions import Subscriptions
 from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
@@ -138,6 +141,12 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             "usageflow.invoicer.v1.BillingTermsService",
         )
         events = IngestEvents(ingest, settings.internal_token, settings.ingest_timeout_s)
+        changes = SubscriptionChanges(database, usage, clock.now, wakes, late=LATE)
+        server.add(
+            subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
+            SubscriptionChangesServicer(changes, clock.now),
+            "usageflow.invoicer.v1.SubscriptionChangesService",
+        )
         server.add(
             documents_pb2_grpc.add_DocumentsServiceServicer_to_server,
             DocumentsServicer(LineEvents(database, events)),

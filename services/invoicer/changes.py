@@ -105,6 +105,50 @@ def resumed(subscription: Subscription, start: datetime, now: datetime) -> Subsc
     )
 
 
+def changed(
+    subscription: Subscription, start: datetime, plan: Plan, quantity: int, now: datetime
+) -> Subscription:
+    """On `plan` with `quantity` from `start` on; trials and pauses stay where they are."""
+    return _with_phases(
+        subscription,
+        [
+            _on(phase, plan, quantity, start, now) if start <= phase.start_time else phase
+            for phase in cut_at(subscription.phases, start)
+        ],
+    )
+
+
+def migrated(
+    subscription: Subscription, start: datetime, plan: Plan, now: datetime
+) -> Subscription:
+    """On this version of `plan` wherever it is on another one of it from `start` on."""
+    return _with_phases(
+        subscription,
+        [
+            _on(phase, plan, phase.quantity, start, now)
+            if start <= phase.start_time and phase.plan_id == plan.id
+            else phase
+            for phase in cut_at(subscription.phases, start)
+        ],
+    )
+
+
+def _on(phase: Phase, plan: Plan, quantity: int, start: datetime, now: datetime) -> Phase:
+    """The phase on `plan`. With periods of another length they begin anew at `start`; in a trial
+    they begin after it anyway.
+    """
+    same = phase.billing_period is plan.content.billing_period
+    made = replace(
+        phase,
+        plan_id=plan.id,
+        plan_version=plan.version,
+        billing_period=plan.content.billing_period,
+        anchor_time=phase.anchor_time if same or phase.anchor_time > start else start,
+        quantity=quantity,
+    )
+    return phase if made == phase else replace(made, create_time=now)
+
+
 def cancelled(subscription: Subscription, end: datetime) -> Subscription:
     """Over at `end`; one that has not begun by then never begins."""
     phases = [

@@ -24,6 +24,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    subscription_changes_pb2,
+    subscription_changes_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -193,6 +195,9 @@ ROUTES = [
     ("POST", "/api/plans/{plan}/versions"),
     ("GET", "/api/subscriptions/{subscription}"),
     ("POST", "/api/subscriptions/{subscription}/cancel"),
+    ("POST", "/api/subscriptions/{subscription}/change"),
+    ("POST", "/api/subscriptions/{subscription}/change/preview"),
+    ("POST", "/api/plans/{plan}/migrate"),
     ("POST", "/api/subscriptions/{subscription}/pause"),
     ("POST", "/api/subscriptions/{subscription}/resume"),
     ("POST", "/api/subscriptions/{subscription}/discounts"),
@@ -229,6 +234,8 @@ BODIES: dict[str, Any] = {
     "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
     "/api/customers/" + CUSTOMER: {"name": "N"},
     "/api/subscriptions/{subscription}/discounts": {"percent": "10"},
+    "/api/subscriptions/{subscription}/change": {"quantity": 2},
+    "/api/subscriptions/{subscription}/change/preview": {"quantity": 2},
     "/api/invoices/{invoice}/credit-notes": {"reason": "R"},
     "/api/customers/" + CUSTOMER + "/tax-rates": {"taxRateIds": []},
 }
@@ -281,6 +288,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     by_endpoint = {"endpoint_id": ours.endpoint}
     terms, term_stub = billing_terms_pb2, billing_terms_pb2_grpc.BillingTermsServiceStub
     discount = invoicer.Discount(percent="10")
+    change_stub = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub
+    change = subscription_changes_pb2.ChangeSubscriptionRequest(**by_subscription, quantity=2)
     return [
         ("invoicer", term_stub, "CreateDiscount",
          terms.CreateDiscountRequest(subscription_id=ours.subscription, discount=discount)),
@@ -316,6 +325,11 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          quotas_pb2.ReleaseReservationRequest(**by_reservation)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
          accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
+        ("invoicer", change_stub, "ChangeSubscription", change),
+        ("invoicer", change_stub, "PreviewSubscriptionChange",
+         subscription_changes_pb2.PreviewSubscriptionChangeRequest(change=change)),
+        ("invoicer", change_stub, "MigrateSubscriptions",
+         subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",
          documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
         ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),

@@ -1,6 +1,7 @@
 """Subscriptions."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Row, insert, select, text, update
@@ -17,6 +18,34 @@ from services.kit.database import TenantKey
 _AT_ONCE = text("'-infinity'")
 
 _LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+
+
+# The primary key has a tenant's phases in the order of their subscriptions.
+_ON_OTHER_VERSIONS = text(
+    """
+    SELECT DISTINCT p.subscription_id FROM subscription_phases p
+    JOIN subscriptions s ON (s.organization_id, s.mode, s.id)
+        = (p.organization_id, p.mode, p.subscription_id)
+    WHERE (p.organization_id, p.mode) = (:organization_id, :mode)
+        AND p.subscription_id > :after_id
+        AND p.plan_id = :plan_id AND p.plan_version <> :to_version
+        AND :from_version IN (0, p.plan_version)
+        AND coalesce(p.end_time, 'infinity') > :now
+        AND s.status <> 'CANCELLED'
+    ORDER BY p.subscription_id
+    LIMIT :limit
+    """
+)
+
+
+class OnOtherVersions(NamedTuple):
+    """Subscriptions to move to a version of a plan, from one (0: any other), after an id."""
+
+    plan_id: str
+    to_version: int
+    from_version: int
+    now: datetime
+    after_id: str
 
 
 class MadeUnder(NamedTuple):
@@ -122,6 +151,16 @@ async def list_live(
         subscriptions.c.period_end.is_not(None),
     )
     return list((await connection.execute(query.limit(limit))).scalars())
+
+
+async def list_on_other_versions(
+    connection: AsyncConnection, tenant: TenantKey, wanted: OnOtherVersions, limit: int
+) -> list[str]:
+    """The ids of up to `limit` subscriptions that go on and are, or will be, on another version of
+    the plan, by id.
+    """
+    given = {**tenant._asdict(), **wanted._asdict(), "limit": limit}
+    return list((await connection.execute(_ON_OTHER_VERSIONS, given)).scalars())
 
 
 async def store_change(

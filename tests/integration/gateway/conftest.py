@@ -34,6 +34,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    subscription_changes_pb2,
+    subscription_changes_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -73,6 +75,7 @@ MODULES = (
     (invoicer_pb2, invoicer_pb2_grpc),
     (billing_terms_pb2, billing_terms_pb2_grpc),
     (documents_pb2, documents_pb2_grpc),
+    (subscription_changes_pb2, subscription_changes_pb2_grpc),
     (notifier_pb2, notifier_pb2_grpc),
 )
 

@@ -13,6 +13,7 @@ from services.kit.errors import FieldProblem
 from services.kit.ids import new_uuid
 from tests.integration.gateway import (
     billing_routes,
+    change_routes,
     document_routes,
     member_routes,
     other_routes,
@@ -25,6 +26,7 @@ from tests.integration.gateway.route_cases import Case
 
 CASES = [
     *billing_routes.CASES,
+    *change_routes.CASES,
     *document_routes.CASES,
     *member_routes.CASES,
     *other_routes.CASES,

@@ -22,6 +22,7 @@ from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import InvoiceFilter, Invoices
 from services.invoicer.service.paging import Page
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.subscription_changes import SubscriptionChanges
 from services.invoicer.service.subscriptions import SubscriptionInput, Subscriptions
 from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
@@ -204,6 +205,7 @@ class World:
         self.taxes = Taxes(self.database, self.clock)
         self.credit_notes = CreditNotes(self.database, self.clock, wakes)
         self.subscriptions = Subscriptions(self.database, self.clock, wakes)
+        self.changes = SubscriptionChanges(self.database, self.usage, self.clock, wakes, late=LATE)
         self.invoices = Invoices(
             self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
         )

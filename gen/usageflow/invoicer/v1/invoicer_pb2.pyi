@@ -223,7 +223,7 @@ class _ChangeTiming:
 class _ChangeTimingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeTiming.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHANGE_TIMING_UNSPECIFIED: _ChangeTiming.ValueType  # 0
-    """Not given: PERIOD_END for CancelSubscription, else NOW."""
+    """Not given: PERIOD_END for CancelSubscription and MigrateSubscriptions, else NOW."""
     CHANGE_TIMING_NOW: _ChangeTiming.ValueType  # 1
     """With the running quarter of an hour: from its start what begins, at its end what ends."""
     CHANGE_TIMING_PERIOD_END: _ChangeTiming.ValueType  # 2
@@ -233,7 +233,7 @@ class ChangeTiming(_ChangeTiming, metaclass=_ChangeTimingEnumTypeWrapper):
     """ChangeTiming is when something that is asked for takes effect."""
 
 CHANGE_TIMING_UNSPECIFIED: ChangeTiming.ValueType  # 0
-"""Not given: PERIOD_END for CancelSubscription, else NOW."""
+"""Not given: PERIOD_END for CancelSubscription and MigrateSubscriptions, else NOW."""
 CHANGE_TIMING_NOW: ChangeTiming.ValueType  # 1
 """With the running quarter of an hour: from its start what begins, at its end what ends."""
 CHANGE_TIMING_PERIOD_END: ChangeTiming.ValueType  # 2

@@ -1,0 +1,56 @@
+"""/api/subscriptions/{id}/change and /api/plans/{id}/migrate"""
+
+from litestar import post
+from litestar.params import FromPath, JSONBody
+from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
+
+from gateway.calls import ApiCalls
+from gateway.shapes.subscription_changes import (
+    Change,
+    ChangePreview,
+    MigrationPage,
+    NewMigration,
+    migration_to_proto,
+    migrations_from_proto,
+    preview_from_proto,
+    to_proto,
+)
+from gateway.shapes.subscriptions import Subscription, from_proto
+
+
+@post("/api/subscriptions/{subscription_id:str}/change", status_code=200)
+async def change_subscription(
+    calls: ApiCalls, subscription_id: FromPath[str], data: JSONBody[Change]
+) -> Subscription:
+    """Put a subscription on another plan, version or quantity, NOW or at PERIOD_END.
+
+    Another plan at once cuts the period: each part has its own invoice, base prices and minimums
+    are shared by seconds. Another quantity alone only shares the base price. What was paid in
+    advance and is not used is credited. Repeating it changes nothing.
+    """
+    request = to_proto(subscription_id, data)
+    return from_proto((await calls.call(calls.changes.ChangeSubscription, request)).subscription)
+
+
+@post("/api/subscriptions/{subscription_id:str}/change/preview", status_code=200)
+async def preview_subscription_change(
+    calls: ApiCalls, subscription_id: FromPath[str], data: JSONBody[Change]
+) -> ChangePreview:
+    """What a change would do, with the invoices to the first one after it; nothing is written."""
+    request = pb.PreviewSubscriptionChangeRequest(change=to_proto(subscription_id, data))
+    return preview_from_proto(await calls.call(calls.changes.PreviewSubscriptionChange, request))
+
+
+@post("/api/plans/{plan_id:str}/migrate", status_code=200)
+async def migrate_subscriptions(
+    calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewMigration]
+) -> MigrationPage:
+    """Move subscriptions that are on other versions of a plan to one version, a page at a time.
+
+    With `dryRun` nothing is written. Repeat it with `cursor` until `nextCursor` is null.
+    """
+    request = migration_to_proto(plan_id, data)
+    return migrations_from_proto(await calls.call(calls.changes.MigrateSubscriptions, request))
+
+
+HANDLERS = [change_subscription, preview_subscription_change, migrate_subscriptions]

@@ -1,0 +1,114 @@
+"""SubscriptionChangesService over real gRPC: contents, scopes, what a tenant sees of another."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from pydantic import SecretStr
+from usageflow.invoicer.v1 import invoicer_pb2, subscription_changes_pb2_grpc
+from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
+
+from services.invoicer.change_servicer import SubscriptionChangesServicer
+from services.kit.errors import NotFoundError, PermissionDeniedError, from_rpc_error
+from services.kit.grpc_client import api_key_metadata, open_channel
+from services.kit.grpc_server import GrpcServer
+from services.kit.settings import ServiceSettings
+from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant, pro_plan, utc
+from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
+
+JANUARY = utc("2026-01-01")
+READS = {"PreviewSubscriptionChange"}
+SERVICE = "SubscriptionChangesService"
+METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name[SERVICE].methods]
+
+
+@dataclass
+class Api:
+    """Calls methods by name with a key."""
+
+    stub: "subscription_changes_pb2_grpc.SubscriptionChangesServiceAsyncStub"  # in the stubs only
+
+    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
+        """The response, or the domain error that came back."""
+        message = getattr(pb, f"{name}Request")(**request)
+        try:
+            return await getattr(self.stub, name)(
+                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[Api]:
+    """The service of `world` on a port of its own."""
+    settings = ServiceSettings(
+        database_url=SecretStr("postgresql://unused"),
+        nats_url=SecretStr("nats://unused"),
+        internal_token=TOKEN,
+        shutdown_s=1,
+    )
+    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
+    server = GrpcServer(settings, Keys(ids))
+    server.add(
+        subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
+        SubscriptionChangesServicer(world.changes, world.clock),
+        f"usageflow.invoicer.v1.{SERVICE}",
+    )
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Api(subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(channel))
+    await server.stop()
+
+
+async def examples(world: World) -> dict[str, dict[str, Any]]:
+    """A request for each method about things of ours."""
+    subscription = await world.subscribe(start=JANUARY, plan=pro_plan(metrics=[]))
+    change = {"subscription_id": subscription.id, "quantity": 3}
+    return {
+        "ChangeSubscription": change,
+        "PreviewSubscriptionChange": {"change": change},
+        "MigrateSubscriptions": {"plan_id": subscription.plan_id},
+    }
+
+
+async def test_a_change_and_its_preview_tell_the_subscription(world: World, api: Api) -> None:
+    asked = await examples(world)
+    shown = await api.call("PreviewSubscriptionChange", **asked["PreviewSubscriptionChange"])
+    made = await api.call("ChangeSubscription", **asked["ChangeSubscription"])
+    assert shown.subscription == made.subscription
+    assert (made.subscription.quantity, len(made.subscription.phases)) == (3, 2)
+    assert [phase.quantity for phase in made.subscription.phases] == [1, 3]
+    assert made.subscription.phases[0].kind == invoicer_pb2.PHASE_KIND_BILLED
+    (invoice,) = shown.invoices
+    assert [line.amount for line in invoice.lines] == ["46.77", "159.68"]
+
+
+async def test_a_migration_tells_each_subscription(world: World, api: Api) -> None:
+    plan_id = (await examples(world))["MigrateSubscriptions"]["plan_id"]
+    await world.plans.create_plan_version(world.tenant, plan_id, pro_plan(metrics=[]))
+    done = await api.call("MigrateSubscriptions", plan_id=plan_id)
+    assert done.to_version == 2
+    (moved,) = done.migrations
+    assert (moved.customer_id, moved.from_version, moved.problem) == ("user_123", 1, "")
+    assert moved.time.ToDatetime(JANUARY.tzinfo) == utc("2026-02-01")
+
+
+async def test_previews_take_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
+    asked = await examples(world)
+    assert sorted(asked) == sorted(METHODS)
+    for name, request in asked.items():
+        for key in ["ours-track"] if name in READS else ["ours-track", "ours-read"]:
+            with pytest.raises(PermissionDeniedError, match="lacks the scope"):
+                await api.call(name, key, **request)
+
+
+@pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])
+async def test_no_method_shows_or_changes_what_is_another_tenants(
+    world: World, api: Api, key: str
+) -> None:
+    for name, request in (await examples(world)).items():
+        with pytest.raises(NotFoundError):
+            await api.call(name, key, **request)
