@@ -127,10 +127,13 @@ class Calls:
         self._credential = credential
 
     async def call(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float = DEADLINE_S,
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
-        return await answer_of(method, request, DEADLINE_S, caller_metadata(self._credential))
+        return await answer_of(method, request, timeout_s, caller_metadata(self._credential))
 
     def stream(
         self,

@@ -25,11 +25,13 @@ from services.invoicer.customers_seen import (
 )
 from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.line_events import IngestEvents
+from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
 from services.invoicer.service.discounts import Discounts
+from services.invoicer.service.documents import Documents
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.plans import Plans
@@ -149,7 +151,9 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         server.add(
             documents_pb2_grpc.add_DocumentsServiceServicer_to_server,
-            DocumentsServicer(LineEvents(database, events)),
+            DocumentsServicer(
+                LineEvents(database, events), Documents(database, clock.now, PdfRenderer())
+            ),
             "usageflow.invoicer.v1.DocumentsService",
         )
         server.add(

@@ -136,6 +136,14 @@ def test_the_audit_log_of_a_stranger_tells_of_none_of_ours(
     assert not set(mine) & set(theirs)
 
 
+def test_the_issuer_of_a_stranger_is_its_own(ours: Ours, stack: Connection, stranger: Api) -> None:
+    api = Api(stack.http, stack.api_key)
+    api.ok(api.http.put("/api/issuer", json={"name": "Ours"}))
+    assert stranger.get("/api/issuer")["name"] != "Ours"
+    assert stranger.http.put("/api/issuer", json={"name": "Theirs"}).is_success
+    assert api.get("/api/issuer")["name"] == "Ours"
+
+
 def test_usage_of_a_stranger_is_empty(ours: Ours, stranger: Api) -> None:
     stranger.http.post("/api/metrics", json={"key": METRIC})
     assert stranger.usage(METRIC) == "0"
@@ -212,6 +220,8 @@ ROUTES = [
     ("DELETE", "/api/charges/{charge}"),
     ("GET", "/api/invoices/{invoice}"),
     ("GET", "/api/invoices/{invoice}/lines/1/events"),
+    ("GET", "/api/invoices/{invoice}/html"),
+    ("GET", "/api/invoices/{invoice}/pdf"),
     ("POST", "/api/invoices/{invoice}/pay"),
     ("POST", "/api/invoices/{invoice}/fail"),
     ("POST", "/api/invoices/{invoice}/void"),
@@ -332,6 +342,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",
          documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
+        ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "GetRenderedInvoice",
+         documents_pb2.GetRenderedInvoiceRequest(**by_invoice)),
         ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),
         ("invoicer", invoices, "GetPlan", invoicer.GetPlanRequest(plan_id=ours.plan)),
         ("invoicer", invoices, "CreatePlanVersion", invoicer.CreatePlanVersionRequest(plan=plan)),

@@ -14,7 +14,12 @@ from services.invoicer.tables.catalog import (
 )
 from services.invoicer.tables.columns import metadata
 from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
-from services.invoicer.tables.documents import document_hashes, invoice_readings, usage_readings
+from services.invoicer.tables.documents import (
+    document_hashes,
+    invoice_readings,
+    issuers,
+    usage_readings,
+)
 from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
 from services.invoicer.tables.subscriptions import (
     charges,
@@ -44,6 +49,7 @@ __all__ = [
     "invoice_readings",
     "invoice_taxes",
     "invoices",
+    "issuers",
     "metadata",
     "outbox",
     "plan_prices",

@@ -1,9 +1,10 @@
-"""What proves finalized documents: their chain of hashes, and what usage was read for them."""
+"""What belongs to finalized documents: hashes, what usage was read for them, who issues them."""
 
 from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKeyConstraint,
+    Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -62,4 +63,20 @@ invoice_readings = Table(
         ["usage_readings.organization_id", "usage_readings.mode", "usage_readings.id"],
         name="fk_invoice_readings_usage_readings",
     ),
+)
+
+# What stands on invoices; one that was finalized keeps the version of its time.
+issuers = Table(
+    "issuers",
+    metadata,
+    *tenant_columns(),
+    Column("version", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("tax_id", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("footer", Text, nullable=False),
+    Column("logo", LargeBinary, nullable=False),
+    time_column("create_time"),
+    PrimaryKeyConstraint("organization_id", "mode", "version"),
 )

@@ -5,7 +5,35 @@ from usageflow.invoicer.v1 import documents_pb2 as documents
 from tests.integration.gateway.other_routes import VOIDED_EVENT, VOIDED_EVENT_JSON
 from tests.integration.gateway.route_cases import Case, page
 
+ISSUER = documents.Issuer(
+    name="Straße GmbH", address="A 1\nB", tax_id="DE1", email="a@b.c", footer="IBAN", logo=b"\0\xff"
+)
+ISSUER_JSON = {
+    "name": "Straße GmbH",
+    "address": "A 1\nB",
+    "taxId": "DE1",
+    "email": "a@b.c",
+    "footer": "IBAN",
+    "logo": "AP8=",
+}
 CASES = [
+    Case(
+        "GET",
+        "/api/issuer",
+        "GetIssuer",
+        documents.GetIssuerRequest(),
+        documents.GetIssuerResponse(issuer=ISSUER),
+        ISSUER_JSON,
+    ),
+    Case(
+        "PUT",
+        "/api/issuer",
+        "SetIssuer",
+        documents.SetIssuerRequest(issuer=ISSUER),
+        documents.SetIssuerResponse(issuer=ISSUER),
+        ISSUER_JSON,
+        ISSUER_JSON,
+    ),
     Case(
         "GET",
         "/api/invoices/inv_1/lines/2/events?limit=5&cursor=c",

@@ -16,6 +16,7 @@ SERVED_OTHERWISE = {
     "RecordEvents": ["POST /api/track", "POST /api/track/batch"],
     "QueryUsage": ["GET /api/usage.csv"],
     "ListInvoices": ["GET /api/invoices.csv", "GET /api/invoices.jsonl"],
+    "GetRenderedInvoice": ["GET /api/invoices/inv_1/pdf", "GET /api/invoices/inv_1/html"],
     "WatchUsage": ["GET /api/usage/live"],
 }
 WITHOUT_ROUTE = {

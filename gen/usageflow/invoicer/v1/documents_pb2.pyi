@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from usageflow.ingest.v1 import ingest_pb2 as _ingest_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,213 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RenderFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RenderFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RenderFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RENDER_FORMAT_UNSPECIFIED: _RenderFormat.ValueType  # 0
+    """Not given: PDF."""
+    RENDER_FORMAT_PDF: _RenderFormat.ValueType  # 1
+    """Pages of A4."""
+    RENDER_FORMAT_HTML: _RenderFormat.ValueType  # 2
+    """A page without scripts that needs nothing else, with the steps of each line."""
+
+class RenderFormat(_RenderFormat, metaclass=_RenderFormatEnumTypeWrapper):
+    """RenderFormat is what to make of an invoice."""
+
+RENDER_FORMAT_UNSPECIFIED: RenderFormat.ValueType  # 0
+"""Not given: PDF."""
+RENDER_FORMAT_PDF: RenderFormat.ValueType  # 1
+"""Pages of A4."""
+RENDER_FORMAT_HTML: RenderFormat.ValueType  # 2
+"""A page without scripts that needs nothing else, with the steps of each line."""
+Global___RenderFormat: _TypeAlias = RenderFormat  # noqa: Y015
+
+@_typing.final
+class Issuer(_message.Message):
+    """Issuer is what an organization wants to stand on its invoices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TAX_ID_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FOOTER_FIELD_NUMBER: _builtins.int
+    LOGO_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """0-200 characters."""
+    address: _builtins.str
+    """Lines, 0-1,000 characters."""
+    tax_id: _builtins.str
+    """0-200 characters, as it is to be shown."""
+    email: _builtins.str
+    """0-200 characters."""
+    footer: _builtins.str
+    """Lines at the foot of each page, for example how to pay; 0-1,000 characters."""
+    logo: _builtins.bytes
+    """A PNG or JPEG of at most 128 KiB; empty: none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        tax_id: _builtins.str = ...,
+        email: _builtins.str = ...,
+        footer: _builtins.str = ...,
+        logo: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "email", b"email", "footer", b"footer", "logo", b"logo", "name", b"name", "tax_id", b"tax_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Issuer: _TypeAlias = Issuer  # noqa: Y015
+
+@_typing.final
+class GetIssuerRequest(_message.Message):
+    """GetIssuerRequest has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIssuerRequest: _TypeAlias = GetIssuerRequest  # noqa: Y015
+
+@_typing.final
+class GetIssuerResponse(_message.Message):
+    """GetIssuerResponse carries the issuer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issuer(self) -> Global___Issuer:
+        """The issuer."""
+
+    def __init__(
+        self,
+        *,
+        issuer: Global___Issuer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIssuerResponse: _TypeAlias = GetIssuerResponse  # noqa: Y015
+
+@_typing.final
+class SetIssuerRequest(_message.Message):
+    """SetIssuerRequest carries the issuer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issuer(self) -> Global___Issuer:
+        """The issuer, whole."""
+
+    def __init__(
+        self,
+        *,
+        issuer: Global___Issuer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetIssuerRequest: _TypeAlias = SetIssuerRequest  # noqa: Y015
+
+@_typing.final
+class SetIssuerResponse(_message.Message):
+    """SetIssuerResponse carries the issuer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issuer(self) -> Global___Issuer:
+        """The issuer as stored."""
+
+    def __init__(
+        self,
+        *,
+        issuer: Global___Issuer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetIssuerResponse: _TypeAlias = SetIssuerResponse  # noqa: Y015
+
+@_typing.final
+class GetRenderedInvoiceRequest(_message.Message):
+    """GetRenderedInvoiceRequest names the invoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    """"inv_..."."""
+    format: Global___RenderFormat.ValueType
+    """What to make."""
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        format: Global___RenderFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "invoice_id", b"invoice_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRenderedInvoiceRequest: _TypeAlias = GetRenderedInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class GetRenderedInvoiceResponse(_message.Message):
+    """GetRenderedInvoiceResponse carries the document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """The document."""
+    filename: _builtins.str
+    """What to call it, for example "INV-000042.pdf"."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        filename: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "filename", b"filename"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRenderedInvoiceResponse: _TypeAlias = GetRenderedInvoiceResponse  # noqa: Y015
 
 @_typing.final
 class ListLineEventsRequest(_message.Message):

@@ -41,6 +41,21 @@ class DocumentsServiceStub:
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsResponse.FromString,
                 _registered_method=True)
+        self.GetIssuer = channel.unary_unary(
+                '/usageflow.invoicer.v1.DocumentsService/GetIssuer',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerResponse.FromString,
+                _registered_method=True)
+        self.SetIssuer = channel.unary_unary(
+                '/usageflow.invoicer.v1.DocumentsService/SetIssuer',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerResponse.FromString,
+                _registered_method=True)
+        self.GetRenderedInvoice = channel.unary_unary(
+                '/usageflow.invoicer.v1.DocumentsService/GetRenderedInvoice',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceResponse.FromString,
+                _registered_method=True)
 
 
 class DocumentsServiceServicer:
@@ -59,6 +74,29 @@ class DocumentsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetIssuer(self, request, context):
+        """GetIssuer returns who issues invoices; all of it is empty until it was set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetIssuer(self, request, context):
+        """SetIssuer sets who issues invoices from now on; those that are finalized keep what was set
+        then. INVALID_ARGUMENT names each wrong field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRenderedInvoice(self, request, context):
+        """GetRenderedInvoice returns an invoice made for people. NOT_FOUND when there is none; UNAVAILABLE when too
+        many are being made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DocumentsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +104,21 @@ def add_DocumentsServiceServicer_to_server(servicer, server):
                     servicer.ListLineEvents,
                     request_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsRequest.FromString,
                     response_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsResponse.SerializeToString,
+            ),
+            'GetIssuer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIssuer,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerResponse.SerializeToString,
+            ),
+            'SetIssuer': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetIssuer,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerResponse.SerializeToString,
+            ),
+            'GetRenderedInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRenderedInvoice,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,6 +150,87 @@ class DocumentsService:
             '/usageflow.invoicer.v1.DocumentsService/ListLineEvents',
             usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsRequest.SerializeToString,
             usageflow_dot_invoicer_dot_v1_dot_documents__pb2.ListLineEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIssuer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.DocumentsService/GetIssuer',
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetIssuerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetIssuer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.DocumentsService/SetIssuer',
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.SetIssuerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRenderedInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.DocumentsService/GetRenderedInvoice',
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_documents__pb2.GetRenderedInvoiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

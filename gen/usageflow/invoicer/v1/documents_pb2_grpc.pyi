@@ -42,6 +42,16 @@ class DocumentsServiceStub:
     line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
     when there is no such invoice or line.
     """
+    GetIssuer: _grpc.UnaryUnaryMultiCallable[_documents_pb2.GetIssuerRequest, _documents_pb2.GetIssuerResponse]
+    """GetIssuer returns who issues invoices; all of it is empty until it was set."""
+    SetIssuer: _grpc.UnaryUnaryMultiCallable[_documents_pb2.SetIssuerRequest, _documents_pb2.SetIssuerResponse]
+    """SetIssuer sets who issues invoices from now on; those that are finalized keep what was set
+    then. INVALID_ARGUMENT names each wrong field.
+    """
+    GetRenderedInvoice: _grpc.UnaryUnaryMultiCallable[_documents_pb2.GetRenderedInvoiceRequest, _documents_pb2.GetRenderedInvoiceResponse]
+    """GetRenderedInvoice returns an invoice made for people. NOT_FOUND when there is none; UNAVAILABLE when too
+    many are being made.
+    """
 
 @_typing.type_check_only
 class DocumentsServiceAsyncStub(DocumentsServiceStub):
@@ -56,6 +66,16 @@ class DocumentsServiceAsyncStub(DocumentsServiceStub):
     void then. Of late usage: those that have changed the figure since it was billed before. A
     line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
     when there is no such invoice or line.
+    """
+    GetIssuer: _aio.UnaryUnaryMultiCallable[_documents_pb2.GetIssuerRequest, _documents_pb2.GetIssuerResponse]  # type: ignore[assignment]
+    """GetIssuer returns who issues invoices; all of it is empty until it was set."""
+    SetIssuer: _aio.UnaryUnaryMultiCallable[_documents_pb2.SetIssuerRequest, _documents_pb2.SetIssuerResponse]  # type: ignore[assignment]
+    """SetIssuer sets who issues invoices from now on; those that are finalized keep what was set
+    then. INVALID_ARGUMENT names each wrong field.
+    """
+    GetRenderedInvoice: _aio.UnaryUnaryMultiCallable[_documents_pb2.GetRenderedInvoiceRequest, _documents_pb2.GetRenderedInvoiceResponse]  # type: ignore[assignment]
+    """GetRenderedInvoice returns an invoice made for people. NOT_FOUND when there is none; UNAVAILABLE when too
+    many are being made.
     """
 
 class DocumentsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +94,34 @@ class DocumentsServiceServicer(metaclass=_abc_1.ABCMeta):
         void then. Of late usage: those that have changed the figure since it was billed before. A
         line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
         when there is no such invoice or line.
+        """
+
+    @_abc_1.abstractmethod
+    def GetIssuer(
+        self,
+        request: _documents_pb2.GetIssuerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_documents_pb2.GetIssuerResponse, _abc.Awaitable[_documents_pb2.GetIssuerResponse]]:
+        """GetIssuer returns who issues invoices; all of it is empty until it was set."""
+
+    @_abc_1.abstractmethod
+    def SetIssuer(
+        self,
+        request: _documents_pb2.SetIssuerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_documents_pb2.SetIssuerResponse, _abc.Awaitable[_documents_pb2.SetIssuerResponse]]:
+        """SetIssuer sets who issues invoices from now on; those that are finalized keep what was set
+        then. INVALID_ARGUMENT names each wrong field.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRenderedInvoice(
+        self,
+        request: _documents_pb2.GetRenderedInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_documents_pb2.GetRenderedInvoiceResponse, _abc.Awaitable[_documents_pb2.GetRenderedInvoiceResponse]]:
+        """GetRenderedInvoice returns an invoice made for people. NOT_FOUND when there is none; UNAVAILABLE when too
+        many are being made.
         """
 
 def add_DocumentsServiceServicer_to_server(servicer: DocumentsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
