@@ -37,13 +37,18 @@ async def ensure_first_key(address: str, home: Home, secrets: Secrets) -> None:
 
 
 async def sign_in_path(
-    address: str, secrets: Secrets, *, email: str = "", owner_email: str = ""
+    address: str,
+    internal_token: str,
+    organization_id: str,
+    *,
+    email: str = "",
+    owner_email: str = "",
 ) -> str:
     """A path under the gateway's URL that signs a member in once: the one with `email`, else the
     first owner, whom an organization without any gets, with `owner_email`. StackError: refused.
     """
-    async with connected(address, secrets.internal_token) as accounts:
-        token = await accounts.sign_in_token(secrets.organization_id, email, owner_email)
+    async with connected(address, internal_token) as accounts:
+        token = await accounts.sign_in_token(organization_id, email, owner_email)
     return f"/sign-in?token={token}"
 
 

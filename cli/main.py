@@ -115,6 +115,19 @@ def create_organization(
     typer.echo(api_key)
 
 
+@app.command("create-sign-in-link")
+def create_sign_in_link(
+    organization_id: Annotated[str, typer.Argument(help="Its organization, org_...")],
+    email: Annotated[
+        str, typer.Option("--email", help="Whom it signs in; else the first owner.")
+    ] = "",
+) -> None:
+    """Print a link that signs a member in, once, within a day."""
+    from cli import operations
+
+    typer.echo(run(operations.create_sign_in_link(organization_id, email)))
+
+
 app.command("import")(import_events)
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from asyncpg.exceptions import InterfaceError, PostgresError
 from usageflow.common.v1 import common_pb2
 
-from cli.bootstrap import new_organization
+from cli.bootstrap import new_organization, sign_in_path
 from cli.databases import ensure_databases
 from cli.errors import StackError
 from cli.home import SERVICES
@@ -61,6 +61,22 @@ async def create_organization(
     address = required(environ, "USAGEFLOW_ACCOUNTS_ADDRESS")
     token = required(environ, "USAGEFLOW_INTERNAL_TOKEN")
     return await new_organization(address, token, name, MODE_NUMBERS[mode])
+
+
+async def create_sign_in_link(
+    organization_id: str, email: str, environ: Mapping[str, str] = os.environ
+) -> str:
+    """A link that signs a member in once; without `email` the first owner, whom an organization
+    without any gets. A path alone when USAGEFLOW_PUBLIC_URL does not say where the gateway is.
+    """
+    path = await sign_in_path(
+        required(environ, "USAGEFLOW_ACCOUNTS_ADDRESS"),
+        required(environ, "USAGEFLOW_INTERNAL_TOKEN"),
+        organization_id,
+        email=email,
+        owner_email=environ.get("USAGEFLOW_OWNER_EMAIL", ""),
+    )
+    return environ.get("USAGEFLOW_PUBLIC_URL", "").rstrip("/") + path
 
 
 def required(environ: Mapping[str, str], name: str) -> str:

@@ -138,7 +138,9 @@ class Stack:
         await accounts.ready()
         await ensure_first_key(address, self._home, secrets)
         owner_email = self._environ.get("USAGEFLOW_OWNER_EMAIL", "")
-        self._sign_in_path = await sign_in_path(address, secrets, owner_email=owner_email)
+        self._sign_in_path = await sign_in_path(
+            address, secrets.internal_token, secrets.organization_id, owner_email=owner_email
+        )
 
     def _part(self, process: Process, processes: list[Process], surroundings: Surroundings) -> Part:
         what = command(process, processes, surroundings, self._environ)

@@ -90,14 +90,6 @@ class Viewer:
         return allowed(self.principal, permission)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session that has begun: whose, and the header that gives its cookie to the browser."""
-
-    member: pb.Member
-    cookie: Header
-
-
 async def viewer(request: Request[Any, Any, Any]) -> Viewer | None:
     """Who asks for a page; None: nobody who has signed in. UnavailableError."""
     return await sessions_of(request).viewer(scope_of(request))
@@ -193,9 +185,10 @@ class Sessions:
 
     async def sign_in(
         self, scope: Scope, *, link_token: str = "", email: str = "", password: str = ""
-    ) -> SignedIn:
-        """Begin a session, which looks at test mode. UnauthenticatedError, OverloadedError (too
-        many failed), UnavailableError.
+    ) -> Header:
+        """Begin a session, which looks at test mode: the header with its cookie.
+
+        UnauthenticatedError, OverloadedError (too many attempts failed), UnavailableError.
         """
         headers = dict(scope["headers"])
         request = pb.SignInRequest(
@@ -208,10 +201,46 @@ class Sessions:
         answer = await answer_of(
             self._members.SignIn, request, DEADLINE_S, internal_metadata(self._token)
         )
-        credential = session_credential(answer.token, "test")
-        return SignedIn(
-            answer.member, self.cookie(credential, answer.expire_time.ToDatetime(clock.UTC))
+        return self._first_cookie(answer)
+
+    async def invitation(self, token: str) -> pb.GetInvitationResponse:
+        """What an invitation's link offers. UnauthenticatedError, UnavailableError."""
+        return await answer_of(
+            self._members.GetInvitation,
+            pb.GetInvitationRequest(token=token),
+            DEADLINE_S,
+            internal_metadata(self._token),
         )
+
+    async def accept_invitation(
+        self, scope: Scope, token: str, *, name: str, password: str
+    ) -> Header:
+        """Make somebody a member and begin their session: the header with its cookie.
+        UnauthenticatedError, InvalidArgumentError, ConflictError, UnavailableError.
+        """
+        headers = dict(scope["headers"])
+        request = pb.AcceptInvitationRequest(
+            token=token,
+            name=name,
+            password=password,
+            address=self._clients.address(scope, headers),
+            user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
+        )
+        answer = await answer_of(
+            self._members.AcceptInvitation, request, DEADLINE_S, internal_metadata(self._token)
+        )
+        return self._first_cookie(answer)
+
+    def _first_cookie(self, answer: pb.SignInResponse | pb.AcceptInvitationResponse) -> Header:
+        credential = session_credential(answer.token, "test")
+        return self.cookie(credential, answer.expire_time.ToDatetime(clock.UTC))
+
+    def base_url(self, scope: Scope) -> str:
+        """The address under which people reach us: as it is set, or as the request has it."""
+        if self._public_url:
+            return self._public_url
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        return f"{scope['scheme']}://{host}"
 
     async def sign_out(self, asking: Viewer) -> Header:
         """End the session; the header that takes its cookie from the browser."""

@@ -46,7 +46,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
     sessions.require_own_page(dict(scope_of(request)["headers"]))
     following = form.get("next", "")
     try:
-        signed_in = await sessions.sign_in(
+        cookie = await sessions.sign_in(
             scope_of(request),
             link_token=form.get("token", ""),
             email=form.get("email", ""),
@@ -54,7 +54,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
         )
     except DomainError as error:
         return _refused(error, following)
-    return redirect(local_path(following, HOME), [signed_in.cookie])
+    return redirect(local_path(following, HOME), [cookie])
 
 
 @post("/sign-out", status_code=303, include_in_schema=False, opt={FORM: True})
@@ -102,14 +102,14 @@ def _refused(error: DomainError, following: str) -> Response[Any]:
 def _link_form(token: str, following: str) -> str:
     return (
         "<p>This link works once.</p>"
-        f'<form method="post" action="/sign-in">{_hidden("token", token)}'
-        f"{_hidden('next', following)}<button>Sign in</button></form>"
+        f'<form method="post" action="/sign-in">{hidden("token", token)}'
+        f"{hidden('next', following)}<button>Sign in</button></form>"
     )
 
 
 def _password_form(following: str) -> str:
     return (
-        f'<form method="post" action="/sign-in">{_hidden("next", following)}'
+        f'<form method="post" action="/sign-in">{hidden("next", following)}'
         '<p><label>Email <input name="email" type="email" autocomplete="username" required>'
         '</label></p><p><label>Password <input name="password" type="password"'
         ' autocomplete="current-password" required></label></p><button>Sign in</button></form>'
@@ -119,14 +119,15 @@ def _password_form(following: str) -> str:
 
 
 def _signed_in(asking: Viewer) -> str:
-    csrf = _hidden("csrf", asking.csrf_token)
+    csrf = hidden("csrf", asking.csrf_token)
     return (
         f"<p>You are {escape(asking.name)}, {asking.role.lower()}, in {asking.mode} mode.</p>"
         f'<form method="post" action="/sign-out">{csrf}<button>Sign out</button></form>'
     )
 
 
-def _hidden(name: str, value: str) -> str:
+def hidden(name: str, value: str) -> str:
+    """A form's field that nobody sees."""
     return f'<input type="hidden" name="{name}" value="{escape(value)}">'
 
 

@@ -4,8 +4,15 @@ from usageflow.accounts.v1 import accounts_pb2_grpc, members_pb2_grpc
 
 from services.accounts import audit_repository
 from services.accounts.audit import BATCH_MAX, AuditConsumer, AuditLog
+from services.accounts.changes import Changes
+from services.accounts.invitations import Invitations
 from services.accounts.keys import ChangeBroadcast, OwnKeys
-from services.accounts.members_servicer import MembersInternalServicer, MembersServicer
+from services.accounts.members import Members
+from services.accounts.members_servicer import (
+    MembersInternalServicer,
+    MembersServicer,
+    People,
+)
 from services.accounts.passwords import Passwords
 from services.accounts.service import Accounts
 from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
@@ -36,8 +43,7 @@ async def main(settings: AccountsSettings | None = None) -> None:
 
         pepper = settings.key_pepper.get_secret_value().encode()
         changes = ChangeBroadcast(messaging)
-        accounts = Accounts(database, pepper, changes)
-        signing_in = SigningIn(database, pepper, changes, Passwords())
+        people = people_of(database, pepper, changes, Passwords())
         audit_log = AuditLog(database)
         consumer = messaging.consume(
             AUDIT, CONSUMER, AuditConsumer(audit_log).handle, batch_max=BATCH_MAX
@@ -45,34 +51,44 @@ async def main(settings: AccountsSettings | None = None) -> None:
         await serve_inbox(database, audit_repository.inbox, messaging, CONSUMER)
         runtime.spawn("consumer", consumer.run)
 
-        server = GrpcServer(settings, OwnKeys(accounts, signing_in), DatabaseCheck(url))
-        add_services(server, accounts, signing_in, audit_log)
+        own_keys = OwnKeys(people.accounts, people.signing_in)
+        server = GrpcServer(settings, own_keys, DatabaseCheck(url))
+        add_services(server, people, audit_log)
         await server.start()
         runtime.on_stop("grpc", server.stop)
         await runtime.wait()
 
 
-def add_services(
-    server: GrpcServer, accounts: Accounts, signing_in: SigningIn, audit_log: AuditLog
-) -> None:
+def people_of(database: Database, pepper: bytes, changes: Changes, passwords: Passwords) -> People:
+    """The use cases of organizations and their members."""
+    signing_in = SigningIn(database, pepper, changes, passwords)
+    return People(
+        accounts=Accounts(database, pepper, changes),
+        signing_in=signing_in,
+        members=Members(database, changes, passwords),
+        invitations=Invitations(database, pepper, signing_in, passwords),
+    )
+
+
+def add_services(server: GrpcServer, people: People, audit_log: AuditLog) -> None:
     """Serve everything that accounts offers."""
     server.add(
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
-        AccountsServicer(accounts, audit_log),
+        AccountsServicer(people.accounts, audit_log),
         "usageflow.accounts.v1.AccountsService",
     )
     server.add(
         accounts_pb2_grpc.add_AccountsInternalServiceServicer_to_server,
-        AccountsInternalServicer(accounts),
+        AccountsInternalServicer(people.accounts),
         "usageflow.accounts.v1.AccountsInternalService",
     )
     server.add(
         members_pb2_grpc.add_MembersServiceServicer_to_server,
-        MembersServicer(accounts, signing_in),
+        MembersServicer(people),
         "usageflow.accounts.v1.MembersService",
     )
     server.add(
         members_pb2_grpc.add_MembersInternalServiceServicer_to_server,
-        MembersInternalServicer(signing_in),
+        MembersInternalServicer(people),
         "usageflow.accounts.v1.MembersInternalService",
     )

@@ -70,8 +70,54 @@ async def members_with(
     return [_member(row) for row in await connection.execute(query)]
 
 
+async def list_members(
+    connection: AsyncConnection, organization_id: str, *, before_id: str | None, limit: int
+) -> list[Member]:
+    """Up to `limit` members who have not been removed, newest first, older than `before_id`."""
+    query = select(members).where(
+        members.c.organization_id == organization_id, members.c.remove_time.is_(None)
+    )
+    if before_id is not None:
+        query = query.where(members.c.id < before_id)
+    rows = await connection.execute(query.order_by(members.c.id.desc()).limit(limit))
+    return [_member(row) for row in rows]
+
+
+async def has_other_owner(connection: AsyncConnection, owner: Member) -> bool:
+    """Whether somebody else owns the organization, too."""
+    query = select(members.c.id).where(
+        members.c.organization_id == owner.organization_id,
+        members.c.role == "OWNER",
+        members.c.remove_time.is_(None),
+        members.c.id != owner.id,
+    )
+    return (await connection.execute(query.limit(1))).first() is not None
+
+
+async def update_member(connection: AsyncConnection, member: Member) -> None:
+    """Store what may change of a member."""
+    await connection.execute(
+        update(members)
+        .where(members.c.id == member.id)
+        .values(
+            name=member.name,
+            email=member.email,
+            role=member.role,
+            password_hash=member.password_hash,
+        )
+    )
+
+
+async def remove_member(connection: AsyncConnection, member_id: str, time: datetime) -> None:
+    """They are no member any more; their sign-in link is gone."""
+    await connection.execute(delete(sign_in_links).where(sign_in_links.c.member_id == member_id))
+    await connection.execute(
+        update(members).where(members.c.id == member_id).values(remove_time=time)
+    )
+
+
 async def lock_organization(connection: AsyncConnection, organization_id: str) -> bool:
-    """Whether it exists; until the commit nobody else adds its first owner."""
+    """Whether it exists; until the commit nobody else changes who its owners are."""
     query = select(organizations.c.id).where(organizations.c.id == organization_id)
     row = (await connection.execute(query.with_for_update(key_share=True))).one_or_none()
     return row is not None

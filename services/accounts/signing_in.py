@@ -240,16 +240,6 @@ class SigningIn:
             )
         return pages.page_of_ids(found, limit)
 
-    async def get_member(self, organization_id: str, member_id: str) -> Member:
-        """The organization's member; NotFoundError."""
-        member = None
-        if is_id(member_id, "mem"):
-            async with self._database.transaction() as connection:
-                member = await people_repository.get_member(connection, organization_id, member_id)
-        if member is None:
-            raise NotFoundError("No such member")
-        return member
-
 
 async def _make_owner(connection: AsyncConnection, organization_id: str, email: str) -> Member:
     """The first owner of an organization that has none."""

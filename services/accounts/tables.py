@@ -167,3 +167,43 @@ sign_in_failures = Table(
     CheckConstraint("failures > 0", name="failures"),
     Index(None, "last_time"),
 )
+
+# A trigger keeps for whom an invitation is, and that what was accepted or revoked stays so.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("invited_by", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), nullable=False),
+    Column("accept_time", DateTime(timezone=True)),
+    Column("revoke_time", DateTime(timezone=True)),
+    Column("member_id", Text, ForeignKey("members.id")),
+    CheckConstraint("id ~ '^ivt_[0-9a-f]{32}$'", name="id"),
+    CheckConstraint(
+        "email = lower(email) AND char_length(email) <= 254 "
+        "AND email ~ '^[^[:space:]@]+@[^[:space:]@]+$'",
+        name="email",
+    ),
+    CheckConstraint("role IN ('OWNER', 'ADMIN', 'DEVELOPER', 'VIEWER')", name="role"),
+    CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),
+    CheckConstraint("expire_time > create_time", name="expire_time"),
+    CheckConstraint(
+        "(accept_time IS NULL) = (member_id IS NULL) "
+        "AND (accept_time IS NULL OR revoke_time IS NULL)",
+        name="outcome",
+    ),
+    Index(None, "organization_id", "id"),
+    # Of one address one is open at a time.
+    Index(
+        "uq_invitations_open",
+        "organization_id",
+        "email",
+        unique=True,
+        postgresql_where=text("accept_time IS NULL AND revoke_time IS NULL"),
+    ),
+)

@@ -69,6 +69,10 @@ RULES: Mapping[str, _Rules] = {
             "GetCurrentMember": OWN,
             "ListSessions": OWN,
             "RevokeSession": OWN,
+            "UpdateCurrentMember": OWN,
+            "SetPassword": OWN,
+            "CreateInvitation": INVITATIONS,
+            "RevokeInvitation": INVITATIONS,
         },
     ),
     "usageflow.aggregator.v1": _Rules(

@@ -180,6 +180,22 @@ def test_live_key_is_made_on_request(project: Project) -> None:
     assert made.stdout.startswith("uf_live_"), made.stderr
 
 
+def test_an_owner_signs_in_by_a_link_that_is_made_on_request(project: Project) -> None:
+    made = project.run("gateway", "usageflow", "create-organization", "My company")
+    organization_id = made.stderr.split()[0]
+    link = project.run("gateway", "usageflow", "create-sign-in-link", organization_id)
+    assert link.returncode == 0, link.stderr
+    token = link.stdout.strip().removeprefix("/sign-in?token=")
+    url = project.url("gateway", 8080)
+    with httpx.Client(base_url=url, trust_env=False) as browser:
+        assert browser.post("/sign-in", data={"token": token}).status_code == 303
+        assert browser.get("/api/members").json()["data"][0]["role"] == "OWNER"
+    nobody = ("--email", "nobody@example.com")
+    refused = project.run("gateway", "usageflow", "create-sign-in-link", organization_id, *nobody)
+    assert refused.returncode == 1
+    assert "No such member" in refused.stderr
+
+
 def test_organization_without_a_name_is_an_error_in_a_sentence(project: Project) -> None:
     made = project.run("gateway", "usageflow", "create-organization", "")
     assert made.returncode == 1

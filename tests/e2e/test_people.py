@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -16,7 +17,9 @@ from tests.e2e.api import (
     Api,
     first_organization_id,
     internal_metadata,
+    new_key,
     new_organization,
+    wait_for,
 )
 
 
@@ -60,6 +63,115 @@ def owner(stack: Connection, stack_home: Path) -> Iterator[Browser]:
     assert Browser(stack.http).sign_in(token).status_code == 401
     yield browser
     browser.http.close()
+
+
+def invite(browser: Browser, stack: Connection, role: str) -> Browser:
+    """The browser of somebody whom the member invites, and who accepts."""
+    email = f"{new_key(role.lower())}@example.com"
+    invited = browser.http.post("/api/invitations", json={"email": email, "role": role})
+    assert invited.status_code == 201, invited.text
+    url = invited.json()["url"]
+    assert url.startswith(stack.http + "/invitation?token=")
+    joining = Browser(stack.http)
+    assert joining.http.get(url).status_code == 200
+    form = {"token": url.rpartition("=")[2], "name": role.title(), "password": ""}
+    assert joining.http.post("/invitation", data=form).status_code == 303
+    current = joining.http.get("/api/sessions/current").json()
+    assert (current["member"]["email"], current["member"]["role"]) == (email, role)
+    joining.http.headers["x-csrf-token"] = current["csrfToken"]
+    return joining
+
+
+PLAN = {"name": "P", "currency": "USD", "basePrice": "1.00", "metrics": []}
+HOOK = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
+EVERYBODY = ("OWNER", "ADMIN", "DEVELOPER", "VIEWER")
+# One route of each kind and part, and who may call it. What kit's interceptor lets through of every
+# RPC is told by tests/integration/gateway/test_roles.py; here the services are the real ones.
+BY_ROLE: list[tuple[str, str, Any, tuple[str, ...]]] = [
+    ("GET", "/api/events", None, EVERYBODY),
+    ("GET", "/api/plans", None, EVERYBODY),
+    ("GET", "/api/webhooks", None, EVERYBODY),
+    ("GET", "/api/keys", None, EVERYBODY),
+    ("GET", "/api/members", None, EVERYBODY),
+    ("GET", "/api/invitations", None, EVERYBODY),
+    ("GET", "/api/audit", None, EVERYBODY),
+    ("GET", "/api/sessions", None, EVERYBODY),
+    ("PATCH", "/api/sessions/current", {"name": "Somebody"}, EVERYBODY),
+    ("POST", "/api/metrics", {"key": "BY_ROLE"}, ("OWNER", "ADMIN")),
+    ("POST", "/api/plans", PLAN, ("OWNER", "ADMIN")),
+    ("POST", "/api/events/evt_0/void", {}, ("OWNER", "ADMIN")),
+    ("PATCH", "/api/organization", {}, ("OWNER", "ADMIN")),
+    ("DELETE", "/api/invitations/ivt_0", None, ("OWNER", "ADMIN")),
+    ("POST", "/api/webhooks", HOOK, ("OWNER", "DEVELOPER")),
+    ("POST", "/api/keys", {"scopes": ["track"]}, ("OWNER", "DEVELOPER")),
+    ("DELETE", "/api/members/mem_0", None, ("OWNER",)),
+    ("PATCH", "/api/members/mem_0", {"name": "X"}, ("OWNER",)),
+]
+
+
+@pytest.mark.parametrize("role", EVERYBODY)
+def test_a_member_may_do_what_their_role_is_for(
+    owner: Browser, stack: Connection, role: str
+) -> None:
+    member = invite(owner, stack, role)
+    for method, path, body, roles in BY_ROLE:
+        answer = member.http.request(method, path, json=body)
+        told = (answer.status_code, answer.text)
+        if role in roles:
+            # What is not there is looked for only by those who may.
+            assert answer.is_success or answer.status_code == 404, (method, path, told)
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "missing_role"), told
+    member.http.close()
+
+
+def test_a_key_is_no_member(stack: Connection) -> None:
+    api = Api(stack.http, stack.api_key)
+    assert api.get("/api/members")["data"]
+    body = {"email": "thief@example.com", "role": "OWNER"}
+    for answer in (
+        api.http.post("/api/invitations", json=body),
+        api.http.get("/api/sessions/current"),
+        api.http.get("/api/sessions"),
+        api.http.put("/api/sessions/current/password", json={"password": "x" * 12}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "members_only")
+
+
+def test_who_is_removed_or_gets_another_role_feels_it_at_once(
+    owner: Browser, stack: Connection
+) -> None:
+    admin = invite(owner, stack, "ADMIN")
+    mine = admin.http.get("/api/sessions/current").json()["member"]["id"]
+    assert admin.http.post("/api/plans", json=PLAN).status_code == 201
+    changed = owner.http.patch(f"/api/members/{mine}", json={"role": "VIEWER"})
+    assert changed.status_code == 200
+    wait_for(
+        "the new role", lambda: admin.http.post("/api/plans", json=PLAN).status_code == 403, 20
+    )
+    assert owner.http.delete(f"/api/members/{mine}").status_code == 204
+    wait_for("the end", lambda: admin.http.get("/api/plans").status_code == 401, 20)
+    told = owner.http.get("/api/audit", params={"targetId": mine}).json()["data"]
+    assert [each["action"] for each in told][:2] == ["member.removed", "member.updated"]
+    admin.http.close()
+
+
+def test_a_password_lets_in_and_too_many_wrong_ones_do_not(
+    owner: Browser, stack: Connection
+) -> None:
+    member = invite(owner, stack, "VIEWER")
+    email = member.http.get("/api/sessions/current").json()["member"]["email"]
+    password = {"password": "correct horse battery"}
+    assert member.http.put("/api/sessions/current/password", json=password).status_code == 200
+    other = Browser(stack.http)
+    assert other.http.post("/sign-in", data={"email": email, **password}).status_code == 303
+    assert other.http.get("/api/plans").status_code == 200
+    wrong = {"email": email, "password": "wrong"}
+    # Each wait is twice as long as the one before: sooner or later somebody comes too early.
+    codes = (Browser(stack.http).http.post("/sign-in", data=wrong).status_code for _ in range(20))
+    assert next(code for code in codes if code != 401) == 429
+    other.http.close()
+    member.http.close()
 
 
 def test_an_owner_reads_and_changes_what_all_services_have(
@@ -110,6 +222,20 @@ def test_owners_of_two_organizations_see_nothing_of_each_other(
     organization_id = theirs.get("/api/organization")["id"]
     assert stranger.sign_in(sign_in_link(stack, stack_home, organization_id)).is_redirect
     assert stranger.http.get("/api/metrics").json()["data"] == []
+    members = [each["id"] for each in owner.http.get("/api/members").json()["data"]]
+    body = {"email": "ada@example.com", "role": "VIEWER"}
+    invitation = owner.http.post("/api/invitations", json=body).json()["id"]
+    for method, path, body in (
+        ("PATCH", f"/api/members/{members[-1]}", {"role": "VIEWER"}),
+        ("DELETE", f"/api/members/{members[-1]}", {}),
+        ("DELETE", f"/api/invitations/{invitation}", {}),
+    ):
+        answer = stranger.http.request(method, path, json=body or None)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    theirs_only = [each["id"] for each in stranger.http.get("/api/members").json()["data"]]
+    assert len(theirs_only) == 1
+    assert not set(theirs_only) & set(members)
+    assert stranger.http.get("/api/invitations").json()["data"] == []
     sessions = owner.http.get("/api/sessions").json()["data"]
     mine = [each for each in sessions if each["current"]]
     assert len(mine) == 1

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from argon2 import PasswordHasher
 
+from services.accounts.app import people_of
+from services.accounts.members_servicer import People
 from services.accounts.passwords import Passwords
 from services.accounts.service import Accounts
 from services.accounts.signing_in import SigningIn
@@ -58,15 +60,21 @@ def changes() -> RecordedChanges:
 
 
 @pytest.fixture
-def accounts(database: Database, changes: RecordedChanges) -> Accounts:
-    """The use cases."""
-    return Accounts(database, PEPPER, changes)
+def people(database: Database, changes: RecordedChanges) -> People:
+    """All use cases; passwords cost next to nothing here."""
+    return people_of(database, PEPPER, changes, quick_passwords())
 
 
 @pytest.fixture
-def signing_in(database: Database, changes: RecordedChanges) -> SigningIn:
-    """How members get in; passwords cost next to nothing here."""
-    return SigningIn(database, PEPPER, changes, quick_passwords())
+def accounts(people: People) -> Accounts:
+    """The use cases of organizations and keys."""
+    return people.accounts
+
+
+@pytest.fixture
+def signing_in(people: People) -> SigningIn:
+    """How members get in."""
+    return people.signing_in
 
 
 def quick_passwords() -> Passwords:

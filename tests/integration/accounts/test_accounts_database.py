@@ -7,8 +7,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.accounts.domain import NewKey
-from services.accounts.service import Accounts
+from services.accounts.members_servicer import People
+from services.accounts.people import Seen
 from services.accounts.tables import metadata
+from services.kit.auth import Principal
 from services.kit.database import Database, TenantKey
 from services.kit.migrations import migrate
 
@@ -24,8 +26,15 @@ def audit_like(**changed: str) -> str:
 
 
 @pytest.fixture
-async def key_id(accounts: Accounts, tenant: TenantKey) -> str:
-    """A revoked key."""
+async def key_id(people: People, tenant: TenantKey) -> str:
+    """A revoked key; beside it an owner whose session has ended, and a revoked invitation."""
+    accounts = people.accounts
+    _, link, _ = await people.signing_in.create_link(tenant.organization_id)
+    member, _, token = await people.signing_in.by_link(link, Seen())
+    await people.signing_in.end(token)
+    owner = Principal("", tenant.organization_id, 1, "test", frozenset(), member_id=member.id)
+    invitation, _ = await people.invitations.create(owner, "ada@example.com", "VIEWER")
+    await people.invitations.revoke(owner, invitation.id)
     key, _ = await accounts.create_api_key(tenant, NewKey("server", ["track"], None))
     return (await accounts.revoke_api_key(tenant, key.id)).id
 
@@ -94,6 +103,23 @@ async def key_id(accounts: Accounts, tenant: TenantKey) -> str:
             "prefix, 'plain', scopes, create_time FROM api_keys",
             "ck_api_keys_key_hash",
         ),
+        ("UPDATE members SET id = 'mem_' || md5('x')", "identifies a member never changes"),
+        ("UPDATE members SET email = 'Ada@example.com'", "ck_members_email"),
+        ("UPDATE members SET email = 'ada'", "ck_members_email"),
+        ("UPDATE members SET name = ''", "ck_members_name"),
+        ("UPDATE members SET role = 'KING'", "last owner"),
+        ("UPDATE members SET password_hash = 'secret'", "ck_members_password_hash"),
+        (
+            "INSERT INTO members SELECT 'mem_' || md5('x'), organization_id, email, name, role, "
+            "password_hash, create_time FROM members",
+            "uq_members_email",
+        ),
+        ("UPDATE sign_in_links SET end_time = NULL", "what has ended stays ended"),
+        ("UPDATE sign_in_links SET token_hash = sha256('x')", "never changes"),
+        ("UPDATE sessions SET end_time = NULL", "what has ended stays ended"),
+        ("UPDATE sessions SET expire_time = 'infinity'", "never changes"),
+        ("UPDATE sessions SET address = repeat('x', 65)", "ck_sessions_seen"),
+        ("UPDATE invitations SET revoke_time = NULL", "stays so"),
     ],
 )
 async def test_the_database_refuses(
@@ -123,4 +149,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0004"]
+        assert versions.scalars().all() == ["0005"]

@@ -11,12 +11,10 @@ from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import accounts_pb2_grpc, messages_pb2
 from usageflow.common.v1 import common_pb2
 
-from services.accounts.app import add_services
+from services.accounts.app import add_services, people_of
 from services.accounts.audit import AuditLog
 from services.accounts.keys import ChangeBroadcast, OwnKeys
-from services.accounts.service import Accounts
 from services.accounts.settings import AccountsSettings
-from services.accounts.signing_in import SigningIn
 from services.kit.auth import KEY_CHANGED_SUBJECT, ORGANIZATION_CHANGED_SUBJECT, KeyCache
 from services.kit.database import Database
 from services.kit.errors import UnauthenticatedError, from_rpc_error
@@ -93,10 +91,9 @@ async def client(
 ) -> AsyncIterator[Client]:
     """A client of a running accounts."""
     changes = ChangeBroadcast(messaging)
-    accounts = Accounts(database, PEPPER, changes)
-    signing_in = SigningIn(database, PEPPER, changes, quick_passwords())
-    server = GrpcServer(settings, OwnKeys(accounts, signing_in))
-    add_services(server, accounts, signing_in, AuditLog(database))
+    people = people_of(database, PEPPER, changes, quick_passwords())
+    server = GrpcServer(settings, OwnKeys(people.accounts, people.signing_in))
+    add_services(server, people, AuditLog(database))
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:
         yield Client(channel, settings)

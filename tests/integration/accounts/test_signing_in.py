@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from services.accounts.audit import AuditLog
 from services.accounts.audit_repository import AuditFilter
+from services.accounts.members_servicer import People
 from services.accounts.people import SESSIONS_PER_MEMBER_MAX, Seen
-from services.accounts.service import Accounts
 from services.accounts.signing_in import OWNER_EMAIL_DEFAULT, SigningIn
 from services.kit import clock
 from services.kit.database import Database, TenantKey
@@ -239,11 +239,11 @@ async def test_no_token_is_in_the_database(
 
 
 async def test_an_organization_s_owner_is_a_stranger_to_another(
-    accounts: Accounts, signing_in: SigningIn, tenant: TenantKey, link: str
+    people: People, signing_in: SigningIn, tenant: TenantKey, link: str
 ) -> None:
     member, _, _ = await signing_in.by_link(link, HERE)
-    other = await accounts.create_organization("Other")
+    other = await people.accounts.create_organization("Other")
     with pytest.raises(NotFoundError):
-        await signing_in.get_member(other.id, member.id)
+        await people.members.get(other.id, member.id)
     theirs, _, _ = await signing_in.create_link(other.id)
     assert theirs.id != member.id

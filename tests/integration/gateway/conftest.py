@@ -47,6 +47,7 @@ from gateway.sessions import COOKIE, csrf_token
 from gateway.settings import GatewaySettings
 from services.kit import auth, clock, usage_token
 from services.kit.auth import KeyCache, Principal
+from services.kit.errors import UnauthenticatedError
 from services.kit.grpc_server import GrpcServer
 from services.kit.ids import new_uuid
 from services.kit.keys import (
@@ -91,6 +92,8 @@ class World:
     stored: dict[tuple[str, int, str], ingest_pb2.EventInput] = field(default_factory=dict)
     record_failure: Exception | None = None
     sign_in_failure: Exception | None = None
+    # Addresses of invitations that are open, by token.
+    invited: dict[str, str] = field(default_factory=dict)
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     # One for each call to ingest; when there are none left, USAGE_TOKEN.
     usage_tokens: list[str] = field(default_factory=list)
@@ -198,6 +201,27 @@ class World:
         answer.expire_time.FromDatetime(clock.now() + timedelta(days=30))
         return answer
 
+    def _GetInvitation(
+        self, request: members_pb2.GetInvitationRequest
+    ) -> members_pb2.GetInvitationResponse:
+        if request.token not in self.invited:
+            raise UnauthenticatedError("This invitation does not work", reason="invalid_invitation")
+        return members_pb2.GetInvitationResponse(
+            invitation=members_pb2.Invitation(email=self.invited[request.token]),
+            organization_name="Acme <i>",
+        )
+
+    def _AcceptInvitation(
+        self, request: members_pb2.AcceptInvitationRequest
+    ) -> members_pb2.AcceptInvitationResponse:
+        self.requests.append(("AcceptInvitation", request))
+        if self.sign_in_failure is not None:
+            raise self.sign_in_failure
+        token, _mode = split_session(self.new_session()) or ("", "")
+        answer = members_pb2.AcceptInvitationResponse(token=token)
+        answer.expire_time.FromDatetime(clock.now() + timedelta(days=30))
+        return answer
+
     def _EndSession(self, request: members_pb2.EndSessionRequest) -> members_pb2.EndSessionResponse:
         for mode in KEY_MODES:
             self.principals.pop(session_credential(request.token, mode), None)
@@ -292,7 +316,7 @@ class Gateway:
         """The same as if nothing had happened before."""
         self.world.__init__()  # type: ignore[misc]
         self.world.recording.set()
-        for name in ("cookie", "x-csrf-token", "x-usageflow-api-key"):
+        for name in ("cookie", "host", "x-csrf-token", "x-usageflow-api-key"):
             self.client.headers.pop(name, None)
         self.client.cookies.clear()
         return self
@@ -401,4 +425,5 @@ def as_member(client: httpx.AsyncClient, world: World, role: str = "OWNER") -> s
     client.headers.pop("x-usageflow-api-key", None)
     client.headers["cookie"] = f"{COOKIE}={credential}"
     client.headers["x-csrf-token"] = csrf_token(credential)
+    client.headers["host"] = "billing.example"
     return credential

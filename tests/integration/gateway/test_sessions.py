@@ -10,7 +10,13 @@ from usageflow.aggregator.v1 import aggregator_pb2
 
 from cli.embedded import EmbeddedNats
 from gateway.sessions import COOKIE, SECURE_COOKIE, csrf_token
-from services.kit.errors import OverloadedError, UnauthenticatedError, UnavailableError
+from services.kit.errors import (
+    FieldProblem,
+    InvalidArgumentError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from services.kit.keys import SIGN_IN_LINK_START, make_token, split_session
 from tests.integration.gateway.conftest import Gateway, World, as_member, serving
 
@@ -147,7 +153,7 @@ async def test_our_own_pages_may(
     world.answers["CreateMetric"] = aggregator_pb2.CreateMetricResponse()
     as_member(browser, world)
     assert (await browser.get("/api/metrics")).status_code == 200
-    own = {"origin": gateway.url, "sec-fetch-site": "same-origin"}
+    own = {"origin": "http://billing.example", "sec-fetch-site": "same-origin"}
     assert (await browser.post("/api/metrics", json=METRIC, headers=own)).status_code == 201
     assert {caller.member_id[:4] for caller in world.callers} == {"mem_"}
 
@@ -244,7 +250,50 @@ async def test_the_mode_is_switched_by_the_cookie(browser: httpx.AsyncClient, wo
     assert (await browser.post("/mode", data=form)).status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/mode"])
+async def test_an_invitation_s_page_says_what_is_offered_and_its_button_accepts(
+    browser: httpx.AsyncClient, world: World
+) -> None:
+    world.invited["ufi_1"] = "ada@example.com"
+    shown = await browser.get("/invitation?token=ufi_1")
+    assert shown.status_code == 200
+    assert "Acme &lt;i&gt;" in shown.text
+    assert "ada@example.com" in shown.text
+    assert world.requests == []
+    form = {"token": "ufi_1", "name": "Ada", "password": ""}
+    answer = await browser.post("/invitation", data=form)
+    assert (answer.status_code, cookie_of(answer)["name"]) == (303, COOKIE)
+    [(_, request)] = world.requests
+    assert isinstance(request, members_pb2.AcceptInvitationRequest)
+    assert (request.name, request.password, request.address) == ("Ada", "", "127.0.0.1")
+
+
+async def test_what_is_wrong_with_accepting_is_told_beside_the_form(
+    browser: httpx.AsyncClient, world: World
+) -> None:
+    world.invited["ufi_1"] = "ada@example.com"
+    world.sign_in_failure = InvalidArgumentError([FieldProblem("password", "must be longer")])
+    form = {"token": "ufi_1", "name": '"><script>', "password": "x"}
+    answer = await browser.post("/invitation", data=form)
+    assert answer.status_code == 400
+    assert "must be longer" in answer.text
+    assert "<script>" not in answer.text
+    assert "<form" in answer.text
+    elsewhere = {"origin": "https://evil.example"}
+    assert (await browser.post("/invitation", data=form, headers=elsewhere)).status_code == 403
+
+
+async def test_an_invitation_that_does_not_work_has_a_page_without_a_form(
+    browser: httpx.AsyncClient,
+) -> None:
+    answer = await browser.get("/invitation?token=ufi_used")
+    assert (answer.status_code, answer.headers["content-type"]) == (
+        401,
+        "text/html; charset=utf-8",
+    )
+    assert "<form" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/mode", "/invitation"])
 async def test_forms_are_forms(browser: httpx.AsyncClient, path: str) -> None:
     answer = await browser.post(path, json={"csrf": "x"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")

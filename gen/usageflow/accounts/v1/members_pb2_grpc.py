@@ -51,6 +51,46 @@ class MembersServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeSessionRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeSessionResponse.FromString,
                 _registered_method=True)
+        self.UpdateCurrentMember = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/UpdateCurrentMember',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberResponse.FromString,
+                _registered_method=True)
+        self.SetPassword = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/SetPassword',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordResponse.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/ListMembers',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.UpdateMember = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/UpdateMember',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/RemoveMember',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
+        self.CreateInvitation = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/CreateInvitation',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationResponse.FromString,
+                _registered_method=True)
+        self.ListInvitations = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/ListInvitations',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+                _registered_method=True)
+        self.RevokeInvitation = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/RevokeInvitation',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationResponse.FromString,
+                _registered_method=True)
 
 
 class MembersServiceServicer:
@@ -80,6 +120,69 @@ class MembersServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCurrentMember(self, request, context):
+        """UpdateCurrentMember changes the caller's own name and address. Members only. INVALID_ARGUMENT
+        names each field that is wrong; ALREADY_EXISTS: another member has the address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPassword(self, request, context):
+        """SetPassword sets the caller's own password; their other sessions end. Members only.
+        INVALID_ARGUMENT: too short, or current_password is not the present one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """ListMembers lists the members of the caller's organization, newest first. Any role, any key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMember(self, request, context):
+        """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
+        FAILED_PRECONDITION: the last owner stays one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """RemoveMember takes a member out of the organization; their sessions end at once. Role: OWNER.
+        NOT_FOUND; FAILED_PRECONDITION: the last owner stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateInvitation(self, request, context):
+        """CreateInvitation makes a link that makes somebody a member, once, within a week. Roles: OWNER,
+        ADMIN; only owners invite owners. An open invitation of the same address is replaced.
+        ALREADY_EXISTS: they are a member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvitations(self, request, context):
+        """ListInvitations lists the organization's invitations, newest first. Any role, any key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeInvitation(self, request, context):
+        """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
+        NOT_FOUND; ALREADY_EXISTS: it was accepted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembersServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +200,46 @@ def add_MembersServiceServicer_to_server(servicer, server):
                     servicer.RevokeSession,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeSessionRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeSessionResponse.SerializeToString,
+            ),
+            'UpdateCurrentMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCurrentMember,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberResponse.SerializeToString,
+            ),
+            'SetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPassword,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'UpdateMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMember,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'CreateInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateInvitation,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationResponse.SerializeToString,
+            ),
+            'ListInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvitations,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.SerializeToString,
+            ),
+            'RevokeInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeInvitation,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -192,6 +335,222 @@ class MembersService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def UpdateCurrentMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/UpdateCurrentMember',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateCurrentMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/SetPassword',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.SetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/ListMembers',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/UpdateMember',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/RemoveMember',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/CreateInvitation',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.CreateInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/ListInvitations',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/RevokeInvitation',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.RevokeInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MembersInternalServiceStub:
     """MembersInternalService is for UsageFlow's own processes; it requires the internal token.
@@ -222,6 +581,16 @@ class MembersInternalServiceStub:
                 '/usageflow.accounts.v1.MembersInternalService/EndSession',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
+        self.GetInvitation = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersInternalService/GetInvitation',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationResponse.FromString,
+                _registered_method=True)
+        self.AcceptInvitation = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersInternalService/AcceptInvitation',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationResponse.FromString,
                 _registered_method=True)
 
 
@@ -260,6 +629,22 @@ class MembersInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInvitation(self, request, context):
+        """GetInvitation tells what an invitation's token offers. UNAUTHENTICATED alike for a wrong, used,
+        revoked and expired one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptInvitation(self, request, context):
+        """AcceptInvitation makes the one who has the token a member, and signs them in. Errors as
+        GetInvitation, and INVALID_ARGUMENT naming each field that is wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembersInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -282,6 +667,16 @@ def add_MembersInternalServiceServicer_to_server(servicer, server):
                     servicer.EndSession,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionResponse.SerializeToString,
+            ),
+            'GetInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInvitation,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationResponse.SerializeToString,
+            ),
+            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptInvitation,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -393,6 +788,60 @@ class MembersInternalService:
             '/usageflow.accounts.v1.MembersInternalService/EndSession',
             usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_members__pb2.EndSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersInternalService/GetInvitation',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.GetInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersInternalService/AcceptInvitation',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.AcceptInvitationResponse.FromString,
             options,
             channel_credentials,
             insecure,

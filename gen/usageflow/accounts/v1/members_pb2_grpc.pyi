@@ -43,6 +43,35 @@ class MembersServiceStub:
     """RevokeSession ends one of the caller's sessions; repeating it changes nothing. Members only.
     NOT_FOUND when the caller has no such session.
     """
+    UpdateCurrentMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.UpdateCurrentMemberRequest, _members_pb2.UpdateCurrentMemberResponse]
+    """UpdateCurrentMember changes the caller's own name and address. Members only. INVALID_ARGUMENT
+    names each field that is wrong; ALREADY_EXISTS: another member has the address.
+    """
+    SetPassword: _grpc.UnaryUnaryMultiCallable[_members_pb2.SetPasswordRequest, _members_pb2.SetPasswordResponse]
+    """SetPassword sets the caller's own password; their other sessions end. Members only.
+    INVALID_ARGUMENT: too short, or current_password is not the present one.
+    """
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]
+    """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
+    UpdateMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.UpdateMemberRequest, _members_pb2.UpdateMemberResponse]
+    """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
+    FAILED_PRECONDITION: the last owner stays one.
+    """
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]
+    """RemoveMember takes a member out of the organization; their sessions end at once. Role: OWNER.
+    NOT_FOUND; FAILED_PRECONDITION: the last owner stays.
+    """
+    CreateInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.CreateInvitationRequest, _members_pb2.CreateInvitationResponse]
+    """CreateInvitation makes a link that makes somebody a member, once, within a week. Roles: OWNER,
+    ADMIN; only owners invite owners. An open invitation of the same address is replaced.
+    ALREADY_EXISTS: they are a member.
+    """
+    ListInvitations: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]
+    """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+    RevokeInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.RevokeInvitationRequest, _members_pb2.RevokeInvitationResponse]
+    """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
+    NOT_FOUND; ALREADY_EXISTS: it was accepted.
+    """
 
 @_typing.type_check_only
 class MembersServiceAsyncStub(MembersServiceStub):
@@ -58,6 +87,35 @@ class MembersServiceAsyncStub(MembersServiceStub):
     RevokeSession: _aio.UnaryUnaryMultiCallable[_members_pb2.RevokeSessionRequest, _members_pb2.RevokeSessionResponse]  # type: ignore[assignment]
     """RevokeSession ends one of the caller's sessions; repeating it changes nothing. Members only.
     NOT_FOUND when the caller has no such session.
+    """
+    UpdateCurrentMember: _aio.UnaryUnaryMultiCallable[_members_pb2.UpdateCurrentMemberRequest, _members_pb2.UpdateCurrentMemberResponse]  # type: ignore[assignment]
+    """UpdateCurrentMember changes the caller's own name and address. Members only. INVALID_ARGUMENT
+    names each field that is wrong; ALREADY_EXISTS: another member has the address.
+    """
+    SetPassword: _aio.UnaryUnaryMultiCallable[_members_pb2.SetPasswordRequest, _members_pb2.SetPasswordResponse]  # type: ignore[assignment]
+    """SetPassword sets the caller's own password; their other sessions end. Members only.
+    INVALID_ARGUMENT: too short, or current_password is not the present one.
+    """
+    ListMembers: _aio.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
+    UpdateMember: _aio.UnaryUnaryMultiCallable[_members_pb2.UpdateMemberRequest, _members_pb2.UpdateMemberResponse]  # type: ignore[assignment]
+    """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
+    FAILED_PRECONDITION: the last owner stays one.
+    """
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]  # type: ignore[assignment]
+    """RemoveMember takes a member out of the organization; their sessions end at once. Role: OWNER.
+    NOT_FOUND; FAILED_PRECONDITION: the last owner stays.
+    """
+    CreateInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.CreateInvitationRequest, _members_pb2.CreateInvitationResponse]  # type: ignore[assignment]
+    """CreateInvitation makes a link that makes somebody a member, once, within a week. Roles: OWNER,
+    ADMIN; only owners invite owners. An open invitation of the same address is replaced.
+    ALREADY_EXISTS: they are a member.
+    """
+    ListInvitations: _aio.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]  # type: ignore[assignment]
+    """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+    RevokeInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.RevokeInvitationRequest, _members_pb2.RevokeInvitationResponse]  # type: ignore[assignment]
+    """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
+    NOT_FOUND; ALREADY_EXISTS: it was accepted.
     """
 
 class MembersServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -91,6 +149,83 @@ class MembersServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND when the caller has no such session.
         """
 
+    @_abc_1.abstractmethod
+    def UpdateCurrentMember(
+        self,
+        request: _members_pb2.UpdateCurrentMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.UpdateCurrentMemberResponse, _abc.Awaitable[_members_pb2.UpdateCurrentMemberResponse]]:
+        """UpdateCurrentMember changes the caller's own name and address. Members only. INVALID_ARGUMENT
+        names each field that is wrong; ALREADY_EXISTS: another member has the address.
+        """
+
+    @_abc_1.abstractmethod
+    def SetPassword(
+        self,
+        request: _members_pb2.SetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.SetPasswordResponse, _abc.Awaitable[_members_pb2.SetPasswordResponse]]:
+        """SetPassword sets the caller's own password; their other sessions end. Members only.
+        INVALID_ARGUMENT: too short, or current_password is not the present one.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _members_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListMembersResponse, _abc.Awaitable[_members_pb2.ListMembersResponse]]:
+        """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
+
+    @_abc_1.abstractmethod
+    def UpdateMember(
+        self,
+        request: _members_pb2.UpdateMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.UpdateMemberResponse, _abc.Awaitable[_members_pb2.UpdateMemberResponse]]:
+        """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
+        FAILED_PRECONDITION: the last owner stays one.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _members_pb2.RemoveMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.RemoveMemberResponse, _abc.Awaitable[_members_pb2.RemoveMemberResponse]]:
+        """RemoveMember takes a member out of the organization; their sessions end at once. Role: OWNER.
+        NOT_FOUND; FAILED_PRECONDITION: the last owner stays.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateInvitation(
+        self,
+        request: _members_pb2.CreateInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.CreateInvitationResponse, _abc.Awaitable[_members_pb2.CreateInvitationResponse]]:
+        """CreateInvitation makes a link that makes somebody a member, once, within a week. Roles: OWNER,
+        ADMIN; only owners invite owners. An open invitation of the same address is replaced.
+        ALREADY_EXISTS: they are a member.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInvitations(
+        self,
+        request: _members_pb2.ListInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListInvitationsResponse, _abc.Awaitable[_members_pb2.ListInvitationsResponse]]:
+        """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+
+    @_abc_1.abstractmethod
+    def RevokeInvitation(
+        self,
+        request: _members_pb2.RevokeInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.RevokeInvitationResponse, _abc.Awaitable[_members_pb2.RevokeInvitationResponse]]:
+        """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
+        NOT_FOUND; ALREADY_EXISTS: it was accepted.
+        """
+
 def add_MembersServiceServicer_to_server(servicer: MembersServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class MembersInternalServiceStub:
@@ -113,6 +248,14 @@ class MembersInternalServiceStub:
     """ResolveSession says who a session is. UNAUTHENTICATED alike for a wrong, ended and expired one."""
     EndSession: _grpc.UnaryUnaryMultiCallable[_members_pb2.EndSessionRequest, _members_pb2.EndSessionResponse]
     """EndSession ends the session of a token; repeating it changes nothing."""
+    GetInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.GetInvitationRequest, _members_pb2.GetInvitationResponse]
+    """GetInvitation tells what an invitation's token offers. UNAUTHENTICATED alike for a wrong, used,
+    revoked and expired one.
+    """
+    AcceptInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.AcceptInvitationRequest, _members_pb2.AcceptInvitationResponse]
+    """AcceptInvitation makes the one who has the token a member, and signs them in. Errors as
+    GetInvitation, and INVALID_ARGUMENT naming each field that is wrong.
+    """
 
 @_typing.type_check_only
 class MembersInternalServiceAsyncStub(MembersInternalServiceStub):
@@ -132,6 +275,14 @@ class MembersInternalServiceAsyncStub(MembersInternalServiceStub):
     """ResolveSession says who a session is. UNAUTHENTICATED alike for a wrong, ended and expired one."""
     EndSession: _aio.UnaryUnaryMultiCallable[_members_pb2.EndSessionRequest, _members_pb2.EndSessionResponse]  # type: ignore[assignment]
     """EndSession ends the session of a token; repeating it changes nothing."""
+    GetInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.GetInvitationRequest, _members_pb2.GetInvitationResponse]  # type: ignore[assignment]
+    """GetInvitation tells what an invitation's token offers. UNAUTHENTICATED alike for a wrong, used,
+    revoked and expired one.
+    """
+    AcceptInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.AcceptInvitationRequest, _members_pb2.AcceptInvitationResponse]  # type: ignore[assignment]
+    """AcceptInvitation makes the one who has the token a member, and signs them in. Errors as
+    GetInvitation, and INVALID_ARGUMENT naming each field that is wrong.
+    """
 
 class MembersInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """MembersInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -172,5 +323,25 @@ class MembersInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.EndSessionResponse, _abc.Awaitable[_members_pb2.EndSessionResponse]]:
         """EndSession ends the session of a token; repeating it changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetInvitation(
+        self,
+        request: _members_pb2.GetInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.GetInvitationResponse, _abc.Awaitable[_members_pb2.GetInvitationResponse]]:
+        """GetInvitation tells what an invitation's token offers. UNAUTHENTICATED alike for a wrong, used,
+        revoked and expired one.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptInvitation(
+        self,
+        request: _members_pb2.AcceptInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.AcceptInvitationResponse, _abc.Awaitable[_members_pb2.AcceptInvitationResponse]]:
+        """AcceptInvitation makes the one who has the token a member, and signs them in. Errors as
+        GetInvitation, and INVALID_ARGUMENT naming each field that is wrong.
+        """
 
 def add_MembersInternalServiceServicer_to_server(servicer: MembersInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
