@@ -200,3 +200,33 @@ def expect(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def test_only_documents_of_the_range_are_worked_out(api: Api, stack_home: Path) -> None:
     done = audit(api, stack_home, "--from", "2020-01-01", "--to", "2020-02-01")
     assert " 0 worked out" in done.stdout
+
+
+def test_subscriptions_that_change_pass_too(stack: Connection, stack_home: Path) -> None:
+    """Base prices in advance, seats, another plan in mid-period: each second is paid for once."""
+    api = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    plan: dict[str, Any] = {"name": "Seats", "currency": "USD", "basePrice": "10.01", "metrics": []}
+    plan |= {"basePriceTiming": "IN_ADVANCE", "minimum": "33.33", "maximum": "60"}
+    plan["discounts"] = [{"percent": "7.5"}, {"amount": "1.11", "periods": 2}]
+    seats = api.post("/api/plans", plan)["id"]
+    other = api.post("/api/plans", {**plan, "basePrice": "99.99", "basePriceTiming": "IN_ARREARS"})
+
+    def subscribe(customer: str, days: int, anchor: str) -> str:
+        body = {"customerId": customer, "planId": seats, "quantity": 3, "billingAnchor": anchor}
+        body["startsAt"] = (midnight - timedelta(days=days)).isoformat()
+        return str(api.post("/api/subscriptions", body)["id"])
+
+    def billed(subscription: str) -> int:
+        return len(api.get("/api/invoices", subscriptionId=subscription, limit="100")["data"])
+
+    ended = subscribe("long", 100, "CALENDAR")
+    moved = subscribe("moved", 10, "ANNIVERSARY")
+    wait_for("the opening", lambda: billed(moved) == 1, WAIT_S)
+    wait_for("the months that are over", lambda: billed(ended) >= 4, WAIT_S)
+    for subscription in (ended, moved):
+        api.post(f"/api/subscriptions/{subscription}/change", {"quantity": 5})
+    api.post(f"/api/subscriptions/{moved}/change", {"planId": other["id"]})
+    wait_for("the part on the first plan", lambda: billed(moved) >= 2, WAIT_S)
+    done = audit(api, stack_home)
+    assert done.returncode == 0, done.stdout + done.stderr
