@@ -109,7 +109,8 @@ def _build(services: Services, streams: Streams, sessions: Sessions) -> Litestar
             form.fill(await request.body())
             sessions.require_csrf_token(viewer, form.get(CSRF, ""))
         name = await _organization_name(calls)
-        visit = Visit(viewer, calls, request, zone_of(request), form, name)
+        url = sessions.base_url(scope)
+        visit = Visit(viewer, calls, request, zone_of(request), form, name, url)
         request.state.visit = visit
         return visit
 

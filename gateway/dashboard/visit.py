@@ -57,7 +57,7 @@ _MAY: Final[Mapping[str, Permission]] = {
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A viewer's request."""
+    """A viewer's request. `base_url` is where people find this server, for links and examples."""
 
     viewer: Viewer
     calls: Calls
@@ -65,6 +65,7 @@ class Visit:
     zone: ZoneInfo
     form: Form
     organization_name: str
+    base_url: str
     now: datetime = field(default_factory=clock.now)
 
     def may(self, capability: str) -> bool:
@@ -90,7 +91,7 @@ class Visit:
             query=query,
             note=NOTES.get(query.get("note", "")),
             theme=theme_of(self.request),
-            base_url=base_url(self.request),
+            base_url=self.base_url,
             form=context.pop("form", self.form),
             **context,
         )
@@ -149,8 +150,3 @@ def theme_of(request: Request[Any, Any, Any]) -> str:
 def new_key() -> str:
     """An idempotency key for a form, so that sending it twice does it once."""
     return secrets.token_urlsafe(18)
-
-
-def base_url(request: Request[Any, Any, Any]) -> str:
-    """Where the viewer's browser finds this server, for examples to copy."""
-    return f"{request.url.scheme}://{request.url.netloc}"
