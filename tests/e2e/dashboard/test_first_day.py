@@ -140,6 +140,8 @@ def test_an_endpoint_is_registered_and_told_of_an_invoice(
     page.get_by_text("How it came about").last.click()
     owner.keep("invoice")
     invoice = page.url.partition("/dashboard")[2]
+    pdf = page.get_by_role("link", name="PDF").get_attribute("href")
+    assert owner.context.request.get(f"{owner.url}{pdf}").body().startswith(b"%PDF")
     page.get_by_role("link", name="The events behind it").last.click()
     expect(page.get_by_role("link", name=re.compile("^evt_"))).to_have_count(1)
     expect(page.get_by_role("cell", name="100", exact=True)).to_be_visible()
