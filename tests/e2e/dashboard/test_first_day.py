@@ -174,6 +174,18 @@ def test_a_subscription_is_paused_and_resumed(owner: Visitor) -> None:
     expect(page.get_by_text("The subscription is active again")).to_be_visible()
 
 
+def test_a_subscription_gets_more_seats_and_shows_what_that_costs(owner: Visitor) -> None:
+    page = owner.open("/subscriptions")
+    page.get_by_role("link", name=f"Subscription of {CUSTOMER}").click()
+    page.get_by_role("link", name="Change", exact=True).click()
+    page.get_by_label("Quantity").fill("3")
+    page.get_by_label("When").select_option("PERIOD_END")
+    expect(page.locator("[data-preview]")).to_contain_text("$3,000.00")
+    owner.keep("subscription-change")
+    page.get_by_role("button", name="Change", exact=True).click()
+    expect(page.get_by_text("The subscription was changed")).to_be_visible()
+
+
 def reload_until(visitor: Visitor, path: str, text: str) -> None:
     """Open the page again until it shows the text."""
     for _ in range(WAIT_MS // 500):
