@@ -2,19 +2,22 @@
 
 from litestar import Response, get, post
 from usageflow.accounts.v1 import accounts_pb2
+from usageflow.invoicer.v1 import documents_pb2
 
 from gateway.dashboard.forms import Form
-from gateway.dashboard.visit import Visited
-from gateway.shapes import accounts
+from gateway.dashboard.visit import Visit, Visited
+from gateway.shapes import accounts, issuer
 from gateway.shapes.accounts import OrganizationChange
+from gateway.shapes.issuer import Issuer
 from services.kit.errors import DomainError
 
 
 @get("/dashboard/settings", include_in_schema=False)
 async def show_settings(visit: Visited) -> Response[bytes]:
     """What the organization decides for itself."""
+    calls = visit.calls
     request = accounts_pb2.GetOrganizationRequest()
-    answer = await visit.calls.call(visit.calls.accounts.GetOrganization, request)
+    answer = await calls.call(calls.accounts.GetOrganization, request)
     organization = accounts.organization_from_proto(answer.organization)
     settings = organization.settings
     form = Form(
@@ -39,4 +42,31 @@ async def change_settings(visit: Visited) -> Response[bytes]:
     return visit.go("/dashboard/settings", "saved")
 
 
-HANDLERS = [show_settings, change_settings]
+@get("/dashboard/settings/invoices", include_in_schema=False)
+async def show_issuer(visit: Visited) -> Response[bytes]:
+    """What stands on invoices."""
+    known = issuer.from_proto(await _issuer(visit))
+    names = ("name", "address", "email", "footer")
+    pairs = [*((name, getattr(known, name)) for name in names), ("taxId", known.tax_id)]
+    return visit.page("issuer.html", form=Form(pairs))
+
+
+@post("/dashboard/settings/invoices", include_in_schema=False)
+async def change_issuer(visit: Visited) -> Response[bytes]:
+    """Set it, for invoices from now on; the logo stays."""
+    try:
+        request = issuer.to_proto(visit.form.read(Issuer))
+        request.issuer.logo = (await _issuer(visit)).logo
+        await visit.calls.call(visit.calls.documents.SetIssuer, request)
+    except DomainError as error:
+        visit.form.refuse(error)
+        return visit.page("issuer.html", 400)
+    return visit.go("/dashboard/settings/invoices", "saved")
+
+
+async def _issuer(visit: Visit) -> documents_pb2.Issuer:
+    request = documents_pb2.GetIssuerRequest()
+    return (await visit.calls.call(visit.calls.documents.GetIssuer, request)).issuer
+
+
+HANDLERS = [show_settings, change_settings, show_issuer, change_issuer]
