@@ -1,6 +1,8 @@
 """Changes of plan and quantity: what is billed for each part, to the cent."""
 
+import asyncio
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from tests.integration.invoicer.stand_ins import GRACE, World, new_tenant, pro_p
 
 JANUARY, FEBRUARY, MARCH, APRIL = map(utc, ("2026-01-01", "2026-02-01", "2026-03-01", "2026-04-01"))
 ELEVENTH, SIXTEENTH, TWENTY_FIRST = map(utc, ("2026-01-11", "2026-01-16", "2026-01-21"))
+WAIT_S = 20
 CALLS = MetricPriceInput("API_CALL", "PER_UNIT", "", {"unitPrice": "0.01"})
 DEAR_CALLS = MetricPriceInput("API_CALL", "PER_UNIT", "", {"unitPrice": "0.02"})
 
@@ -306,6 +309,44 @@ async def test_changes_that_can_not_be_are_refused(world: World) -> None:
     world.at(APRIL)
     with pytest.raises(PreconditionError, match="has ended"):
         await change(world, subscription, quantity=2)
+
+
+async def test_a_change_while_a_period_is_closed_is_not_overlooked(world: World) -> None:
+    """What was computed before the change is not written; it is computed anew."""
+    plan = small(base_price_timing="IN_ADVANCE")
+    subscription = await started(world, plan)
+    world.at(FEBRUARY + GRACE)
+    world.aggregator.answering.clear()
+    world.aggregator.asked.clear()
+    closing = asyncio.create_task(world.closer.close_chunk())
+    await asyncio.wait_for(world.aggregator.asked.wait(), WAIT_S)
+    await change(world, subscription, quantity=2)
+    world.aggregator.answering.set()
+    assert await closing == 0
+    assert await world.close_all() == 1
+    (_, second) = await world.all_invoices()
+    # Of February an hour for one, the rest for two.
+    assert [str(line.amount) for line in second.lines] == ["0.05", "61.91", "0.00"]
+
+
+async def test_changes_at_once_from_everywhere_leave_one_line_of_phases(world: World) -> None:
+    subscription = await started(world)
+    other = await world.plans.create_plan(world.tenant, big())
+    world.at(ELEVENTH)
+    await asyncio.gather(
+        *(change(world, subscription, quantity=number) for number in range(2, 8)),
+        *(change(world, subscription, plan_id=other.id) for _ in range(3)),
+        world.subscriptions.pause_subscription(world.tenant, subscription.id, "PERIOD_END"),
+        world.subscriptions.resume_subscription(world.tenant, subscription.id),
+        world.subscriptions.cancel_subscription(world.tenant, subscription.id),
+        return_exceptions=True,
+    )
+    after = await world.subscriptions.get_subscription(world.tenant, subscription.id)
+    assert after.phases[0].start_time == JANUARY
+    assert after.phases[-1].end_time == after.cancel_time
+    assert all(one.end_time == next_.start_time for one, next_ in pairwise(after.phases))
+    found = await settled(world, APRIL)
+    assert [each.period.start for each in found] == [JANUARY, ELEVENTH]
 
 
 async def migrate(world: World, plan_id: str, **given: Any) -> list[Migration]:
