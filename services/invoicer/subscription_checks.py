@@ -27,7 +27,7 @@ def check_trial(checks: FieldChecks, days: int, end: datetime | None, start: dat
         return
     checks.require(days == 0, "trialEndsAt", "must not be given besides trialDays")
     checks.require(is_on_quarter_hour(end), "trialEndsAt", "must lie on a quarter of an hour")
-    fits = start < end <= start + timedelta(days=TRIAL_DAYS_MAX)
+    fits = timedelta(0) < end - start <= timedelta(days=TRIAL_DAYS_MAX)
     message = f"must be after the start, at most {TRIAL_DAYS_MAX} days"
     checks.require(fits, "trialEndsAt", message)
 
@@ -44,7 +44,7 @@ def check_resume(resume: datetime | None, start: datetime) -> None:
         return
     checks = FieldChecks()
     checks.require(is_on_quarter_hour(resume), "resumesAt", "must lie on a quarter of an hour")
-    fits = start < resume <= start + timedelta(days=PAUSE_DAYS_MAX)
+    fits = timedelta(0) < resume - start <= timedelta(days=PAUSE_DAYS_MAX)
     message = f"must be after the pause begins, at most {PAUSE_DAYS_MAX} days"
     checks.require(fits, "resumesAt", message)
     checks.done()

@@ -270,6 +270,12 @@ async def test_what_is_wrong_with_a_trial_is_named_at_once(world: World) -> None
         "trialEndsAt",
         "quantity",
     }
+    world.at(JANUARY)
+    made = await world.plans.create_plan(world.tenant, ARREARS)
+    last = utc("9999-12-31")
+    given = SubscriptionInput("u", made.id, last, "CALENDAR", trial_end_time=last)
+    with pytest.raises(InvalidArgumentError, match="startsAt"):
+        await world.subscriptions.create_subscription(world.tenant, given)
     with pytest.raises(InvalidArgumentError, match="trialEndsAt: must not be given besides"):
         await on_trial(world, trial_days=1, trial_end_time=SIXTEENTH)
 
