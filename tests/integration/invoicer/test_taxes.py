@@ -277,6 +277,8 @@ async def test_the_database_recomputes_taxes(
         "UPDATE invoice_counters SET newest_sequence = 2",
         "UPDATE invoices SET status = 'PENDING', sequence = 2, number = 'INV-000002', "
         "finalize_time = now() WHERE status = 'DRAFT'",
+        "INSERT INTO document_hashes (organization_id, mode, series, sequence) "
+        "SELECT organization_id, mode, 'INV', 2 FROM invoices WHERE id = 'inv_x'",
     ]
 
     async def run() -> None:
