@@ -23,6 +23,7 @@ from gateway.errors import (
     unsupported_media_type,
 )
 from gateway.forms import FORM, FORM_TYPE, is_form
+from gateway.idempotency import key_of_request
 from gateway.inflate import unsupported_encoding
 from gateway.routes import (
     accounts,
@@ -98,7 +99,13 @@ def build(services: Services, live: LiveStreams) -> Litestar:
     """
 
     async def provide_calls(request: Request[Any, Any, Any]) -> Calls:
-        return Calls(services, request.scope["credential"])  # type: ignore[typeddict-item]
+        calls = Calls(
+            services,
+            request.scope["credential"],  # type: ignore[typeddict-item]
+            key_of_request(request),
+        )
+        request.scope["calls"] = calls  # type: ignore[typeddict-unknown-key]
+        return calls
 
     async def provide_live() -> LiveStreams:
         return live

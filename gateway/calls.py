@@ -31,6 +31,8 @@ from gateway.settings import GatewaySettings
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import (
     DEADLINE_S,
+    IDEMPOTENCY_HEADER,
+    REPLAYED_HEADER,
     Metadata,
     caller_metadata,
     internal_metadata,
@@ -112,7 +114,8 @@ class Calls:
     what they may do. `credential` is the key, or that of a sessions.Viewer.
     """
 
-    def __init__(self, services: Services, credential: str) -> None:
+    def __init__(self, services: Services, credential: str, idempotency_key: str = "") -> None:
+        """`idempotency_key` goes along with each call; what only reads takes no notice of it."""
         self.accounts = services.accounts
         self.members = services.members
         self.ingest = services.ingest
@@ -125,6 +128,9 @@ class Calls:
         self.documents = services.documents
         self.notifier = services.notifier
         self._credential = credential
+        self._idempotency_key = idempotency_key
+        # Whether an answer was that of an earlier call with the same key.
+        self.replayed = False
 
     async def call(
         self,
@@ -133,7 +139,28 @@ class Calls:
         timeout_s: float = DEADLINE_S,
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
-        return await answer_of(method, request, timeout_s, caller_metadata(self._credential))
+        metadata = caller_metadata(self._credential)
+        if not self._idempotency_key:
+            return await answer_of(method, request, timeout_s, metadata)
+        return await self._call_once(method, request, timeout_s, metadata)
+
+    async def _call_once(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> Response:
+        """With the idempotency key."""
+        keyed = (*metadata, (IDEMPOTENCY_HEADER, self._idempotency_key))
+        call = method(request, timeout=timeout_s, metadata=keyed)
+        try:
+            answer = await call
+            trailing = dict(await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        self.replayed = self.replayed or trailing.get(REPLAYED_HEADER) == "true"
+        return answer
 
     def stream(
         self,

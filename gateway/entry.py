@@ -36,6 +36,7 @@ Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPENAPI_PATH: Final = "/api/openapi.json"
 # Under it is what people look at.
 PAGES_PATH: Final = "/dashboard"
+_REPLAYED: Final = (b"idempotent-replayed", b"true")
 _REQUESTS = Counter(
     "usageflow_gateway_requests", "Requests other than track", ["method", "route", "status"]
 )
@@ -90,7 +91,7 @@ class Entry:
         headers = dict(scope["headers"])
         request_id = self._request_ids.take(headers.get(b"x-request-id"))
         context.new_request(request_id, headers.get(b"traceparent", b"").decode("latin-1"))
-        answer = _Answer(send, request_id)
+        answer = _Answer(scope, send, request_id)
         if scope["method"] == "GET":
             answer.if_none_match = headers.get(b"if-none-match", b"")
         principal = None
@@ -146,7 +147,8 @@ def _is_page(path: str) -> bool:
 class _Answer:
     """Adds the headers that every answer has, and notes the status."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        self._scope = scope
         self._send = send
         self._request_id = request_id.encode()
         self.status = 0
@@ -160,7 +162,9 @@ class _Answer:
                 self.status = message["status"] = 304
                 headers = [header for header in headers if not header[0].startswith(b"content-")]
             present = {name for name, _value in headers}
-            always = (*SECURITY_HEADERS, (b"x-request-id", self._request_id))
+            always: tuple[Header, ...] = (*SECURITY_HEADERS, (b"x-request-id", self._request_id))
+            if "calls" in self._scope and self._scope["calls"].replayed:
+                always = (*always, _REPLAYED)
             headers += [header for header in always if header[0] not in present]
             message["headers"] = headers
         elif self.status == 304:

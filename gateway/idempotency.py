@@ -1,7 +1,8 @@
 """The header Idempotency-Key of requests that make something, and what answers say of it."""
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
+from litestar import Request
 from litestar.params import HeaderParameter
 
 from gateway.event import KEY_HEADER
@@ -22,17 +23,24 @@ IdempotencyKey: TypeAlias = Annotated[
 
 
 def key_of(header: str | None) -> str:
-    """The key, "" when the header was not sent; InvalidArgumentError when it is sent empty.
-
-    All else about it is checked by the service that keeps it.
-    """
+    """The key, "" when the header was not sent; InvalidArgumentError when it is none."""
     if header is None:
         return ""
     key = unquoted(header.encode("latin-1"))
-    if not key:
+    if not (0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX and key.isascii() and key.isprintable()):
         message = f"must be 1-{IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
         raise InvalidArgumentError([FieldProblem(KEY_HEADER, message)])
     return key
+
+
+def key_of_request(request: Request[Any, Any, Any]) -> str:
+    """The key of a POST, "" when it has none. PUT, PATCH and DELETE may be repeated without."""
+    if request.method != "POST":
+        return ""
+    sent = request.headers.getall(KEY_HEADER, [])
+    if len(sent) > 1:
+        raise InvalidArgumentError([FieldProblem(KEY_HEADER, "must be sent once")])
+    return key_of(sent[0] if sent else None)
 
 
 def replayed_headers(replayed: bool) -> dict[str, str]:

@@ -17,11 +17,14 @@ from gateway.batch_answer import BatchAnswer
 from gateway.batch_body import EVENTS_MAX
 from gateway.docs import examples
 from gateway.errors import ErrorBody
+from gateway.event import KEY_HEADER
 from gateway.fields import JsonObject, Quantity
 from gateway.preconditions import IF_MATCH
 from gateway.query import fields_of, kind_of
 from services.kit import events, usage_token
 
+# What is asked by POST and changes nothing: the question is too long for a URL.
+CALCULATORS: Final = ("quotePlan", "previewInvoice")
 VERSION: Final = "0.1.0"
 Document: TypeAlias = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"
@@ -55,6 +58,8 @@ def document(app: Litestar) -> bytes:
         for method, operation in item.items():
             _complete(operation, _parameters_of(app, path, method))
         _tell_tags(item)
+        if "post" in item and item["post"]["operationId"] not in CALCULATORS:
+            _tell_key(item["post"])
     schemas = schema["components"]["schemas"]
     _, components = msgspec.json.schema_components((BatchAnswer, ErrorBody), ref_template=_SCHEMAS)
     added = components | {
@@ -138,6 +143,16 @@ def _complete(operation: Document, taken: dict[str, FieldDefinition]) -> None:
     operation["responses"]["default"] = _ERROR
 
 
+def _tell_key(operation: Document) -> None:
+    """What may be sent with each POST that makes or changes something, and what it does then."""
+    parameters = operation.setdefault("parameters", [])
+    if all(parameter["name"] != KEY_HEADER for parameter in parameters):
+        parameters.append(_KEY | {"description": _KEY_DESCRIPTION})
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            answer["headers"] = answer.get("headers", {}) | _REPLAYED
+
+
 def _tell_tags(item: Document) -> None:
     """A path whose resource may be changed If-Match answers with its ETag, to a GET as well."""
     named = [
@@ -197,6 +212,16 @@ def _json(description: str, schema: str, headers: Document | None = None) -> Doc
 _SECURITY_SCHEMES: Final[Document] = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-usageflow-api-key"},
     "bearer": {"type": "http", "scheme": "bearer"},
+}
+_KEY_DESCRIPTION: Final = (
+    "1-255 printable ASCII characters, bare or quoted. The same request again gets the same answer "
+    "for at least 24 h and does nothing; another request with the key: 409 idempotency_conflict"
+)
+_REPLAYED: Final[Document] = {
+    "Idempotent-Replayed": {
+        "schema": {"const": "true"},
+        "description": "The answer of an earlier request with the same Idempotency-Key",
+    }
 }
 _ETAG: Final[Document] = {
     "schema": {"type": "string"},
@@ -264,6 +289,15 @@ def _key_schema() -> Document:
     return {"type": "string", "minLength": 1, "maxLength": events.IDEMPOTENCY_KEY_CHARS_MAX}
 
 
+_KEY: Final[Document] = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": _key_schema(),
+    "description": "Printable ASCII, bare or quoted; recommended",
+}
+
+
 def _hot_paths() -> Document:
     return {
         "/api/track": {"post": _track_operation()},
@@ -301,13 +335,7 @@ def _track_operation() -> Document:
             "content gives the same answer and stores nothing; with other content: 409."
         ),
         "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": _key_schema(),
-                "description": "Printable ASCII, bare or quoted; recommended",
-            },
+            _KEY,
             _GZIP,
         ],
         "requestBody": {

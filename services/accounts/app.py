@@ -21,6 +21,7 @@ from services.accounts.signing_in import SigningIn
 from services.kit.audit import CONSUMER
 from services.kit.database import Database
 from services.kit.grpc_server import GrpcServer
+from services.kit.idempotency import Answers
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import AUDIT, Messaging
 from services.kit.migrations import migrate
@@ -52,7 +53,7 @@ async def main(settings: AccountsSettings | None = None) -> None:
         runtime.spawn("consumer", consumer.run)
 
         own_keys = OwnKeys(people.accounts, people.signing_in)
-        server = GrpcServer(settings, own_keys, DatabaseCheck(url))
+        server = GrpcServer(settings, own_keys, DatabaseCheck(url), Answers(database))
         add_services(server, people, audit_log)
         await server.start()
         runtime.on_stop("grpc", server.stop)

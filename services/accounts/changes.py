@@ -5,6 +5,8 @@ from typing import Protocol
 
 import structlog
 
+from services.kit.database import after_commit
+
 log = structlog.get_logger()
 
 
@@ -25,7 +27,11 @@ async def told(telling: Awaitable[None], failure: str, **about: str) -> None:
     """Wait until the others are told. It is done all the same when they can't be: they ask again
     within 30 s.
     """
-    try:
-        await telling
-    except Exception as error:
-        log.warning(failure, error=type(error).__name__, **about)
+
+    async def tell() -> None:
+        try:
+            await telling
+        except Exception as error:
+            log.warning(failure, error=type(error).__name__, **about)
+
+    await after_commit(tell)

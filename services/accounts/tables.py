@@ -20,8 +20,10 @@ from sqlalchemy import (
 )
 
 from services.kit.database import metadata_naming
+from services.kit.idempotency import idempotency_table
 
 metadata = MetaData(naming_convention=metadata_naming)
+idempotency_keys = idempotency_table(metadata)
 
 organizations = Table(
     "organizations",

@@ -56,7 +56,7 @@ from services.aggregator.usage_repository import BillableMetric, Split, TalliedG
 from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.aggregator.windows import TOTAL
 from services.kit import clock, pages
-from services.kit.database import Database, TenantKey
+from services.kit.database import Database, TenantKey, commits_later, wake_after_commit
 from services.kit.errors import NotFoundError
 from services.kit.etag import Expectation
 from services.kit.usage_token import UsageToken
@@ -168,7 +168,9 @@ class Metrics:
         """The metric, after a while in which a rebuild of few events has ended."""
         if metric.rebuild is None or metric.rebuild.state != RUNNING:
             return metric
-        self._rebuild_begun()
+        wake_after_commit(self._rebuild_begun)
+        if commits_later():
+            return metric
         until_s = monotonic() + self._rebuild_wait_s
         while metric.rebuild is not None and metric.rebuild.state == RUNNING:
             if monotonic() >= until_s:

@@ -1,5 +1,6 @@
 """Wires ingest together."""
 
+import functools
 from typing import NamedTuple
 
 from usageflow.accounts.v1 import accounts_pb2
@@ -27,9 +28,10 @@ from services.ingest.voids import Voids
 from services.ingest.writer import EventWriter
 from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
-from services.kit.database import Database
+from services.kit.database import Database, wake_after_commit
 from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
+from services.kit.idempotency import Answers
 from services.kit.messaging import Messaging
 from services.kit.migrations import migrate
 from services.kit.outbox import OutboxRelay
@@ -69,10 +71,12 @@ async def main(settings: IngestSettings | None = None) -> None:
         ingest = Ingest(database, storage.queue)
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
-        server = GrpcServer(settings, keys, DatabaseCheck(url))
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             ingest_pb2_grpc.add_IngestServiceServicer_to_server,
-            IngestServicer(ingest, Voids(database, storage.relay.wake)),
+            IngestServicer(
+                ingest, Voids(database, functools.partial(wake_after_commit, storage.relay.wake))
+            ),
             "usageflow.ingest.v1.IngestService",
         )
         server.add(

@@ -19,9 +19,11 @@ from sqlalchemy import (
 )
 
 from services.kit.database import metadata_naming
+from services.kit.idempotency import idempotency_table
 from services.kit.outbox import outbox_table
 
 metadata = MetaData(naming_convention=metadata_naming)
+idempotency_keys = idempotency_table(metadata)
 
 # Which events were voided by whom, on its way to accounts.
 audit_outbox = outbox_table(metadata, "audit_outbox")

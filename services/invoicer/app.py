@@ -1,6 +1,7 @@
 """Wires invoicer together."""
 
 from datetime import timedelta
+from functools import partial
 
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
@@ -47,9 +48,10 @@ from services.invoicer.usage import AggregatorUsage
 from services.invoicer.writer import InvoiceWriter
 from services.kit import clock
 from services.kit.auth import KeyCache
-from services.kit.database import Database
+from services.kit.database import Database, wake_after_commit
 from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
+from services.kit.idempotency import Answers
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import USAGE, Messaging
 from services.kit.migrations import migrate
@@ -101,7 +103,9 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         scheduler = Scheduler(closer, settings.invoice_poll_s)
-        wakes = Wakes(relay.wake, scheduler.wake)
+        wakes = Wakes(
+            partial(wake_after_commit, relay.wake), partial(wake_after_commit, scheduler.wake)
+        )
         invoices = Invoices(
             database,
             usage,
@@ -126,7 +130,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("outbox", relay.run)
         runtime.spawn("scheduler", scheduler.run)
 
-        server = GrpcServer(settings, keys, DatabaseCheck(url))
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
             servicer,

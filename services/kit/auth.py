@@ -154,6 +154,11 @@ def set_principal(principal: Principal | None) -> None:
     _principal.set(principal)
 
 
+def principal_or_none() -> Principal | None:
+    """Who is calling; None: one of UsageFlow's own processes."""
+    return _principal.get()
+
+
 def current_principal() -> Principal:
     """Who is calling."""
     principal = _principal.get()

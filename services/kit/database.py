@@ -1,7 +1,10 @@
 """PostgreSQL through SQLAlchemy's asyncio engine and asyncpg."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 import asyncpg
 from sqlalchemy import text
@@ -28,6 +31,48 @@ metadata_naming = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+@dataclass
+class _Together:
+    """A transaction that others of the same task join, and what waits for its commit."""
+
+    database: "Database"
+    connection: AsyncConnection
+    task: asyncio.Task[object] | None
+    after: list[Callable[[], Awaitable[None] | None]] = field(default_factory=list)
+
+
+_together: ContextVar[_Together | None] = ContextVar("together", default=None)
+
+
+def _joined() -> _Together | None:
+    """The transaction to join; none in a task that was started within it, which outlives it."""
+    found = _together.get()
+    return found if found is not None and found.task is asyncio.current_task() else None
+
+
+def commits_later() -> bool:
+    """Whether what this task does is committed only after the caller has its answer ready."""
+    return _joined() is not None
+
+
+async def after_commit(do: Callable[[], Awaitable[None] | None]) -> None:
+    """Do what others notice of a commit: now, or when the joined transaction is committed."""
+    joined = _joined()
+    if joined is not None:
+        joined.after.append(do)
+    elif (doing := do()) is not None:
+        await doing
+
+
+def wake_after_commit(wake: Callable[[], None]) -> None:
+    """As after_commit, for what does not wait."""
+    joined = _joined()
+    if joined is not None:
+        joined.after.append(wake)
+    else:
+        wake()
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -71,8 +116,20 @@ class Database:
 
         When COMMIT itself fails nobody can know whether it took place: what is written must be
         safe to write again.
+
+        Within together() it is a part of that transaction.
         """
+        joined = _joined()
+        begun = (
+            joined.connection.begin_nested()
+            if joined is not None and joined.database is self
+            else None
+        )
         try:
+            if begun is not None and joined is not None:
+                async with begun:
+                    yield joined.connection
+                return
             async with self.engine.begin() as connection:
                 yield connection
         except Exception as error:
@@ -81,6 +138,23 @@ class Database:
                     "The database is away; try again", retry_after_s=RETRY_AFTER_S
                 ) from error
             raise
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of all that the caller's task does in here by transaction().
+
+        What after_commit() and wake_after_commit() were given is done when it is committed.
+        """
+        async with self.transaction() as connection:
+            group = _Together(self, connection, asyncio.current_task())
+            token = _together.set(group)
+            try:
+                yield connection
+            finally:
+                _together.reset(token)
+        for do in group.after:
+            if (doing := do()) is not None:
+                await doing
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

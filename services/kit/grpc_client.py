@@ -22,6 +22,9 @@ RECONNECT_MS_MAX = 1_000
 
 INTERNAL_TOKEN_HEADER = "x-usageflow-internal-token"  # noqa: S105 (a header's name)
 API_KEY_HEADER = "x-usageflow-api-key"
+# An idempotency key, and of an answer: that an earlier call with the same key had made it.
+IDEMPOTENCY_HEADER = "idempotency-key"
+REPLAYED_HEADER = "idempotent-replayed"
 SESSION_HEADER = "x-usageflow-session"
 
 Metadata = tuple[tuple[str, str], ...]

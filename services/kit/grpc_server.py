@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit.auth import KeyResolver
 from services.kit.grpc_client import KEEPALIVE_MS, MESSAGE_BYTES_MAX
+from services.kit.idempotency import Answers
 from services.kit.interceptor import CallInterceptor
 from services.kit.readiness import DatabaseCheck, ReadinessLoop
 from services.kit.settings import ServiceSettings
@@ -32,12 +33,17 @@ class GrpcServer:
     """
 
     def __init__(
-        self, settings: ServiceSettings, keys: KeyResolver, database: DatabaseCheck | None = None
+        self,
+        settings: ServiceSettings,
+        keys: KeyResolver,
+        database: DatabaseCheck | None = None,
+        answers: Answers | None = None,
     ) -> None:
+        """`answers`: where those under idempotency keys are kept; None: keys are ignored."""
         self._listen = settings.grpc_listen
         self._stop_s = settings.shutdown_s
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(keys, settings.internal_token)],
+            interceptors=[CallInterceptor(keys, settings.internal_token, answers)],
             maximum_concurrent_rpcs=CALLS_RUNNING_MAX,
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),

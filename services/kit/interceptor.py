@@ -20,7 +20,14 @@ from services.kit.errors import (
     UnexpectedError,
     to_status,
 )
-from services.kit.grpc_client import API_KEY_HEADER, INTERNAL_TOKEN_HEADER, SESSION_HEADER
+from services.kit.grpc_client import (
+    API_KEY_HEADER,
+    IDEMPOTENCY_HEADER,
+    INTERNAL_TOKEN_HEADER,
+    REPLAYED_HEADER,
+    SESSION_HEADER,
+)
+from services.kit.idempotency import Answers, KeyedCall
 from services.kit.keys import SESSION_START
 
 log = structlog.get_logger()
@@ -34,8 +41,12 @@ _OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server."""
 
-    def __init__(self, keys: auth.KeyResolver, internal_token: SecretStr) -> None:
+    def __init__(
+        self, keys: auth.KeyResolver, internal_token: SecretStr, answers: Answers | None = None
+    ) -> None:
+        """`answers` are those under idempotency keys; None: a service without."""
         self._keys = keys
+        self._answers = answers
         self._token = internal_token.get_secret_value().encode()
         # By method, of which there are few: each handler, and what is wrapped around it.
         self._wrapped: dict[str, tuple[Any, Any]] = {}
@@ -57,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: Any, method: str) -> Any:
-        call = _Call(self._keys, self._token, method)
+        call = _Call(self._keys, self._token, method, self._answers)
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
             wrapped = call.unary(handler.unary_unary)
@@ -77,7 +88,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Call:
     """Wraps one method's handler."""
 
-    def __init__(self, keys: auth.KeyResolver, token: bytes, method: str) -> None:
+    def __init__(
+        self, keys: auth.KeyResolver, token: bytes, method: str, answers: Answers | None
+    ) -> None:
+        self._answers = answers
         self._keys = keys
         self._token = token
         self._method = method
@@ -88,7 +102,9 @@ class _Call:
             code = "OK"
             try:
                 await self._enter(servicer_context, deadline_required=True)
-                return await behavior(request, servicer_context)
+                if (keyed := self._keyed(request, servicer_context)) is None:
+                    return await behavior(request, servicer_context)
+                return await self._answer_once(keyed, behavior, servicer_context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
@@ -99,6 +115,36 @@ class _Call:
                 _CALLS.labels(self._method, code).inc()
                 _SECONDS.labels(self._method).observe(time.perf_counter() - started)
 
+        return answer
+
+    def _keyed(
+        self, request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]
+    ) -> KeyedCall | None:
+        """The call with its idempotency key; None when it has none, or changes nothing."""
+        if self._answers is None or permissions.only_reads(self._method.rpartition("/")[2]):
+            return None
+        principal, metadata = auth.principal_or_none(), _texts(servicer_context)
+        key = metadata.get(IDEMPOTENCY_HEADER)
+        # Some requests have a key of their own, which is kept as long as what it made.
+        if principal is None or key is None or key == getattr(request, "idempotency_key", ""):
+            return None
+        credential = _credential(metadata)
+        return KeyedCall(
+            principal.tenant, principal.actor_id, credential, key, self._method, request
+        )
+
+    async def _answer_once(
+        self,
+        keyed: KeyedCall,
+        behavior: Callable[[Any, Any], Awaitable[Any]],
+        servicer_context: grpc.aio.ServicerContext[Any, Any],
+    ) -> Any:
+        assert self._answers is not None
+        answer, replayed = await self._answers.answer(
+            keyed, lambda: behavior(keyed.request, servicer_context)
+        )
+        if replayed:
+            servicer_context.set_trailing_metadata(((REPLAYED_HEADER, "true"),))
         return answer
 
     def stream(self, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:

@@ -44,6 +44,11 @@ _READS = (
 )
 
 
+def only_reads(rpc: str) -> bool:
+    """Whether an RPC of this name changes nothing."""
+    return rpc.startswith(_READS)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """The permissions of one part's RPCs."""

@@ -1,15 +1,17 @@
 """Wires notifier together."""
 
 import asyncio
+import functools
 
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.notifier.v1 import notifier_pb2_grpc
 
 from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
-from services.kit.database import Database
+from services.kit.database import Database, wake_after_commit
 from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
+from services.kit.idempotency import Answers
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import BILLING, Messaging
 from services.kit.migrations import migrate
@@ -63,12 +65,13 @@ async def main(settings: NotifierSettings | None = None) -> None:
         worker = Worker(database, sealer, sender, recorder, settings, due)
         runtime.spawn("worker", worker.run)
 
+        wake = functools.partial(wake_after_commit, due.set)
         notifier = Notifier(
             database,
             sealer,
             allow_private=settings.webhook_allow_private,
             first_delay_s=settings.webhook_retry_delays_s[0],
-            due=due.set,
+            due=wake,
         )
         consumer = messaging.consume(
             BILLING, CONSUMER, BillingConsumer(notifier).handle, batch_max=BATCH_MAX
@@ -80,10 +83,10 @@ async def main(settings: NotifierSettings | None = None) -> None:
         maintenance = Maintenance(database, settings.webhook_retention_days)
         runtime.spawn("maintenance", maintenance.run)
 
-        server = GrpcServer(settings, keys, DatabaseCheck(url))
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             notifier_pb2_grpc.add_NotifierServiceServicer_to_server,
-            NotifierServicer(notifier, Deliveries(database, due=due.set), Listening(database)),
+            NotifierServicer(notifier, Deliveries(database, due=wake), Listening(database)),
             "usageflow.notifier.v1.NotifierService",
         )
         await server.start()

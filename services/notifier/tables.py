@@ -23,10 +23,12 @@ from sqlalchemy import (
 )
 
 from services.kit.database import metadata_naming
+from services.kit.idempotency import idempotency_table
 from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
 
 metadata = MetaData(naming_convention=metadata_naming)
+idempotency_keys = idempotency_table(metadata)
 
 inbox = inbox_table(metadata)
 Index("ix_inbox_receive_time", inbox.c.receive_time)

@@ -1,6 +1,7 @@
 """What may be done with quotas and reservations. Each use case is one transaction."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,7 +36,7 @@ from services.aggregator.quotas.states import load_states
 from services.aggregator.quotas.threshold_repository import touch_after_setting
 from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.kit import clock, pages
-from services.kit.database import Database, TenantKey
+from services.kit.database import Database, TenantKey, wake_after_commit
 from services.kit.errors import FieldChecks, NotFoundError, OverloadedError
 from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
@@ -81,7 +82,7 @@ class Quotas:
             await touch_after_setting(
                 connection, metric.metric_id, settings.customer_id, now, FOLD_MAX
             )
-        self._checks.forget_all()
+        wake_after_commit(self._checks.forget_all)
         log.info("quota_set", organization_id=tenant.organization_id, quota_id=quota.quota_id)
         return quota, created
 
@@ -126,7 +127,7 @@ class Quotas:
             await _quota(connection, tenant, quota_id)
             if not await repository.delete_quota(connection, quota_id):
                 raise _no_quota()
-        self._checks.forget_all()
+        wake_after_commit(self._checks.forget_all)
         log.info("quota_deleted", organization_id=tenant.organization_id, quota_id=quota_id)
 
 
@@ -184,7 +185,7 @@ class Reservations:
                     reserved = await _reserve(connection, new, watermark)
         finally:
             self._waiting -= 1
-        self._checks.forget(customer)
+        wake_after_commit(functools.partial(self._checks.forget, customer))
         return reserved
 
     async def get(self, tenant: TenantKey, reservation_id: str) -> Reservation:
@@ -218,7 +219,11 @@ class Reservations:
         return self._finished(tenant, replace(found, status=RELEASED))
 
     def _finished(self, tenant: TenantKey, reservation: Reservation) -> Reservation:
-        self._checks.forget(Customer(tenant, reservation.metric, reservation.customer_id))
+        wake_after_commit(
+            functools.partial(
+                self._checks.forget, Customer(tenant, reservation.metric, reservation.customer_id)
+            )
+        )
         return reservation
 
 

@@ -26,6 +26,9 @@ from services.aggregator.tables.usage import (
     usage_buckets,
     usage_rollups,
 )
+from services.kit.idempotency import idempotency_table
+
+idempotency_keys = idempotency_table(metadata)
 
 __all__ = [
     "amount_counts",
@@ -34,6 +37,7 @@ __all__ = [
     "customers_seen",
     "dimension_values",
     "fold_state",
+    "idempotency_keys",
     "inbox",
     "metadata",
     "metric_rebuilds",

@@ -28,11 +28,13 @@ from services.invoicer.tables.subscriptions import (
     subscriptions,
 )
 from services.invoicer.tables.taxes import invoice_taxes, tax_assignments, tax_rates
+from services.kit.idempotency import idempotency_table
 from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
 
 outbox = outbox_table(metadata)
 inbox = inbox_table(metadata)
+idempotency_keys = idempotency_table(metadata)
 
 __all__ = [
     "CUSTOMERS_TENANT",
@@ -43,6 +45,7 @@ __all__ = [
     "customers",
     "discounts",
     "document_hashes",
+    "idempotency_keys",
     "inbox",
     "invoice_counters",
     "invoice_lines",

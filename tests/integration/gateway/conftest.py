@@ -101,6 +101,8 @@ class World:
     watched: asyncio.Queue[Message | Exception | None] = field(default_factory=asyncio.Queue)
     watches_ended: int = 0
     resolved: int = 0
+    # Of the calls in `requests` that had one.
+    idempotency_keys: list[str] = field(default_factory=list)
     past_days_told: list[int] = field(default_factory=list)
 
     def new_key(self, *scopes: str, event_past_days: int = 35) -> str:
@@ -294,9 +296,11 @@ def _handler(world: World, descriptor: Any) -> Any:
     if descriptor.server_streaming:
         return nothing
 
-    async def handle(_self: Any, request: Message, _context: Any) -> Message:
+    async def handle(_self: Any, request: Message, context: Any) -> Message:
         if method == "RecordTenantEvents":
             await world.recording.wait()
+        if (key := dict(context.invocation_metadata()).get("idempotency-key")) is not None:
+            world.idempotency_keys.append(key)
         return await world.answer(method, request)
 
     return handle

@@ -8,7 +8,7 @@ from usageflow.aggregator.v1 import aggregator_pb2 as aggregator
 from usageflow.aggregator.v1 import quotas_pb2 as quotas
 from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
 
-from services.kit import clock, errors, usage_token
+from services.kit import clock, errors, permissions, usage_token
 from services.kit.errors import FieldProblem
 from services.kit.ids import new_uuid
 from tests.integration.gateway import (
@@ -317,3 +317,37 @@ async def test_a_change_of_nothing_is_412_too_when_it_has_changed(
     for tag, status in (('"now"', 200), ("*", 200), ('"old"', 412)):
         answer = await http.patch("/api/customers/u", json={}, headers={"If-Match": tag})
         assert answer.status_code == status
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.path[:40]}")
+async def test_the_idempotency_key_of_every_post_reaches_its_rpc_and_is_documented(
+    http: httpx.AsyncClient, world: World, case: Case
+) -> None:
+    """What is under a key is done once by kit, for every RPC that does not only read."""
+    document = (await http.get("/api/openapi.json")).json()
+    asked = case.path.split("?")[0].split("/")
+    operation = next(
+        item[case.method.lower()]
+        for path, item in sorted(document["paths"].items(), key=lambda found: "{" in found[0])
+        if case.method.lower() in item and _fits(path.split("/"), asked)
+    )
+    if "Idempotency-Key" not in {each["name"] for each in operation.get("parameters", [])}:
+        assert case.method != "POST" or permissions.only_reads(case.rpc)
+        return
+    assert case.method == "POST"
+    world.answers = {case.rpc: case.answer, **case.others}
+    arguments = sent_body(case.body)
+    headers = arguments.pop("headers", {}) | {"Idempotency-Key": '"order 1"'}
+    answer = await http.post(case.path, headers=headers, **arguments)
+    assert answer.status_code == case.status, answer.text
+    assert set(world.idempotency_keys) == {"order 1"}
+
+
+async def test_a_key_that_is_none_is_refused_before_anything_is_asked(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    for sent in ([b""], ["é".encode()], [b"a", b"a"]):
+        headers = httpx.Headers([(b"Idempotency-Key", key) for key in sent])
+        answer = await http.post("/api/metrics", json={"key": "A"}, headers=headers)
+        assert [detail["field"] for detail in answer.json()["details"]] == ["Idempotency-Key"]
+    assert world.requests == []
