@@ -21,7 +21,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"name": "other"},
     ),
     "a webhook, whose secret is shown once": ("/api/webhooks", HOOK, {"description": "other"}),
-    "a webhook's new secret": ("/api/webhooks/{webhook}/rotate-secret", {}, {"secret": ""}),
+    "a new secret": ("/api/webhooks/{webhook}/rotate-secret", {}, {"signature": "ED25519"}),
     "a test of a webhook": ("/api/webhooks/{webhook}/test", {}, {}),
     "a plan": ("/api/plans", PLAN, {"name": "Q"}),
     "a version of a plan": ("/api/plans/{plan}/versions", PLAN, {"name": "Q"}),

@@ -108,7 +108,7 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.notifier")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0004"]
+        assert versions.scalars().all() == ["0005"]
 
 
 async def test_an_error_of_sql_does_not_show_what_was_to_be_written(filled: Database) -> None:
