@@ -7,10 +7,12 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 
+from services.kit.errors import NotFoundError
 from services.kit.grpc_server import GrpcServer
-from tests.integration.gateway.conftest import Gateway, World
+from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVENT = {"metric": "API_CALL", "amount": 1}
@@ -85,6 +87,7 @@ async def test_every_answer_has_the_callers_request_id_and_security_headers(
     assert answer.headers["x-request-id"] == "my-id"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert "server" not in answer.headers
 
@@ -142,6 +145,36 @@ async def test_no_key_is_ever_logged(
     printed = "".join(capfd.readouterr())
     assert "/api/metrics" in printed
     assert secret not in printed
+
+
+async def test_the_access_log_tells_who_asked_for_what_and_how_long_it_took(
+    http: httpx.AsyncClient, world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The route, not the path: that may name a customer."""
+    world.answers["GetCustomer"] = NotFoundError("No such customer")
+    await http.get("/api/customers/ada%40example.com?surprise=1")
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if " request " in line)
+    for told in ("method=GET", "route=/api/customers/{customer_id}", "status=400", "ms="):
+        assert told in line
+    assert f"organization_id={ORGANIZATION_ID}" in line
+    assert "ada" not in line
+    assert "surprise" not in line
+
+
+async def test_a_defect_of_ours_tells_nothing_of_the_inside(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    unheard_of = accounts_pb2.ApiKey(id="key_1", mode=99)  # type: ignore[arg-type]
+    world.answers["ListApiKeys"] = accounts_pb2.ListApiKeysResponse(api_keys=[unheard_of])
+    answer = await http.get("/api/keys")
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "Something went wrong here; it was logged under the requestId",
+        "code": "internal",
+        "details": [],
+        "requestId": answer.headers["x-request-id"],
+    }
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_pipelined_requests_are_answered_in_order(gateway: Gateway, world: World) -> None:
