@@ -336,6 +336,8 @@ async def test_the_idempotency_key_of_every_post_reaches_its_rpc_and_is_document
         return
     assert case.method == "POST"
     world.answers = {case.rpc: case.answer, **case.others}
+    if case.member:
+        as_member(http, world)
     arguments = sent_body(case.body)
     headers = arguments.pop("headers", {}) | {"Idempotency-Key": '"order 1"'}
     answer = await http.post(case.path, headers=headers, **arguments)
