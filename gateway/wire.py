@@ -22,7 +22,6 @@ JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
 SECURITY_HEADERS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
 )
 ANSWER_HEADERS: Final = (JSON_TYPE, *SECURITY_HEADERS)
 _is_request_id = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}").fullmatch

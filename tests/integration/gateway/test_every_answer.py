@@ -87,7 +87,6 @@ async def test_every_answer_has_the_callers_request_id_and_security_headers(
     assert answer.headers["x-request-id"] == "my-id"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["referrer-policy"] == "no-referrer"
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert "server" not in answer.headers
 
