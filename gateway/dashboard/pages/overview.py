@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -27,6 +28,8 @@ from services.kit.pages import PAGE_SIZE_MAX
 # Metrics that are shown with their figures; the others are found under Metrics.
 SHOWN_METRICS_MAX: Final = 6
 RECENT_INVOICES: Final = 6
+# What was accepted is counted within a second, unless something is away.
+BEHIND_AFTER: Final = timedelta(minutes=1)
 _DAYS: Final = 14
 # An invoice that is none any more brings nothing.
 _NO_REVENUE: Final = ("VOID", "DRAFT")
@@ -54,6 +57,7 @@ async def show_overview(visit: Visited) -> Response[bytes]:
         [_count(visit, metric) for metric in metrics[:SHOWN_METRICS_MAX]]
     )
     today = await DayCounter(ActivitySource(calls), visit.zone).today()
+    counted_until = min((each.usage.as_of for each in counters), default=None)
     main = counters[0].metric if counters else None
     return visit.page(
         "overview.html",
@@ -66,7 +70,8 @@ async def show_overview(visit: Visited) -> Response[bytes]:
         invoices=invoices[:RECENT_INVOICES],
         endpoints=endpoints,
         failing=[each for each in endpoints if each.failing_since or not each.enabled],
-        counted_until=min((each.usage.as_of for each in counters), default=None),
+        counted_until=counted_until,
+        behind=counted_until is not None and visit.now - counted_until > BEHIND_AFTER,
     )
 
 

@@ -190,8 +190,10 @@ async def _answers(visit: Visit, question: Question) -> tuple[str, Bars, list[Us
                 for group in groups
             ]
         )
-        legend.append(_OTHER)
-        parts.append(_rest(windows, parts))
+        rest = _rest(windows, parts)
+        if any(Decimal(row.value) for row in rest.data):
+            legend.append(_OTHER)
+            parts.append(rest)
     columns = columns_of(parts, whole.from_, whole.to, question.window, visit.zone)
     return total, stacked(legend, columns, question.metric.unit), top.data
 
