@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 
 import structlog
@@ -12,6 +13,7 @@ from services.kit.errors import UnavailableError
 
 log = structlog.get_logger()
 
+TYPESET = (sys.executable, "-m", "services.invoicer.rendering.typeset")
 TIMEOUT_S = 20.0
 RETRY_AFTER_S = 2.0
 # Each takes some 200 MB and a processor for about a second; others wait their turn.
@@ -51,28 +53,19 @@ class PdfRenderer:
 
 async def _typeset(data: bytes) -> bytes | None:
     """The PDF; None: the data can't be typeset, which is logged."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.invoicer.rendering.typeset",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    # In a thread: a loop of uvloop's sometimes takes a pipe to a child for closed before it has
+    # written to it.
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            pdf, problem = await process.communicate(data)
-    except TimeoutError:
+        done = await asyncio.to_thread(
+            subprocess.run, TYPESET, input=data, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
         message = "The PDF took too long to make"
         raise UnavailableError(message, retry_after_s=RETRY_AFTER_S) from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        log.warning("pdf_failed", problem=problem.decode(errors="replace")[-2_000:])
+    if done.returncode != 0:
+        log.warning("pdf_failed", problem=done.stderr.decode(errors="replace")[-2_000:])
         return None
-    return pdf
+    return done.stdout
 
 
 def data_of(view: View) -> dict[str, object]:

@@ -189,6 +189,7 @@ def test_a_subscription_gets_more_seats_and_shows_what_that_costs(owner: Visitor
 def is_pdf(visitor: Visitor, url: str) -> bool:
     """Whether it is there; a machine with much to do may say that it is to be asked again."""
     answer = visitor.context.request.get(url)
+    assert answer.ok or answer.status == 503, answer.text()
     return answer.ok and answer.body().startswith(b"%PDF")
 
 
