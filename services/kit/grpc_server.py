@@ -78,8 +78,9 @@ class GrpcServer:
         # Before anybody can ask: an unknown name would be answered with NOT_FOUND.
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self._report(False)
-        await self._server.start()
+        # Also before: whoever asks once, at the first moment, is told what is so.
         await self._check_readiness()
+        await self._server.start()
         log.info("grpc_serving", listen=self._listen, port=self.port)
 
     async def _check_readiness(self) -> None:

@@ -117,10 +117,13 @@ class Running:
         )
 
     async def kill(self) -> None:
-        """kill -9, unless it has ended by itself."""
+        """kill -9, unless it has ended by itself; returns when the channel has heard of it."""
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+        async with asyncio.timeout(CALL_S):
+            while (state := self.channel.get_state()) is grpc.ChannelConnectivity.READY:
+                await self.channel.wait_for_state_change(state)
 
 
 class NoKeys:
