@@ -14,6 +14,7 @@ from gateway.shapes.accounts import (
     NewApiKey,
     Organization,
     OrganizationChange,
+    Rotation,
     change_to_proto,
     from_proto,
     organization_from_proto,
@@ -47,7 +48,8 @@ async def change_organization(
 @post("/api/keys")
 async def create_key(calls: ApiCalls, data: JSONBody[NewApiKey]) -> ApiKeyWithSecret:
     """Make an API key; it is shown only in this answer."""
-    return with_secret(await calls.call(calls.accounts.CreateApiKey, to_proto(data)))
+    answer = await calls.call(calls.accounts.CreateApiKey, to_proto(data))
+    return with_secret(answer)
 
 
 @get("/api/keys", dependencies=query(PageQuery))
@@ -68,6 +70,19 @@ async def revoke_key(calls: ApiCalls, key_id: FromPath[str]) -> ApiKey:
     return from_proto((await calls.call(calls.accounts.RevokeApiKey, request)).api_key)
 
 
+@post("/api/keys/{key_id:str}/rotate")
+async def rotate_key(
+    calls: ApiCalls, key_id: FromPath[str], data: JSONBody[Rotation]
+) -> ApiKeyWithSecret:
+    """Make a key like this one, which goes on working for a while; the new one is shown only here.
+
+    409 when the key works no more, or was rotated before.
+    """
+    request = pb.RotateApiKeyRequest(key_id=key_id, overlap_seconds=data.overlap_seconds)
+    answer = await calls.call(calls.accounts.RotateApiKey, request)
+    return with_secret(answer)
+
+
 @delete("/api/keys/{key_id:str}")
 async def delete_key(calls: ApiCalls, key_id: FromPath[str]) -> None:
     """The same as POST .../revoke, without an answer to read."""
@@ -80,5 +95,6 @@ HANDLERS = [
     create_key,
     list_keys,
     revoke_key,
+    rotate_key,
     delete_key,
 ]

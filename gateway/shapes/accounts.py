@@ -88,12 +88,25 @@ class ApiKey(msgspec.Struct, rename="camel", kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    used_at: Annotated[
+        datetime | None, Meta(description="The last time, give or take a minute; null: never")
+    ]
+    successor_id: Annotated[str | None, Meta(description="The key that it was rotated to")]
 
 
 class ApiKeyWithSecret(ApiKey, rename="camel", kw_only=True):
     """A new key; the key itself is shown only here."""
 
     secret: Annotated[str, Meta(description="The key itself: uf_live_... or uf_test_...")]
+
+
+class Rotation(msgspec.Struct, rename="camel", kw_only=True):
+    """How a key is replaced."""
+
+    overlap_seconds: Annotated[
+        int,
+        Meta(ge=0, le=2_592_000, description="How long the old key goes on working; default a day"),
+    ] = 86_400
 
 
 class ApiKeyPage(msgspec.Struct, rename="camel", kw_only=True):
@@ -148,10 +161,14 @@ def from_proto(message: pb.ApiKey) -> ApiKey:
         created_at=time_of(message.create_time),
         expires_at=time_or_none(message, "expire_time"),
         revoked_at=time_or_none(message, "revoke_time"),
+        used_at=time_or_none(message, "use_time"),
+        successor_id=message.successor_id or None,
     )
 
 
-def with_secret(message: pb.CreateApiKeyResponse) -> ApiKeyWithSecret:
+def with_secret(
+    message: pb.CreateApiKeyResponse | pb.RotateApiKeyResponse,
+) -> ApiKeyWithSecret:
     """The JSON of a new key."""
     shown = msgspec.structs.asdict(from_proto(message.api_key))
     return ApiKeyWithSecret(**shown, secret=message.secret)

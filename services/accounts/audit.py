@@ -1,14 +1,16 @@
 """The audit log: what was done to an organization, by whom, as every service tells it."""
 
+import hashlib
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from nats.aio.msg import Msg
 
 from services.accounts import audit_repository
-from services.accounts.audit_repository import AuditFilter, Place
+from services.accounts.audit_repository import AuditFilter, Entry, Place
 from services.kit import audit, pages
 from services.kit.audit import AuditEvent
 from services.kit.database import Database, TenantKey
@@ -18,6 +20,9 @@ log = structlog.get_logger()
 
 BATCH_MAX = 100
 TARGET_CHARACTERS_MAX = 255
+VERIFIED_AT_ONCE = 1_000
+VERIFIED_MAX = 20_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACTION = re.compile(r"[a-z_]{1,40}\.([a-z_]{1,40}|\*)")
 
 
@@ -47,7 +52,7 @@ class AuditLog:
         wanted: AuditFilter,
         page_size: int,
         page_token: str,
-    ) -> tuple[list[AuditEvent], str]:
+    ) -> tuple[list[Entry], str]:
         """A page of the tenant's events, newest first, and the next page's token ("": the last).
 
         InvalidArgumentError names all wrong fields.
@@ -62,7 +67,78 @@ class AuditLog:
         if len(found) <= limit:
             return found, ""
         last = found[limit - 1]
-        return found[:limit], pages.encode_token(last.time.isoformat(), last.id)
+        return found[:limit], pages.encode_token(last.event.time.isoformat(), last.event.id)
+
+    async def verify(self, tenant: TenantKey, after_number: int) -> "Verification":
+        """Work the tenant's chain out again, from the entry after `after_number` on, at most
+        VERIFIED_MAX entries. InvalidArgumentError.
+        """
+        checks = FieldChecks()
+        checks.require(after_number >= 0, "after", "must be 0 or the number of an entry")
+        checks.done()
+        number, last_hash = 0, bytes(32)
+        verified = 0
+        async with self._database.transaction() as connection:
+            head_number, head_hash = await audit_repository.head_of(connection, tenant)
+            if after_number:
+                start = await audit_repository.chain_after(connection, tenant, after_number - 1, 1)
+                if start:
+                    number, last_hash = start[0].number, start[0].hash
+        while verified < VERIFIED_MAX and number < head_number:
+            async with self._database.transaction() as connection:
+                entries = await audit_repository.chain_after(
+                    connection, tenant, number, VERIFIED_AT_ONCE
+                )
+            for entry in entries:
+                if not follows(entry, number, last_hash):
+                    return Verification(number, head_number, last_hash, broken_number=number + 1)
+                number, last_hash = entry.number, entry.hash
+            if not entries:
+                return Verification(number, head_number, last_hash, broken_number=number + 1)
+            verified += len(entries)
+        if number == head_number and last_hash != head_hash:
+            return Verification(number, head_number, last_hash, broken_number=number)
+        return Verification(number, head_number, last_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found of a chain up to the entry `number`, whose hash is `hash`; the chain ends with
+    `head_number`. `broken_number`: the first entry that is not what it was or is missing; None: all
+    are as they were.
+    """
+
+    number: int
+    head_number: int
+    hash: bytes
+    broken_number: int | None = None
+
+
+def follows(entry: Entry, number: int, last_hash: bytes) -> bool:
+    """Whether it is the entry that was added after the one with this number and hash."""
+    after = (entry.number, entry.previous_hash) == (number + 1, last_hash)
+    return after and entry.hash == entry_hash(entry)
+
+
+def entry_hash(entry: Entry) -> bytes:
+    """SHA-256 of the hash before and of the content as netstrings (migration 0006)."""
+    event = entry.event
+    micros = (event.time - _EPOCH) // timedelta(microseconds=1)
+    parts = (
+        str(entry.number),
+        event.id,
+        event.tenant.organization_id,
+        event.tenant.mode,
+        event.action,
+        event.target_id,
+        event.key_id,
+        event.request_id,
+        str(micros),
+        event.details_json,
+    )
+    encoded = (part.encode() for part in parts)
+    content = b"".join(b"%d:%b," % (len(part), part) for part in encoded)
+    return hashlib.sha256(entry.previous_hash + content).digest()
 
 
 class AuditConsumer:

@@ -5,7 +5,7 @@ import hmac
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.kit.errors import FieldChecks
 from services.kit.events import (
@@ -18,6 +18,11 @@ from services.kit.events import (
 from services.kit.keys import KEY_MODES
 
 NAME_CHARACTERS_MAX = 200
+# When a key was used last is written at most this often.
+KEY_USE_WRITTEN = timedelta(minutes=1)
+# How long a key goes on working after it was rotated: as long as it takes to give the new one out.
+OVERLAP_DEFAULT = timedelta(days=1)
+OVERLAP_MAX = timedelta(days=30)
 # In the order in which they are stored and shown.
 SCOPES = ("track", "read", "admin")
 
@@ -78,7 +83,11 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """All that is known of a key once it was made; never the key itself."""
+    """All that is known of a key once it was made; never the key itself.
+
+    `use_time`: when it was used last, give or take a minute; `successor_id`: the key that it was
+    rotated to.
+    """
 
     id: str
     organization_id: str
@@ -89,6 +98,8 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime | None
     revoke_time: datetime | None
+    use_time: datetime | None = None
+    successor_id: str | None = None
 
     def works_at(self, time: datetime) -> bool:
         """Whether the key is neither revoked nor expired at `time`."""

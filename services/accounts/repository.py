@@ -33,7 +33,8 @@ async def get_organization(
     """The organization, or None; `for_update`: nobody else changes it before the commit."""
     query = select(organizations).where(organizations.c.id == organization_id)
     if for_update:
-        query = query.with_for_update()
+        # Rows that refer to it may still be added: the audit log's, by whoever holds its chain.
+        query = query.with_for_update(key_share=True)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _organization(row)
 
@@ -136,6 +137,22 @@ async def revoke_api_key(
     )
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _api_key(row._asdict())
+
+
+async def note_use(connection: AsyncConnection, key_id: str, time: datetime) -> None:
+    """Write when the key was used last."""
+    await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(use_time=time))
+
+
+async def succeed(
+    connection: AsyncConnection, key_id: str, successor_id: str, expire_time: datetime
+) -> None:
+    """The key works until `expire_time`; then its successor alone does."""
+    await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key_id)
+        .values(successor_id=successor_id, expire_time=expire_time)
+    )
 
 
 def _organization(row: Row[Any]) -> Organization:

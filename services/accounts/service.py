@@ -1,11 +1,17 @@
 """What accounts does: organizations, API keys, and who a key stands for."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.accounts import audit_repository, repository
 from services.accounts.changes import Changes, told
 from services.accounts.domain import (
+    KEY_USE_WRITTEN,
+    OVERLAP_DEFAULT,
+    OVERLAP_MAX,
     ApiKey,
     NewKey,
     Organization,
@@ -20,7 +26,7 @@ from services.kit import clock, pages
 from services.kit.audit import audit_event, changes
 from services.kit.auth import invalid_key
 from services.kit.database import Database, TenantKey
-from services.kit.errors import NotFoundError
+from services.kit.errors import FieldChecks, NotFoundError, PreconditionError
 from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 from services.kit.keys import PREFIX_CHARACTERS, looks_like_key, make_key
@@ -178,11 +184,64 @@ class Accounts:
         """The key that `secret` is; UnauthenticatedError alike for wrong, revoked and expired."""
         if not looks_like_key(secret):
             raise invalid_key()
+        now = clock.now()
         async with self._database.transaction() as connection:
             resolved = await repository.find_api_key(connection, hash_key(self._pepper, secret))
-        if resolved is None or not resolved.key.works_at(clock.now()):
-            raise invalid_key()
+            if resolved is None or not resolved.key.works_at(now):
+                raise invalid_key()
+            used = resolved.key.use_time
+            if used is None or now - used > KEY_USE_WRITTEN:
+                await repository.note_use(connection, resolved.key.id, now)
         return resolved
+
+    async def rotate_api_key(
+        self, tenant: TenantKey, key_id: str, overlap: timedelta | None, *, by_key: str = ""
+    ) -> tuple[ApiKey, str, ApiKey]:
+        """Make a key that takes the place of another: its description, the key itself, which is not
+        kept, and the old one, which goes on working for `overlap` (None: a day).
+
+        InvalidArgumentError; NotFoundError: not one of theirs; PreconditionError: it works no more,
+        or was rotated before.
+        """
+        overlap = OVERLAP_DEFAULT if overlap is None else overlap
+        checks = FieldChecks()
+        within = timedelta(0) <= overlap <= OVERLAP_MAX
+        checks.require(within, "overlapSeconds", f"must be at most {OVERLAP_MAX.days} days")
+        checks.done()
+        now = clock.now()
+        async with self._database.transaction() as connection:
+            old = None
+            if is_id(key_id, "key"):
+                old = await repository.lock_api_key(connection, tenant, key_id)
+            if old is None:
+                raise NotFoundError("No such API key")
+            if not old.works_at(now) or old.successor_id is not None:
+                raise PreconditionError(
+                    "Only a key that works and was not rotated can be", reason="key_not_in_use"
+                )
+            ends = now + overlap
+            ends = ends if old.expire_time is None else min(ends, old.expire_time)
+            secret = make_key(tenant.mode)
+            key = replace(
+                old,
+                id=new_id("key"),
+                prefix=secret[:PREFIX_CHARACTERS],
+                create_time=now,
+                use_time=None,
+            )
+            await repository.insert_api_key(connection, key, hash_key(self._pepper, secret))
+            await repository.succeed(connection, old.id, key.id, ends)
+            rotated = audit_event(
+                tenant,
+                "api_key.rotated",
+                target_id=old.id,
+                key_id=by_key,
+                details={"name": old.name, "newKeyId": key.id, "expiresAt": ends},
+            )
+            await audit_repository.insert_events(connection, [rotated])
+        log.info("api_key_rotated", key_id=old.id, new_key_id=key.id)
+        await told(self._changes.key_changed(old.id), "api_key_change_not_told", key_id=old.id)
+        return key, secret, replace(old, successor_id=key.id, expire_time=ends)
 
 
 async def _require_organization(

@@ -1,6 +1,7 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Literal
 
 from usageflow.accounts.v1 import accounts_pb2 as pb
@@ -10,12 +11,11 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
 )
 
 from services.accounts.audit import AuditLog
-from services.accounts.audit_repository import AuditFilter
+from services.accounts.audit_repository import AuditFilter, Entry
 from services.accounts.domain import ApiKey, NewKey, OrganizationChange
 from services.accounts.keys import principal_of_key
 from services.accounts.proto import SCOPE_NUMBERS, organization_message, time_of, timestamp
 from services.accounts.service import Accounts
-from services.kit.audit import AuditEvent
 from services.kit.auth import (
     MODE_NAMES,
     MODE_NUMBERS,
@@ -94,6 +94,22 @@ class AccountsServicer(AccountsServiceServicer):
         )
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
 
+    async def RotateApiKey(
+        self, request: pb.RotateApiKeyRequest, context: object
+    ) -> pb.RotateApiKeyResponse:
+        """Put a new key in the place of one; scope admin."""
+        principal = require_scope("admin")
+        given = request.HasField("overlap_seconds")
+        key, secret, old = await self._accounts.rotate_api_key(
+            principal.tenant,
+            request.key_id,
+            timedelta(seconds=request.overlap_seconds) if given else None,
+            by_key=principal.actor_id,
+        )
+        return pb.RotateApiKeyResponse(
+            api_key=_api_key(key), secret=secret, old_api_key=_api_key(old)
+        )
+
     async def ListAuditEvents(
         self, request: pb.ListAuditEventsRequest, context: object
     ) -> pb.ListAuditEventsResponse:
@@ -110,7 +126,20 @@ class AccountsServicer(AccountsServiceServicer):
             tenant, wanted, request.page_size, request.page_token
         )
         return pb.ListAuditEventsResponse(
-            events=[_audit_event(event) for event in events], next_page_token=next_page_token
+            events=[_audit_event(entry) for entry in events], next_page_token=next_page_token
+        )
+
+    async def VerifyAuditLog(
+        self, request: pb.VerifyAuditLogRequest, context: object
+    ) -> pb.VerifyAuditLogResponse:
+        """Work the chain of the audit log out again; scope admin."""
+        tenant = require_scope("admin").tenant
+        found = await self._audit_log.verify(tenant, request.after_number)
+        return pb.VerifyAuditLogResponse(
+            number=found.number,
+            head_number=found.head_number,
+            hash=found.hash.hex(),
+            broken_number=found.broken_number or 0,
         )
 
 
@@ -169,7 +198,8 @@ def _scope_names(numbers: Iterable[pb.Scope.ValueType]) -> list[str]:
     return [SCOPE_NAMES.get(number, str(number)) for number in numbers]
 
 
-def _audit_event(event: AuditEvent) -> pb.AuditEvent:
+def _audit_event(entry: Entry) -> pb.AuditEvent:
+    event = entry.event
     return pb.AuditEvent(
         id=event.id,
         action=event.action,
@@ -178,6 +208,9 @@ def _audit_event(event: AuditEvent) -> pb.AuditEvent:
         request_id=event.request_id,
         time=timestamp(event.time),
         details_json=event.details_json,
+        number=entry.number,
+        previous_hash=entry.previous_hash.hex(),
+        hash=entry.hash.hex(),
     )
 
 
@@ -191,4 +224,6 @@ def _api_key(key: ApiKey) -> pb.ApiKey:
         create_time=timestamp(key.create_time),
         expire_time=timestamp(key.expire_time),
         revoke_time=timestamp(key.revoke_time),
+        use_time=timestamp(key.use_time),
+        successor_id=key.successor_id or "",
     )

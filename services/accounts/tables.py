@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -55,6 +57,8 @@ api_keys = Table(
     Column("create_time", DateTime(timezone=True), nullable=False),
     Column("expire_time", DateTime(timezone=True)),
     Column("revoke_time", DateTime(timezone=True)),
+    Column("use_time", DateTime(timezone=True)),
+    Column("successor_id", Text, ForeignKey("api_keys.id")),
     CheckConstraint("id ~ '^key_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint("char_length(name) <= 200", name="name"),
@@ -67,7 +71,18 @@ api_keys = Table(
     Index(None, "organization_id", "mode", "id"),
 )
 
-# Rows are added, and nothing else: a trigger refuses UPDATE, DELETE and TRUNCATE. `time` is when it
+# The end of each organization's and mode's chain of entries; a trigger lets it grow one by one.
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("organization_id", Text, ForeignKey("organizations.id"), primary_key=True),
+    Column("mode", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# Rows are added, and nothing else: a trigger refuses UPDATE, DELETE and TRUNCATE; another works out
+# number and hashes. `time` is when it
 # was done, `record_time` when accounts learned of it. An empty key_id: UsageFlow itself.
 audit_log = Table(
     "audit_log",
@@ -82,6 +97,10 @@ audit_log = Table(
     Column("time", DateTime(timezone=True), nullable=False),
     Column("record_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("details", JSON, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    UniqueConstraint("organization_id", "mode", "number", name="uq_audit_log_number"),
     CheckConstraint("id ~ '^aud_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint("action ~ '^[a-z_]{1,40}[.][a-z_]{1,40}$'", name="action"),

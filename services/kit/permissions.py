@@ -70,6 +70,7 @@ RULES: Mapping[str, _Rules] = {
         others={
             "CreateApiKey": INTEGRATIONS,
             "RevokeApiKey": INTEGRATIONS,
+            "RotateApiKey": INTEGRATIONS,
             "UpdateOrganization": ORGANIZATION,
             "GetCurrentMember": OWN,
             "ListSessions": OWN,

@@ -238,6 +238,7 @@ ROUTES = [
     ("DELETE", "/api/quotas/{quota}"),
     ("GET", "/api/quotas/reservations/{reservation}"),
     ("POST", "/api/quotas/reservations/{reservation}/commit"),
+    ("POST", "/api/keys/{key}/rotate"),
     ("DELETE", "/api/keys/{key}"),
 ]
 BODIES: dict[str, Any] = {
@@ -340,6 +341,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          subscription_changes_pb2.PreviewSubscriptionChangeRequest(change=change)),
         ("invoicer", change_stub, "MigrateSubscriptions",
          subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
+        ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RotateApiKey",
+         accounts_pb2.RotateApiKeyRequest(key_id=ours.key)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",
          documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "GetRenderedInvoice",

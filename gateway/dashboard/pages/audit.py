@@ -12,7 +12,7 @@ from gateway.shapes import audit
 from gateway.shapes.audit import AuditEvent, AuditQuery
 
 PAGE_ROWS: Final = 50
-GROUPS: Final = ("webhook.*", "key.*", "organization.*", "event.*", "member.*", "invitation.*")
+GROUPS: Final = ("webhook.*", "api_key.*", "organization.*", "event.*", "member.*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,10 @@ async def key_id(people: People, tenant: TenantKey) -> str:
         ("UPDATE audit_log SET details = '{}'", "the audit log is only added to"),
         ("DELETE FROM audit_log", "the audit log is only added to"),
         ("TRUNCATE audit_log", "the audit log is only added to"),
-        ("INSERT INTO audit_log SELECT * FROM audit_log", "pk_audit_log"),
+        ("UPDATE audit_heads SET number = number + 2", "grows by one entry"),
+        ("UPDATE audit_heads SET number = number - 1", "grows by one entry"),
+        ("DELETE FROM audit_heads", "never cut off"),
+        ("TRUNCATE audit_heads", "never cut off"),
         (audit_like(mode="'demo'"), "ck_audit_log_mode"),
         (audit_like(action="'created'"), "ck_audit_log_action"),
         (audit_like(details="'[]'"), "ck_audit_log_details"),
@@ -63,7 +66,7 @@ async def key_id(people: People, tenant: TenantKey) -> str:
         (audit_like(id="'aud_1'"), "ck_audit_log_id"),
         (
             audit_like(organization_id="'org_' || md5('x')"),
-            "fk_audit_log_organization_id_organizations",
+            "fk_audit_heads_organization_id_organizations",
         ),
         ("DELETE FROM organizations", "fk_api_keys_organization_id_organizations"),
         ("UPDATE api_keys SET scopes = '{}'", "ck_api_keys_scopes"),
@@ -149,4 +152,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0006"]
+        assert versions.scalars().all() == ["0008"]

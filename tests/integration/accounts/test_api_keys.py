@@ -13,6 +13,7 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import (
     InvalidArgumentError,
     NotFoundError,
+    PreconditionError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -202,3 +203,82 @@ async def test_logs_never_show_a_key(
     output = "".join(capsys.readouterr())
     assert key.id in output
     assert secret[12:] not in output
+
+
+async def test_when_a_key_was_used_is_written_once_a_minute(
+    accounts: Accounts, tenant: TenantKey, database: Database
+) -> None:
+    key, secret = await accounts.create_api_key(tenant, new_key())
+
+    async def used() -> datetime | None:
+        [listed] = (await accounts.list_api_keys(tenant, 0, ""))[0]
+        assert listed.id == key.id
+        return listed.use_time
+
+    assert await used() is None
+    await accounts.resolve_api_key(secret)
+    first = await used()
+    assert first is not None
+    await accounts.resolve_api_key(secret)
+    assert await used() == first
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE api_keys SET use_time = use_time - interval '61 seconds'")
+        )
+    await accounts.resolve_api_key(secret)
+    again = await used()
+    assert again is not None
+    assert again >= first
+
+
+async def test_a_rotated_key_works_beside_its_successor_for_a_while(
+    accounts: Accounts, tenant: TenantKey, changes: RecordedChanges
+) -> None:
+    old, old_secret = await accounts.create_api_key(tenant, new_key(scopes=("read", "track")))
+    key, secret, ending = await accounts.rotate_api_key(tenant, old.id, None)
+    assert (key.name, key.scopes, key.mode) == (old.name, old.scopes, old.mode)
+    assert key.expire_time is None
+    assert secret != old_secret
+    for each in (old_secret, secret):
+        await accounts.resolve_api_key(each)
+    assert ending.successor_id == key.id
+    assert ending.expire_time is not None
+    assert timedelta(hours=23) < ending.expire_time - clock.now() <= timedelta(hours=24)
+    # Who remembers the old one has to learn when it ends.
+    assert changes.key_ids == [old.id]
+    with pytest.raises(PreconditionError):
+        await accounts.rotate_api_key(tenant, old.id, None)
+
+
+async def test_a_key_can_be_rotated_without_overlap(accounts: Accounts, tenant: TenantKey) -> None:
+    old, old_secret = await accounts.create_api_key(tenant, new_key())
+    _, secret, _ = await accounts.rotate_api_key(tenant, old.id, timedelta(0))
+    await accounts.resolve_api_key(secret)
+    with pytest.raises(UnauthenticatedError):
+        await accounts.resolve_api_key(old_secret)
+
+
+async def test_rotating_never_makes_a_key_live_longer(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    soon = clock.now() + timedelta(hours=1)
+    old, _ = await accounts.create_api_key(tenant, new_key(expire_time=soon))
+    key, _, ending = await accounts.rotate_api_key(tenant, old.id, timedelta(days=30))
+    assert ending.expire_time == key.expire_time == soon
+
+
+async def test_only_a_key_of_ones_own_that_works_is_rotated(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    key, _ = await accounts.create_api_key(tenant, new_key())
+    other = TenantKey(tenant.organization_id, "live")
+    for whose, key_id in ((other, key.id), (tenant, "key_" + "0" * 32), (tenant, "x")):
+        with pytest.raises(NotFoundError):
+            await accounts.rotate_api_key(whose, key_id, None)
+    for overlap in (timedelta(seconds=-1), timedelta(days=31)):
+        with pytest.raises(InvalidArgumentError) as refused:
+            await accounts.rotate_api_key(tenant, key.id, overlap)
+        assert [each.field for each in refused.value.problems] == ["overlapSeconds"]
+    await accounts.revoke_api_key(tenant, key.id)
+    with pytest.raises(PreconditionError):
+        await accounts.rotate_api_key(tenant, key.id, None)

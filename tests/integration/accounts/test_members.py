@@ -63,7 +63,7 @@ async def join(
 async def actions(database: Database, tenant: TenantKey) -> list[str]:
     """What the audit log tells of members, newest first."""
     events, _ = await AuditLog(database).list(tenant, AuditFilter(group="member."), 0, "")
-    return [event.action for event in events]
+    return [entry.event.action for entry in events]
 
 
 async def test_an_invitation_makes_a_member_once_and_signs_them_in(

@@ -218,7 +218,7 @@ async def test_signing_in_is_in_the_audit_log_of_both_modes_and_tells_no_token(
         events, _ = await AuditLog(database).list(
             TenantKey(tenant.organization_id, mode), AuditFilter(group="member."), 0, ""
         )
-        signed_in, created = events
+        signed_in, created = (entry.event for entry in events)
         assert (signed_in.action, created.action) == ("member.signed_in", "member.created")
         assert signed_in.key_id == signed_in.target_id == member.id
         assert session.id in signed_in.details_json

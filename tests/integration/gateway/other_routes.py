@@ -89,7 +89,13 @@ API_KEY_JSON = {
     "createdAt": "2026-01-01T00:00:00Z",
     "expiresAt": None,
     "revokedAt": None,
+    "usedAt": None,
+    "successorId": None,
 }
+ROTATED_KEY = accounts.ApiKey()
+ROTATED_KEY.CopyFrom(API_KEY)
+ROTATED_KEY.use_time.CopyFrom(at(2))
+ROTATED_KEY.successor_id = "key_2"
 STORED_EVENT = ingest.StoredEvent(
     event_id="evt_1",
     metric="AI_TOKEN",
@@ -378,6 +384,26 @@ CASES = [
     ),
     Case(
         "GET",
+        "/api/keys?limit=1",
+        "ListApiKeys",
+        accounts.ListApiKeysRequest(page_size=1),
+        accounts.ListApiKeysResponse(api_keys=[ROTATED_KEY], next_page_token="next"),
+        page(API_KEY_JSON | {"usedAt": "2026-01-02T00:00:00Z", "successorId": "key_2"}),
+    ),
+    Case(
+        "POST",
+        "/api/keys/key_0/rotate",
+        "RotateApiKey",
+        accounts.RotateApiKeyRequest(key_id="key_0", overlap_seconds=60),
+        accounts.RotateApiKeyResponse(
+            api_key=API_KEY, secret="uf_test_secret", old_api_key=ROTATED_KEY
+        ),
+        API_KEY_JSON | {"secret": "uf_test_secret"},
+        {"overlapSeconds": 60},
+        201,
+    ),
+    Case(
+        "GET",
         "/api/audit?action=webhook.*&targetId=whe_1&keyId=key_1&from=2026-01-01T00:00:00Z"
         "&to=2026-01-31T00:00:00Z&limit=1&cursor=c",
         "ListAuditEvents",
@@ -398,6 +424,9 @@ CASES = [
                     target_id="whe_1",
                     time=at(1),
                     details_json='{"reason":"GONE"}',
+                    number=7,
+                    previous_hash="0a" * 32,
+                    hash="0b" * 32,
                 )
             ],
             next_page_token="next",
@@ -408,11 +437,54 @@ CASES = [
                 "action": "webhook.disabled",
                 "targetId": "whe_1",
                 "keyId": None,
+                "memberId": None,
                 "requestId": None,
                 "createdAt": "2026-01-01T00:00:00Z",
                 "details": {"reason": "GONE"},
+                "number": 7,
+                "previousHash": "0a" * 32,
+                "hash": "0b" * 32,
             }
         ),
+    ),
+    Case(
+        "GET",
+        "/api/audit?memberId=mem_1",
+        "ListAuditEvents",
+        accounts.ListAuditEventsRequest(key_id="mem_1", page_size=20),
+        accounts.ListAuditEventsResponse(
+            events=[
+                accounts.AuditEvent(
+                    id="aud_1", action="plan.created", key_id="mem_1", time=at(1), number=1
+                )
+            ]
+        ),
+        {
+            "data": [
+                {
+                    "id": "aud_1",
+                    "action": "plan.created",
+                    "targetId": None,
+                    "keyId": None,
+                    "memberId": "mem_1",
+                    "requestId": None,
+                    "createdAt": "2026-01-01T00:00:00Z",
+                    "details": {},
+                    "number": 1,
+                    "previousHash": "",
+                    "hash": "",
+                }
+            ],
+            "nextCursor": None,
+        },
+    ),
+    Case(
+        "GET",
+        "/api/audit/verification?after=7",
+        "VerifyAuditLog",
+        accounts.VerifyAuditLogRequest(after_number=7),
+        accounts.VerifyAuditLogResponse(number=9, head_number=9, hash="0c" * 32),
+        {"number": 9, "headNumber": 9, "hash": "0c" * 32, "brokenNumber": None},
     ),
     Case(
         "POST",

@@ -14,6 +14,7 @@ from tests.integration.gateway.test_routes_over_http import CASES
 SERVED_OTHERWISE = {
     "GetCurrentMember": ["GET /api/sessions/current"],
     "RecordEvents": ["POST /api/track", "POST /api/track/batch"],
+    "ListAuditEvents": ["GET /api/audit.csv"],
     "QueryUsage": ["GET /api/usage.csv"],
     "ListInvoices": ["GET /api/invoices.csv", "GET /api/invoices.jsonl"],
     "GetRenderedInvoice": ["GET /api/invoices/inv_1/pdf", "GET /api/invoices/inv_1/html"],

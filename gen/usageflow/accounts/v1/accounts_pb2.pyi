@@ -167,6 +167,8 @@ class ApiKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    USE_TIME_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, "key_..."."""
     name: _builtins.str
@@ -175,6 +177,8 @@ class ApiKey(_message.Message):
     """The first characters of the key, to recognize it by."""
     mode: _common_pb2.Mode.ValueType
     """Mode the key works in."""
+    successor_id: _builtins.str
+    """The key that it was rotated to, "key_..."; empty: it was not."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do."""
@@ -191,6 +195,10 @@ class ApiKey(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked; absent: it was not."""
 
+    @_builtins.property
+    def use_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was used last, give or take a minute; absent: never."""
+
     def __init__(
         self,
         *,
@@ -202,10 +210,12 @@ class ApiKey(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        use_time: _timestamp_pb2.Timestamp | None = ...,
+        successor_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "use_time", b"use_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "revoke_time", b"revoke_time", "scopes", b"scopes", "successor_id", b"successor_id", "use_time", b"use_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +560,68 @@ class RevokeApiKeyResponse(_message.Message):
 Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
 
 @_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """RotateApiKeyRequest names the key to replace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's identifier, "key_..."."""
+    overlap_seconds: _builtins.int
+    """How long it goes on working, in seconds, at most 30 days; absent: a day; 0: not at all."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        overlap_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_overlap_seconds", b"_overlap_seconds", "overlap_seconds", b"overlap_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap_seconds", b"_overlap_seconds", "key_id", b"key_id", "overlap_seconds", b"overlap_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__overlap_seconds: _TypeAlias = _typing.Literal["overlap_seconds"]  # noqa: Y015
+    _WhichOneofArgType__overlap_seconds: _TypeAlias = _typing.Literal["_overlap_seconds", b"_overlap_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap_seconds) -> _WhichOneofReturnType__overlap_seconds | None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """RotateApiKeyResponse shows the new key, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    OLD_API_KEY_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The new key itself. It is stored only as a keyed hash."""
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The new key's description."""
+
+    @_builtins.property
+    def old_api_key(self) -> Global___ApiKey:
+        """The old key, with expire_time and successor_id set."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        secret: _builtins.str = ...,
+        old_api_key: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "old_api_key", b"old_api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "old_api_key", b"old_api_key", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015
+
+@_typing.final
 class ResolveApiKeyRequest(_message.Message):
     """ResolveApiKeyRequest carries a key to look up."""
 
@@ -778,6 +850,9 @@ class AuditEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     DETAILS_JSON_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, "aud_..."."""
     action: _builtins.str
@@ -788,11 +863,17 @@ class AuditEvent(_message.Message):
     target_id: _builtins.str
     """The identifier of what it was done to; empty when there were several, which the details name."""
     key_id: _builtins.str
-    """The API key of who did it; empty: UsageFlow itself."""
+    """Who did it: an API key ("key_...") or a member ("mem_..."); empty: UsageFlow itself."""
     request_id: _builtins.str
     """The request that did it; empty outside a request."""
     details_json: _builtins.str
     """More about it, a JSON object: of a change "before" and "after". Never a secret."""
+    number: _builtins.int
+    """Place in the chain of the organization and mode, from 1 on without gaps."""
+    previous_hash: _builtins.str
+    """Hash of the entry before, 64 hexadecimal digits; zeros for the first."""
+    hash: _builtins.str
+    """SHA-256 of the hash before and of the entry's content, 64 hexadecimal digits."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was done."""
@@ -807,10 +888,13 @@ class AuditEvent(_message.Message):
         request_id: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         details_json: _builtins.str = ...,
+        number: _builtins.int = ...,
+        previous_hash: _builtins.str = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "details_json", b"details_json", "id", b"id", "key_id", b"key_id", "request_id", b"request_id", "target_id", b"target_id", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "details_json", b"details_json", "hash", b"hash", "id", b"id", "key_id", b"key_id", "number", b"number", "previous_hash", b"previous_hash", "request_id", b"request_id", "target_id", b"target_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -834,7 +918,7 @@ class ListAuditEventsRequest(_message.Message):
     target_id: _builtins.str
     """What it was done to."""
     key_id: _builtins.str
-    """Whose API key did it."""
+    """Which API key ("key_...") or member ("mem_...") did it."""
     page_size: _builtins.int
     """1-100; 0 means 20."""
     page_token: _builtins.str
@@ -893,3 +977,59 @@ class ListAuditEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogRequest(_message.Message):
+    """VerifyAuditLogRequest says from where on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    after_number: _builtins.int
+    """The number of the last entry that is known to be right; 0: from the beginning."""
+    def __init__(
+        self,
+        *,
+        after_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogRequest: _TypeAlias = VerifyAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogResponse(_message.Message):
+    """VerifyAuditLogResponse says what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HEAD_NUMBER_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    BROKEN_NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The last entry that was looked at and is right; 0: none."""
+    head_number: _builtins.int
+    """The last entry of the chain; when it is beyond number, ask again after number."""
+    hash: _builtins.str
+    """The hash of the entry number, 64 hexadecimal digits, to be noted and compared later."""
+    broken_number: _builtins.int
+    """The first entry that is not as it was, or is missing; 0: there is none."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        head_number: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        broken_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_number", b"broken_number", "hash", b"hash", "head_number", b"head_number", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogResponse: _TypeAlias = VerifyAuditLogResponse  # noqa: Y015

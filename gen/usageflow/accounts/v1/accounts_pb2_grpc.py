@@ -60,10 +60,20 @@ class AccountsServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/RotateApiKey',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/usageflow.accounts.v1.AccountsService/ListAuditEvents',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.VerifyAuditLog = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/VerifyAuditLog',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogResponse.FromString,
                 _registered_method=True)
 
 
@@ -109,9 +119,26 @@ class AccountsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
+        programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
+        or was rotated before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
         Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAuditLog(self, request, context):
+        """VerifyAuditLog works the chain of the audit log's entries out again, of the caller's
+        organization and mode, at most 20,000 entries a call. Scope: admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,10 +172,20 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'VerifyAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAuditLog,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -298,6 +335,33 @@ class AccountsService:
             _registered_method=True)
 
     @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/RotateApiKey',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAuditEvents(request,
             target,
             options=(),
@@ -314,6 +378,33 @@ class AccountsService:
             '/usageflow.accounts.v1.AccountsService/ListAuditEvents',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/VerifyAuditLog',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.VerifyAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,9 +49,18 @@ class AccountsServiceStub:
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
     """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RotateApiKeyRequest, _accounts_pb2.RotateApiKeyResponse]
+    """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
+    programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
+    or was rotated before.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListAuditEventsRequest, _accounts_pb2.ListAuditEventsResponse]
     """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
     Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+    """
+    VerifyAuditLog: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.VerifyAuditLogRequest, _accounts_pb2.VerifyAuditLogResponse]
+    """VerifyAuditLog works the chain of the audit log's entries out again, of the caller's
+    organization and mode, at most 20,000 entries a call. Scope: admin.
     """
 
 @_typing.type_check_only
@@ -75,9 +84,18 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
     """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RotateApiKeyRequest, _accounts_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
+    programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
+    or was rotated before.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListAuditEventsRequest, _accounts_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
     Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+    """
+    VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_accounts_pb2.VerifyAuditLogRequest, _accounts_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
+    """VerifyAuditLog works the chain of the audit log's entries out again, of the caller's
+    organization and mode, at most 20,000 entries a call. Scope: admin.
     """
 
 class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -130,6 +148,17 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _accounts_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.RotateApiKeyResponse, _abc.Awaitable[_accounts_pb2.RotateApiKeyResponse]]:
+        """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
+        programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
+        or was rotated before.
+        """
+
+    @_abc_1.abstractmethod
     def ListAuditEvents(
         self,
         request: _accounts_pb2.ListAuditEventsRequest,
@@ -137,6 +166,16 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_accounts_pb2.ListAuditEventsResponse, _abc.Awaitable[_accounts_pb2.ListAuditEventsResponse]]:
         """ListAuditEvents lists what was done to the caller's organization in its mode, newest first.
         Scope: admin. INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyAuditLog(
+        self,
+        request: _accounts_pb2.VerifyAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.VerifyAuditLogResponse, _abc.Awaitable[_accounts_pb2.VerifyAuditLogResponse]]:
+        """VerifyAuditLog works the chain of the audit log's entries out again, of the caller's
+        organization and mode, at most 20,000 entries a call. Scope: admin.
         """
 
 def add_AccountsServiceServicer_to_server(servicer: AccountsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
