@@ -16,9 +16,9 @@ What a metric no longer counts by is deleted in small pieces.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -36,7 +36,7 @@ from services.aggregator.quotas.repository import Holder
 from services.aggregator.rebuilds import comparing, left_over, repository
 from services.aggregator.rebuilds.domain import EVENTS, VOIDS, check_change
 from services.aggregator.rebuilds.repository import Work
-from services.aggregator.rebuilds.source import HistoryPart, HistorySource
+from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart, HistorySource
 from services.aggregator.repository import MetricKey
 from services.aggregator.void_folder import BatchRefusedError, take_out
 from services.kit import clock
@@ -50,6 +50,8 @@ POLL_S = 1.0
 # Others go on with what nobody has got any further for so long.
 LEASE = timedelta(seconds=15)
 STEP_ATTEMPTS_MAX = 4
+# They lie side by side in time: the more at once, the fewer times the same rows are written.
+STEP_EVENTS = 10_000
 BUILDS_MAX = 3
 # Reconciliation may have to repair the old count before the two can agree.
 PAUSE_AFTER_DIFFERENCE = timedelta(seconds=60)
@@ -81,6 +83,29 @@ def _nobody_watches(_metrics: Collection[MetricKey]) -> None:
     """In the place of what is told whose usage has changed."""
 
 
+@dataclass(slots=True)
+class _Joined:
+    """Parts of a history that are counted together; `cursor`: where they end."""
+
+    batches: list[HistoryBatch]
+    event_count: int = 0
+    cursor: str = ""
+    is_last: bool = False
+
+
+async def _joined(history: AsyncIterator[HistoryPart], step_events: int) -> AsyncIterator[_Joined]:
+    joined = _Joined([])
+    async for part in history:
+        joined.batches += part.batches
+        joined.event_count += sum(len(batch.events) for batch in part.batches)
+        joined.cursor = part.next_cursor or joined.cursor
+        joined.is_last = not part.next_cursor
+        if joined.event_count >= step_events:
+            yield joined
+            joined = _Joined([], is_last=joined.is_last)
+    yield joined
+
+
 class Rebuilder:
     """The loop. Any number of replicas may run it; each works on one metric at a time."""
 
@@ -94,9 +119,11 @@ class Rebuilder:
         buckets_marked: Callable[[], None] = _nobody_recounts,
         usage_changed: Callable[[Collection[MetricKey]], None] = _nobody_watches,
         lease: timedelta = LEASE,
+        step_events: int = STEP_EVENTS,
     ) -> None:
         """`buckets_marked` is called after a commit that has marked buckets which are to be
-        counted anew, `usage_changed` when a metric is what was built.
+        counted anew, `usage_changed` when a metric is what was built. `step_events`: a transaction
+        counts at least so many, and less than another part of the history more.
         """
         self._database = database
         self._source = source
@@ -105,6 +132,7 @@ class Rebuilder:
         self._buckets_marked = buckets_marked
         self._usage_changed = usage_changed
         self._lease = lease
+        self._step_events = step_events
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -174,23 +202,22 @@ class Rebuilder:
         loop = asyncio.get_running_loop()
         while True:
             history = self._source.history(work.key, work.cursor, voids=work.state == VOIDS)
-            async for part in history:
-                began_s = loop.time()
-                if part.next_cursor:
+            async for part in _joined(history, self._step_events):
+                # Also where a segment has nothing of it: the next call begins behind.
+                if part.cursor:
+                    began_s = loop.time()
                     work = await self._step(work, part)
-                elif part.batches:
-                    raise AssertionError("the last part of a history has no events")
-                else:
+                    await asyncio.sleep((loop.time() - began_s) * REST_SHARE)
+                if part.is_last:
                     return work
-                await asyncio.sleep((loop.time() - began_s) * REST_SHARE)
 
-    async def _step(self, work: Work, part: HistoryPart) -> Work:
+    async def _step(self, work: Work, part: _Joined) -> Work:
         """Count what the part has, in one transaction, which also notes where it ends."""
         return await self._repeated(lambda: self._try_step(work, part))
 
-    async def _try_step(self, work: Work, part: HistoryPart) -> Work:
+    async def _try_step(self, work: Work, part: _Joined) -> Work:
         marked = 0
-        read = sum(len(batch.events) for batch in part.batches)
+        read = part.event_count
         async with self._database.transaction() as connection:
             if not await repository.lock_step(connection, work):
                 raise _LostError
@@ -210,11 +237,11 @@ class Rebuilder:
                 cells = _folded(work, events)
                 await self._folder.store_recounted(connection, work.key, work.definition, cells)
             done = read if work.state == EVENTS else 0
-            await repository.save_step(connection, work, part.next_cursor, done, self._lease)
+            await repository.save_step(connection, work, part.cursor, done, self._lease)
         if marked:
             self._buckets_marked()
         _EVENTS.inc(read)
-        return replace(work, cursor=part.next_cursor)
+        return replace(work, cursor=part.cursor)
 
     async def _repeated(self, step: Callable[[], Awaitable[Work]]) -> Work:
         for attempt in range(1, STEP_ATTEMPTS_MAX + 1):
@@ -289,12 +316,15 @@ class Rebuilder:
         _ENDED.labels("failed").inc()
 
     async def delete_left_over(self, after: timedelta = DELETE_AFTER) -> bool:
-        """Delete a piece of what no metric counts by any more; False: there is none."""
+        """Delete a piece of what no metric counts by any more, and rest; False: there is none."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         async with self._database.transaction() as connection:
             found = await left_over.find_left_over(connection, clock.now() - after)
             if found is None:
                 return False
             await left_over.delete_left_over(connection, found, DELETED_AT_A_TIME)
+        await asyncio.sleep((loop.time() - began_s) * REST_SHARE)
         return True
 
 

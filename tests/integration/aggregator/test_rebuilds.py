@@ -34,7 +34,7 @@ def ledger(tenant: TenantKey) -> Ledger:
 @pytest.fixture
 def rebuilder(database: Database, ledger: Ledger, folder: Folder) -> Rebuilder:
     """One replica's; what it has claimed is anybody's at once."""
-    return Rebuilder(database, ledger, folder, lease=NO_LEASE)
+    return Rebuilder(database, ledger, folder, lease=NO_LEASE, step_events=2)
 
 
 def used(amount: str = "1", model: str = "", user: str = "", **fields: object) -> Event:
@@ -169,7 +169,9 @@ async def test_a_rebuild_that_is_killed_anywhere_goes_on_where_it_was(
     while True:
         left = 1 + kills % 2
         try:
-            await built(Rebuilder(database, ledger, folder, lease=NO_LEASE), metrics, tenant)
+            await built(
+                Rebuilder(database, ledger, folder, lease=NO_LEASE, step_events=2), metrics, tenant
+            )
             break
         except KilledError:
             kills += 1
@@ -193,7 +195,8 @@ async def test_two_replicas_that_work_on_the_same_count_everything_once(
     await folder.apply([ledger.take_back(*ledger.events[:10])])
     await metrics.update(tenant, "USED", BY_MODEL)
     replicas = [
-        Rebuilder(database, ledger, Folder(database, lambda: None), lease=NO_LEASE) for _ in "ab"
+        Rebuilder(database, ledger, Folder(database, lambda: None), lease=NO_LEASE, step_events=2)
+        for _ in "ab"
     ]
     await asyncio.gather(*(built(replica, metrics, tenant) for replica in replicas))
     assert await by_model(answers, tenant) == {"a": "15", "b": "15"}

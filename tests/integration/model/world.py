@@ -114,7 +114,8 @@ class World:
         self.folders = [Folder(self._database, lambda: None) for _ in range(REPLICAS)]
         self._recounter = Recounter(self._database, self)
         self._rebuilders = [
-            Rebuilder(self._database, self, folder, lease=timedelta(0)) for folder in self.folders
+            Rebuilder(self._database, self, folder, lease=timedelta(0), step_events=1)
+            for folder in self.folders
         ]
 
     async def new_tenant(self, kinds: Collection[str] = KINDS) -> TenantKey:
