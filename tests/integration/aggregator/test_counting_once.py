@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
@@ -14,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from usageflow.events.v1.events_pb2 import EventBatch
 
+from cli.databases import connected
+from cli.embedded import EmbeddedPostgres
 from services.aggregator import repository
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
@@ -153,22 +156,29 @@ async def test_a_transaction_that_fails_counts_nothing_and_teaches_nothing(
 
 
 async def test_a_deadlock_is_tried_again(
-    database: Database, folder: Folder, answers: UsageAnswers, tenant: TenantKey
+    postgres: EmbeddedPostgres,
+    database_url: str,
+    database: Database,
+    folder: Folder,
+    answers: UsageAnswers,
+    tenant: TenantKey,
 ) -> None:
     await folder.apply([batch(tenant, Event("A"), Event("B"))])
     sent = batch(tenant, Event("A"), Event("B"))
-    lock = text(
+    lock = (
         "SELECT FROM usage_buckets JOIN series USING (series_id) JOIN metrics USING (metric_id) "
-        "WHERE key = :key FOR UPDATE OF usage_buckets"
+        "WHERE key = $1 FOR UPDATE OF usage_buckets"
     )
+    superuser = postgres.url(database=urlsplit(database_url).path.removeprefix("/"))
     with structlog.testing.capture_logs() as logs:
-        async with database.transaction() as other:
-            # The fold takes A and waits for B; then this waits for A. Who has waited longer looks
-            # for deadlocks first and gives way: the fold.
-            await other.execute(lock, {"key": "B"})
+        async with connected(superuser) as other, other.transaction():
+            # The fold takes A and waits for B; then this waits for A. Who looks for deadlocks first
+            # gives way: not this.
+            await other.execute("SET LOCAL deadlock_timeout = '1min'")
+            await other.fetch(lock, "B")
             fold = asyncio.create_task(folder.apply([sent]))
             await somebody_waits(database)
-            await other.execute(lock, {"key": "A"})
+            await other.fetch(lock, "A")
         await asyncio.wait_for(fold, 20)
     assert [(line["event"], line["sqlstate"]) for line in logs] == [("fold_repeated", "40P01")]
     assert await total(answers, tenant, "A") == 2
