@@ -2,7 +2,7 @@
 
 from usageflow.invoicer.v1 import documents_pb2 as documents
 
-from tests.integration.gateway.other_routes import VOIDED_EVENT, VOIDED_EVENT_JSON
+from tests.integration.gateway.event_routes import VOIDED_EVENT, VOIDED_EVENT_JSON
 from tests.integration.gateway.route_cases import Case, page
 
 ISSUER = documents.Issuer(

@@ -12,26 +12,30 @@ from services.kit import clock, errors, permissions, usage_token
 from services.kit.errors import FieldProblem
 from services.kit.ids import new_uuid
 from tests.integration.gateway import (
+    account_routes,
     billing_routes,
     change_routes,
     document_routes,
+    event_routes,
     member_routes,
-    other_routes,
     quota_routes,
     term_routes,
+    usage_routes,
     webhook_routes,
 )
 from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World, as_member
 from tests.integration.gateway.route_cases import Case
 
 CASES = [
+    *account_routes.CASES,
     *billing_routes.CASES,
     *change_routes.CASES,
     *document_routes.CASES,
+    *event_routes.CASES,
     *member_routes.CASES,
-    *other_routes.CASES,
     *quota_routes.CASES,
     *term_routes.CASES,
+    *usage_routes.CASES,
     *webhook_routes.CASES,
 ]
 pytestmark = pytest.mark.asyncio(loop_scope="module")

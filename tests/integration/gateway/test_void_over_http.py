@@ -7,7 +7,7 @@ import pytest
 from usageflow.ingest.v1 import ingest_pb2 as ingest
 
 from tests.integration.gateway.conftest import Gateway, World
-from tests.integration.gateway.other_routes import VOIDED, VOIDED_EVENT
+from tests.integration.gateway.event_routes import VOIDED, VOIDED_EVENT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATH = "/api/events/evt_1/void"
