@@ -1,6 +1,5 @@
 """Wiring of the gateway."""
 
-import gc
 from typing import cast
 
 from gateway import api
@@ -34,8 +33,6 @@ async def main() -> None:
         keys = KeyCache(channels.accounts, settings.internal_token, messaging)
         await keys.start()
         server = build(settings, channels, keys)
-        # What was made up to here lives as long as the process: no collection needs to look at it.
-        gc.freeze()
         await server.start()
         runtime.on_stop("http", server.stop)
         await runtime.wait()

@@ -122,7 +122,7 @@ class Committer:
                     raise
                 connection_lost = ask_open = True
             else:
-                self._segments.note_stored(ids)
+                self._segments.note_stored(known.open, ids)
                 return stored
         raise _unavailable()
 
@@ -132,7 +132,7 @@ class Committer:
         ids = HashedIds(b"".join(event_ids))
         everywhere = range(len(event_ids))
         places: Places = known.places(ids, everywhere)
-        opened = everywhere if ask_open else self._segments.recent(ids)
+        opened = everywhere if ask_open else self._segments.recent(known.open, ids)
         if opened:
             places[known.open] = opened
         if places:

@@ -22,6 +22,20 @@ _U64 = np.uint64
 Words = NDArray[np.uint64]
 Positions = NDArray[np.intp]
 
+# A word has two lanes: the bit of each, by the ten bits of hash that choose them.
+_WORD_SHIFTS = np.arange(_BLOCK_WORDS, dtype=_U64) * _U64(2 * _LANE_SHIFTS)
+_WORD_CHOICES = 1 << 2 * _LANE_SHIFTS
+_WORD_BITS = np.array(
+    [
+        1 << choice % _LANE_BITS | 1 << _LANE_BITS + choice // _LANE_BITS
+        for choice in range(_WORD_CHOICES)
+    ],
+    _U64,
+)
+_WORDS = np.arange(_BLOCK_WORDS)
+# Four comparisons, a byte each, seen as one number: all are true.
+_ALL_TRUE = np.uint32(0x01010101)
+
 
 class HashedIds:
     """Event ids made ready to be looked for in any number of filters."""
@@ -30,14 +44,11 @@ class HashedIds:
         """`event_ids`: 16 bytes each, one after the other."""
         halves = np.frombuffer(event_ids, dtype="<u8").reshape(-1, EVENT_ID_BYTES // 8)
         self.block_hashes = halves[:, 0] & _U64(0xFFFF_FFFF)
-        self.masks = np.empty((len(halves), _BLOCK_WORDS), _U64)
-        for word in range(_BLOCK_WORDS):
-            low, high = 2 * word * _LANE_SHIFTS, (2 * word + 1) * _LANE_SHIFTS
-            self.masks[:, word] = _bit(halves[:, 1], low) | _bit(halves[:, 1], high) << _U64(32)
+        choices = (halves[:, 1:] >> _WORD_SHIFTS) & _U64(_WORD_CHOICES - 1)
+        self.masks = _WORD_BITS.take(choices.view(np.int64))
 
-
-def _bit(hashes: Words, shift: int) -> Words:
-    return _U64(1) << (hashes >> _U64(shift) & _U64(_LANE_BITS - 1))
+    def __len__(self) -> int:
+        return len(self.block_hashes)
 
 
 class KeyFilter:
@@ -68,12 +79,16 @@ class KeyFilter:
 
     def add(self, ids: HashedIds) -> None:
         """Add ids."""
-        np.bitwise_or.at(self._words, self._blocks(ids), ids.masks)
+        # Flat: that is twice as fast as rows of words.
+        places = self._blocks(ids)[:, np.newaxis] * _BLOCK_WORDS + _WORDS
+        np.bitwise_or.at(self._words.reshape(-1), places.reshape(-1), ids.masks.reshape(-1))
 
     def find(self, ids: HashedIds) -> Positions:
         """The positions of the ids that may be in it; all others are certainly not."""
-        missing = ids.masks & ~self._words[self._blocks(ids)]
-        return np.flatnonzero(~missing.any(axis=1))
+        words = self._words.take(self._blocks(ids), axis=0)
+        words &= ids.masks
+        # A fifth of the time that any() or all() takes along rows of four.
+        return np.flatnonzero((words == ids.masks).view(np.uint32) == _ALL_TRUE)
 
     def _blocks(self, ids: HashedIds) -> Positions:
         blocks = ids.block_hashes * _U64(len(self._words)) >> _U64(32)

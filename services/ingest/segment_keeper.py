@@ -99,7 +99,7 @@ class SegmentKeeper:
         """Do it until cancelled; PostgreSQL may come and go."""
         try:
             while True:
-                await asyncio.sleep(CHECK_EVERY_S)
+                await self._wait()
                 try:
                     await self.keep()
                 except Exception as error:
@@ -109,6 +109,15 @@ class SegmentKeeper:
                     log.debug("keeper_waits", error=repr(error))
         finally:
             self._close()
+
+    async def _wait(self) -> None:
+        """Until it is time, or a segment was closed: without its filter it is asked for each id."""
+        try:
+            async with asyncio.timeout(CHECK_EVERY_S):
+                await self._segments.filter_missing.wait()
+        except TimeoutError:
+            pass
+        self._segments.filter_missing.clear()
 
     async def keep(self) -> None:
         """Equip the segments that were closed, unless another replica is at it."""
@@ -149,25 +158,37 @@ class SegmentKeeper:
             self._connection = None
 
     async def _make_filter(self, segment: int) -> None:
-        """Read all keys of a segment and store its filter."""
+        """Store a segment's filter: what was noted at storing if that is all, else of its keys."""
         began_s = time.monotonic()
         count_keys = f"SELECT count(*) FROM events_{segment}"  # noqa: S608 - a number
         count: int = await self._connection.fetchval(count_keys)
+        noted = self._segments.whole_filter(segment, count)
+        key_filter = noted or await self._read_keys(segment, count)
+        await self._connection.execute(_STORE_FILTER, segment, key_filter.to_bytes(), count)
+        await self._segments.refresh()
+        log.info(
+            "key_filter_stored",
+            segment=segment,
+            events=count,
+            noted=noted is not None,
+            seconds=round(time.monotonic() - began_s, 2),
+        )
+
+    async def _read_keys(self, segment: int, count: int) -> KeyFilter:
         reader = _KeyReader(KeyFilter.for_keys(count))
         keys = f"SELECT event_id FROM events_{segment}"  # noqa: S608 - a number
         await self._connection.copy_from_query(keys, output=reader.read, format="binary")
         reader.flush()
         if reader.count != count:
             raise AssertionError(f"segment {segment} has {count} keys, {reader.count} were read")
-        await self._connection.execute(_STORE_FILTER, segment, reader.key_filter.to_bytes(), count)
-        await self._segments.refresh()
-        seconds = time.monotonic() - began_s
-        log.info("key_filter_stored", segment=segment, events=count, seconds=round(seconds, 2))
+        return reader.key_filter
 
     def _is_busy(self) -> bool:
         """Whether many events have come since this was asked last."""
         taken, now_s = self._events_taken(), time.monotonic()
-        rate = (taken - self._taken) / max(now_s - self._taken_s, CHECK_EVERY_S)
+        if now_s - self._taken_s < CHECK_EVERY_S:
+            return self._busy
+        rate = (taken - self._taken) / (now_s - self._taken_s)
         self._taken, self._taken_s = taken, now_s
         return rate >= BUSY_EVENTS_PER_S
 

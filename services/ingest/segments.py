@@ -6,6 +6,7 @@ begins anew. Who believes in the right one knows all that are closed, since both
 and a closed segment never gets another event.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,18 @@ class Known(NamedTuple):
         return places
 
 
+class _Noted:
+    """The ids that this process has stored in a segment, each once."""
+
+    def __init__(self, events_max: int) -> None:
+        self.key_filter = KeyFilter.for_keys(events_max)
+        self.count = 0
+
+    def add(self, ids: HashedIds) -> None:
+        self.key_filter.add(ids)
+        self.count += len(ids)
+
+
 class Segments:
     """The segments that are known, and which events were stored lately."""
 
@@ -55,7 +68,9 @@ class Segments:
         self._events_max = events_max
         self._filters_bytes_max = filters_bytes_max
         self._known: Known | None = None
-        self._recent = KeyFilter.for_keys(events_max)
+        # Of the open segment and the one before.
+        self._noted: dict[int, _Noted] = {}
+        self.filter_missing = asyncio.Event()
 
     async def known(self) -> Known:
         """What is known; the first time it is read. UnavailableError."""
@@ -77,11 +92,11 @@ class Segments:
         [opened] = [row.segment for row in rows if row.close_time is None]
         kept = self._within_bounds(filters)
         known = Known(opened, kept, [segment for segment in closed if segment not in kept])
-        if self._known is None or known.open > self._known.open:
-            # Another process may have read later than this one, and returned first.
-            self._recent = KeyFilter.for_keys(self._events_max)
         if self._known is None or known.open >= self._known.open:
+            # Another process may have read later than this one, and returned first.
             self._known = known
+            if known.unfiltered:
+                self.filter_missing.set()
         _SEGMENTS.labels("closed").set(len(closed))
         _SEGMENTS.labels("without_filter").set(len(known.unfiltered))
         return self._known
@@ -99,14 +114,28 @@ class Segments:
         _FILTER_BYTES.set(min(size_bytes, self._filters_bytes_max))
         return kept
 
-    def note_stored(self, ids: HashedIds) -> None:
-        """These were stored in the open segment just now."""
-        self._recent.add(ids)
+    def note_stored(self, segment: int, ids: HashedIds) -> None:
+        """These, all new, were stored in a segment just now."""
+        if segment not in self._noted:
+            near = range(segment - 1, segment + 2)
+            self._noted = {at: noted for at, noted in self._noted.items() if at in near}
+            self._noted[segment] = _Noted(self._events_max)
+        self._noted[segment].add(ids)
 
-    def recent(self, ids: HashedIds) -> Sequence[int]:
-        """The positions of ids that this process seems to have stored in the open segment.
+    def recent(self, segment: int, ids: HashedIds) -> Sequence[int]:
+        """The positions of ids that this process seems to have stored in a segment.
 
-        Only a hint, which spares a COPY that would fail; the open segment's primary key decides.
+        Only a hint, which spares a COPY that would fail; the segment's primary key decides.
         """
-        found: list[int] = self._recent.find(ids).tolist()
+        if segment not in self._noted:
+            return []
+        found: list[int] = self._noted[segment].key_filter.find(ids).tolist()
         return found
+
+    def whole_filter(self, segment: int, count: int) -> KeyFilter | None:
+        """The filter of a closed segment of `count` events, if this process stored all of them.
+
+        What is noted is there, each id once, and nothing else comes: as many are all of them.
+        """
+        noted = self._noted.get(segment)
+        return noted.key_filter if noted is not None and noted.count == count else None

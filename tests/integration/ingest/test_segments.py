@@ -41,6 +41,31 @@ async def test_a_key_of_a_closed_segment_is_known(ingest: Instance, filtered: bo
     assert await ingest.count() == 3
 
 
+async def test_who_stored_all_of_a_segment_need_not_read_its_keys(start: Start) -> None:
+    """And who stored a part of it has to."""
+    first, second = await start(), await start()
+    await first.record(event("a"), event("b"))
+    await first.statuses(event("a"), event("b", amount="2"))
+    await first.rotate()
+    await first.record(event("c"))
+    assert await second.statuses(event("a"), event("c"), event("d")) == [
+        DUPLICATE,
+        DUPLICATE,
+        ACCEPTED,
+    ]
+    await first.rotate()
+    noted = [
+        [one.storage.segments.whole_filter(segment, 2) is not None for segment in (1, 2)]
+        for one in (first, second)
+    ]
+    assert noted == [[True, False], [False, False]]
+    assert await first.closed_segments(filtered=True) == [1, 2]
+    for one in (first, second):
+        known = await one.storage.segments.refresh()
+        assert known.unfiltered == []
+        assert await one.statuses(*map(event, "abcd")) == [DUPLICATE] * 4
+
+
 async def test_a_key_is_known_in_whichever_segment_it_lies(ingest: Instance) -> None:
     for number in range(5):
         await ingest.record(event(f"key-{number}"))
