@@ -10,8 +10,11 @@ from usageflow.ingest.v1.ingest_pb2 import (
     RECEIPT_STATUS_CONFLICT,
     RECEIPT_STATUS_DUPLICATE,
     RECEIPT_STATUS_REJECTED,
+    RECEIPT_STATUS_UNAVAILABLE,
     EventReceipt,
 )
+
+from services.kit.errors import UnavailableError
 
 _Status = Literal["ACCEPTED", "DUPLICATE", "CONFLICT", "REJECTED"]
 
@@ -49,6 +52,8 @@ def answer(count: int, refused: Mapping[int, str], receipts: Sequence[EventRecei
     ingest, `receipts` are the others', in order.
     """
     statuses = [receipt.status for receipt in receipts]
+    if RECEIPT_STATUS_UNAVAILABLE in statuses:
+        raise UnavailableError("Some events can't be decided now", retry_after_s=1.0)
     accepted = statuses.count(RECEIPT_STATUS_ACCEPTED)
     duplicates = statuses.count(RECEIPT_STATUS_DUPLICATE)
     if accepted + duplicates == count:

@@ -291,7 +291,12 @@ class Coalescer:
 
 
 def _tenant(principal: Principal) -> Tenant:
-    return (principal.organization_id, principal.mode, principal.event_past_days)
+    return (
+        principal.organization_id,
+        principal.mode,
+        principal.event_past_days,
+        principal.strict_metrics,
+    )
 
 
 def _unless_error(outcome: Recorded | DomainError) -> Recorded:

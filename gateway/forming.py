@@ -18,8 +18,9 @@ from services.kit.errors import DomainError, UnavailableError
 
 log = structlog.get_logger()
 
-# Organization, mode, and its event_past_days: two values of it can meet while it is changed.
-Tenant: TypeAlias = tuple[str, int, int]
+# Organization, mode, and its event_past_days and strict_metrics: two values of one can meet while
+# it is changed.
+Tenant: TypeAlias = tuple[str, int, int, bool]
 # The tag of RecordTenantEventsRequest.tenants: field number and wire type 2, a length follows.
 _TENANTS_TAG: Final = bytes((RecordTenantEventsRequest.TENANTS_FIELD_NUMBER << 3 | 2,))
 
@@ -74,12 +75,13 @@ class _Share:
         return dropped
 
     def encoded(self, tenant: Tenant) -> bytes:
-        organization_id, mode, event_past_days = tenant
+        organization_id, mode, event_past_days, strict_metrics = tenant
         singles = TenantEventInputs(
             organization_id=organization_id,
             mode=mode,  # type: ignore[arg-type]
             events=self.singles,
             event_past_days=event_past_days,
+            strict_metrics=strict_metrics,
         )
         return b"".join(
             (singles.SerializeToString(), *(part.encoded for part, _outcome in self.parts))

@@ -38,12 +38,21 @@ EventRetentionDays = Annotated[
     ),
 ]
 
+StrictMetrics = Annotated[
+    bool,
+    Meta(
+        description="Whether events of metrics that nobody has defined are rejected; otherwise "
+        "such a metric defines itself by its first event (SUM)"
+    ),
+]
+
 
 class OrganizationSettings(msgspec.Struct, rename="camel", kw_only=True):
     """What an organization decides for itself."""
 
     event_past_days: EventPastDays
     event_retention_days: EventRetentionDays
+    strict_metrics: StrictMetrics
 
 
 class Organization(msgspec.Struct, rename="camel", kw_only=True):
@@ -60,6 +69,7 @@ class OrganizationSettingsChange(msgspec.Struct, rename="camel", kw_only=True):
 
     event_past_days: EventPastDays | UnsetType = UNSET
     event_retention_days: EventRetentionDays | UnsetType = UNSET
+    strict_metrics: StrictMetrics | UnsetType = UNSET
 
 
 class OrganizationChange(msgspec.Struct, rename="camel", kw_only=True):
@@ -124,6 +134,7 @@ def organization_from_proto(message: pb.Organization) -> Organization:
         settings=OrganizationSettings(
             event_past_days=message.settings.event_past_days,
             event_retention_days=message.settings.event_retention_days,
+            strict_metrics=message.settings.strict_metrics,
         ),
         created_at=time_of(message.create_time),
     )

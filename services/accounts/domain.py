@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from services.kit.errors import FieldChecks
 from services.kit.events import (
@@ -16,6 +17,8 @@ from services.kit.events import (
     RETENTION_DAYS_MIN,
 )
 from services.kit.keys import KEY_MODES
+
+Given = TypeVar("Given")
 
 NAME_CHARACTERS_MAX = 200
 # When a key was used last is written at most this often.
@@ -29,14 +32,16 @@ SCOPES = ("track", "read", "admin")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an organization decides for itself, in days.
+    """What an organization decides for itself.
 
     `event_past_days`: how long ago an event may have happened when it is sent.
     `event_retention_days`: how long raw events and their idempotency keys are kept.
+    `strict_metrics`: whether events of metrics that nobody has defined are rejected.
     """
 
     event_past_days: int = PAST_DAYS_DEFAULT
     event_retention_days: int = RETENTION_DAYS_DEFAULT
+    strict_metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class OrganizationChange:
     name: str | None = None
     event_past_days: int | None = None
     event_retention_days: int | None = None
+    strict_metrics: bool | None = None
 
     def of(self, organization: Organization) -> Organization:
         """The organization with the change made. InvalidArgumentError names all that is wrong."""
@@ -66,6 +72,7 @@ class OrganizationChange:
             settings=Settings(
                 _first(self.event_past_days, settings.event_past_days),
                 _first(self.event_retention_days, settings.event_retention_days),
+                _first(self.strict_metrics, settings.strict_metrics),
             ),
         )
         check_organization(changed)
@@ -155,7 +162,7 @@ def _check_days(checks: FieldChecks, name: str, days: int, least: int, most: int
     )
 
 
-def _first(changed: int | None, present: int) -> int:
+def _first(changed: Given | None, present: Given) -> Given:
     return present if changed is None else changed
 
 

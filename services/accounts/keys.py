@@ -53,6 +53,7 @@ def principal_of_key(resolved: ResolvedKey) -> pb.Principal:
         scopes=[SCOPE_NUMBERS[scope] for scope in key.scopes],
         expire_time=timestamp(key.expire_time),
         event_past_days=resolved.settings.event_past_days,
+        strict_metrics=resolved.settings.strict_metrics,
     )
 
 

@@ -23,6 +23,7 @@ def organization_message(organization: Organization) -> pb.Organization:
         settings=pb.OrganizationSettings(
             event_past_days=organization.settings.event_past_days,
             event_retention_days=organization.settings.event_retention_days,
+            strict_metrics=organization.settings.strict_metrics,
         ),
     )
     return tagged(message)

@@ -11,7 +11,11 @@ from services.accounts.tables import api_keys, organizations
 from services.kit.database import TenantKey
 
 _KEY_COLUMNS = [column for column in api_keys.c if column.name != "key_hash"]
-_SETTINGS_COLUMNS = [organizations.c.event_past_days, organizations.c.event_retention_days]
+_SETTINGS_COLUMNS = [
+    organizations.c.event_past_days,
+    organizations.c.event_retention_days,
+    organizations.c.strict_metrics,
+]
 
 
 async def insert_organization(connection: AsyncConnection, organization: Organization) -> None:
@@ -23,6 +27,7 @@ async def insert_organization(connection: AsyncConnection, organization: Organiz
             create_time=organization.create_time,
             event_past_days=organization.settings.event_past_days,
             event_retention_days=organization.settings.event_retention_days,
+            strict_metrics=organization.settings.strict_metrics,
         )
     )
 
@@ -48,6 +53,7 @@ async def update_organization(connection: AsyncConnection, organization: Organiz
             name=organization.name,
             event_past_days=organization.settings.event_past_days,
             event_retention_days=organization.settings.event_retention_days,
+            strict_metrics=organization.settings.strict_metrics,
         )
     )
 
@@ -156,7 +162,7 @@ async def succeed(
 
 
 def _organization(row: Row[Any]) -> Organization:
-    settings = Settings(row.event_past_days, row.event_retention_days)
+    settings = Settings(row.event_past_days, row.event_retention_days, row.strict_metrics)
     return Organization(row.id, row.name, row.create_time, settings)
 
 

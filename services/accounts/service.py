@@ -280,4 +280,5 @@ def _shown(organization: Organization) -> dict[str, object]:
         "name": organization.name,
         "eventPastDays": settings.event_past_days,
         "eventRetentionDays": settings.event_retention_days,
+        "strictMetrics": settings.strict_metrics,
     }

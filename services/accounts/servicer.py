@@ -26,10 +26,13 @@ from services.kit.auth import (
 from services.kit.database import TenantKey
 from services.kit.etag import expecting
 
-_CHANGES: tuple[Literal["name", "event_past_days", "event_retention_days"], ...] = (
+_CHANGES: tuple[
+    Literal["name", "event_past_days", "event_retention_days", "strict_metrics"], ...
+] = (
     "name",
     "event_past_days",
     "event_retention_days",
+    "strict_metrics",
 )
 
 

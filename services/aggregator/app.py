@@ -30,9 +30,10 @@ from services.aggregator.roller import Roller
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
-from services.aggregator.tables import billing_outbox, inbox, outbox
+from services.aggregator.tables import audit_outbox, billing_outbox, inbox, outbox
 from services.aggregator.token_wait import TokenWait
 from services.aggregator.watermark import IngestWatermark
+from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
@@ -70,6 +71,7 @@ async def main() -> None:
             TableOutbox(database, billing_outbox), messaging, thresholds.CONSUMER
         )
         runtime.spawn("billing_outbox", billing_relay.run)
+        runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         reached = thresholds.Thresholds(database, billing_relay.wake)
         runtime.spawn("thresholds", reached.run)
         # No retries: a usage question does not wait for ingest, and invoicer asks again.
@@ -144,7 +146,7 @@ async def main() -> None:
         )
         server.add(
             aggregator_pb2_grpc.add_AggregatorInternalServiceServicer_to_server,
-            AggregatorInternalServicer(answers),
+            AggregatorInternalServicer(answers, metrics),
             "usageflow.aggregator.v1.AggregatorInternalService",
         )
         checks = QuotaChecks(database, watermark)

@@ -72,6 +72,26 @@ async def get_metric(
     return None if row is None else metric_of(row)
 
 
+# One that is being built by what somebody has defined is as good as defined.
+_FIND_DEFINED = text("""
+SELECT key FROM metrics
+WHERE organization_id = :organization_id AND mode = :mode AND key = ANY(CAST(:keys AS text[]))
+    AND (defined OR EXISTS (
+        SELECT FROM metric_rebuilds
+        WHERE metric_rebuilds.metric_id = metrics.metric_id AND end_time IS NULL
+    ))
+ORDER BY key
+""")
+
+
+async def find_defined(
+    connection: AsyncConnection, tenant: TenantKey, keys: Sequence[str]
+) -> list[str]:
+    """Those of the metrics that somebody has defined."""
+    values = {**tenant._asdict(), "keys": list(keys)}
+    return list((await connection.execute(_FIND_DEFINED, values)).scalars())
+
+
 async def define_metric(
     connection: AsyncConnection, metric_id: int, new: NewMetric, dimension_values_max: int
 ) -> Metric:

@@ -1,7 +1,7 @@
 """What aggregator does for its callers: metrics, and answers about usage."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator import repository, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
+from services.aggregator.audited import note, note_metric
 from services.aggregator.counted import CountedBatches, find_counted_batches
 from services.aggregator.domain import (
     DIMENSION_VALUES_MAX,
@@ -19,6 +20,7 @@ from services.aggregator.domain import (
     NewMetric,
     UsageRow,
     check_new_metric,
+    is_metric_key,
     metric_conflict,
 )
 from services.aggregator.figures import (
@@ -57,13 +59,15 @@ from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.aggregator.windows import TOTAL
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey, commits_later, wake_after_commit
-from services.kit.errors import NotFoundError
+from services.kit.errors import FieldChecks, NotFoundError
 from services.kit.etag import Expectation
 from services.kit.usage_token import UsageToken
 
 log = structlog.get_logger()
 
 REBUILD_POLL_S = 0.05
+# As many metrics as an ingest call has events.
+FIND_KEYS_MAX = 10_000
 _NOTHING_KNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -92,7 +96,7 @@ class Metrics:
         self._rebuild_begun = rebuild_begun
         self._rebuild_wait_s = rebuild_wait_s
 
-    async def create(self, tenant: TenantKey, new: NewMetric) -> Metric:
+    async def create(self, tenant: TenantKey, new: NewMetric, by_key: str = "") -> Metric:
         """Define a metric; the same definition again changes nothing.
 
         A metric that defined itself by its first event takes any definition: what can't be told
@@ -106,7 +110,9 @@ class Metrics:
                 connection, tenant, new, clock.now(), self._dimension_values_max
             )
             if metric is None:
-                metric = await self._define_existing(connection, tenant, new)
+                metric = await self._define_existing(connection, tenant, new, by_key)
+            else:
+                await note_metric(connection, None, metric, by_key)
         log.info("metric_defined", organization_id=tenant.organization_id, metric=new.key)
         return await self._built(metric)
 
@@ -124,6 +130,7 @@ class Metrics:
         key: str,
         change: MetricChange,
         expect: Expectation[Metric] | None = None,
+        by_key: str = "",
     ) -> Metric:
         """Change a metric's definition. What is counted by another one is built from the stored
         events, in the background: until it is done the metric stays as it was.
@@ -137,13 +144,17 @@ class Metrics:
             metric = await with_rebuild(connection, await self._locked(connection, tenant, key))
             if expect is not None:
                 expect(metric)
+            before = metric
             metric = await change_definition(
                 connection, metric, change, self._dimension_values_max, clock.now()
             )
+            await note_metric(connection, before, metric, by_key)
         log.info("metric_changed", organization_id=tenant.organization_id, metric=key)
         return await self._built(metric)
 
-    async def archive(self, tenant: TenantKey, key: str, *, archived: bool) -> Metric:
+    async def archive(
+        self, tenant: TenantKey, key: str, *, archived: bool, by_key: str = ""
+    ) -> Metric:
         """Leave a metric out of lists, or list it again; events are counted all the same.
 
         NotFoundError; ConflictError: a plan in use prices it.
@@ -155,6 +166,8 @@ class Metrics:
                 if archived:
                     check_archive(metric, now)
                 await set_archive_time(connection, metric.metric_id, now if archived else None)
+                action = "metric.archived" if archived else "metric.unarchived"
+                await note(connection, tenant, action, key, by_key, {})
                 metric = await self._locked(connection, tenant, key)
             return await with_rebuild(connection, metric)
 
@@ -179,6 +192,16 @@ class Metrics:
             metric = await self.get(metric.tenant, metric.definition.key)
         return metric
 
+    async def find_defined(self, tenant: TenantKey, keys: Collection[str]) -> list[str]:
+        """Those that somebody has defined, in order. InvalidArgumentError: too many."""
+        checks = FieldChecks()
+        message = f"must be at most {FIND_KEYS_MAX:,}"
+        checks.require(len(keys) <= FIND_KEYS_MAX, "keys", message)
+        checks.done()
+        wanted = [key for key in keys if is_metric_key(key)]
+        async with self._database.transaction() as connection:
+            return await repository.find_defined(connection, tenant, wanted)
+
     async def list(
         self, tenant: TenantKey, page_size: int, page_token: str, *, archived: bool = False
     ) -> tuple[list[Metric], str]:
@@ -198,7 +221,7 @@ class Metrics:
         return metrics[:limit], pages.encode_token(str(metrics[limit - 1].metric_id))
 
     async def _define_existing(
-        self, connection: AsyncConnection, tenant: TenantKey, new: NewMetric
+        self, connection: AsyncConnection, tenant: TenantKey, new: NewMetric, by_key: str
     ) -> Metric:
         known = await repository.get_metric(connection, tenant, new.key)
         assert known is not None, "metrics are never deleted"
@@ -210,7 +233,9 @@ class Metrics:
             raise metric_conflict(metric)
         if metric.defined or is_built_as(metric, new):
             return metric
-        return await define_later(connection, metric, new, self._dimension_values_max, clock.now())
+        made = await define_later(connection, metric, new, self._dimension_values_max, clock.now())
+        await note_metric(connection, None, made, by_key)
+        return made
 
 
 def _metric_id(page_token: str) -> int:

@@ -48,8 +48,10 @@ class AggregatorServicer(AggregatorServiceServicer):
         self, request: pb.CreateMetricRequest, context: object
     ) -> pb.CreateMetricResponse:
         """Define a metric; scope admin."""
-        tenant = require_scope("admin").tenant
-        metric = await self._metrics.create(tenant, _new_metric(request.metric))
+        caller = require_scope("admin")
+        metric = await self._metrics.create(
+            caller.tenant, _new_metric(request.metric), caller.actor_id
+        )
         return pb.CreateMetricResponse(metric=metric_message(metric))
 
     async def GetMetric(
@@ -77,26 +79,32 @@ class AggregatorServicer(AggregatorServiceServicer):
         self, request: pb.UpdateMetricRequest, context: object
     ) -> pb.UpdateMetricResponse:
         """Change a metric; scope admin."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         change = _change(request)
         expect = expecting(request.if_match, metric_message)
-        metric = await self._metrics.update(tenant, request.metric.key, change, expect)
+        metric = await self._metrics.update(
+            caller.tenant, request.metric.key, change, expect, caller.actor_id
+        )
         return pb.UpdateMetricResponse(metric=metric_message(metric))
 
     async def ArchiveMetric(
         self, request: pb.ArchiveMetricRequest, context: object
     ) -> pb.ArchiveMetricResponse:
         """Leave a metric out of lists; scope admin."""
-        tenant = require_scope("admin").tenant
-        metric = await self._metrics.archive(tenant, request.key, archived=True)
+        caller = require_scope("admin")
+        metric = await self._metrics.archive(
+            caller.tenant, request.key, archived=True, by_key=caller.actor_id
+        )
         return pb.ArchiveMetricResponse(metric=metric_message(metric))
 
     async def UnarchiveMetric(
         self, request: pb.UnarchiveMetricRequest, context: object
     ) -> pb.UnarchiveMetricResponse:
         """List an archived metric again; scope admin."""
-        tenant = require_scope("admin").tenant
-        metric = await self._metrics.archive(tenant, request.key, archived=False)
+        caller = require_scope("admin")
+        metric = await self._metrics.archive(
+            caller.tenant, request.key, archived=False, by_key=caller.actor_id
+        )
         return pb.UnarchiveMetricResponse(metric=metric_message(metric))
 
     async def QueryUsage(
@@ -132,8 +140,16 @@ class AggregatorServicer(AggregatorServiceServicer):
 class AggregatorInternalServicer(AggregatorInternalServiceServicer):
     """What UsageFlow's own processes may do; the interceptor has checked the internal token."""
 
-    def __init__(self, answers: UsageAnswers) -> None:
+    def __init__(self, answers: UsageAnswers, metrics: Metrics) -> None:
         self._answers = answers
+        self._metrics = metrics
+
+    async def FindDefinedMetrics(
+        self, request: pb.FindDefinedMetricsRequest, context: object
+    ) -> pb.FindDefinedMetricsResponse:
+        """Which metrics somebody has defined."""
+        found = await self._metrics.find_defined(tenant_of(request), request.keys)
+        return pb.FindDefinedMetricsResponse(keys=found)
 
     async def GetBillableUsage(
         self, request: pb.GetBillableUsageRequest, context: object
@@ -266,6 +282,7 @@ def _row(row: UsageRow) -> pb.UsageRow:
 
 def tenant_of(
     request: pb.GetBillableUsageRequest
+    | pb.FindDefinedMetricsRequest
     | audit_pb2.ListTenantMetricsRequest
     | audit_pb2.QueryTenantUsageRequest,
 ) -> TenantKey:

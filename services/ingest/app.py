@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 from usageflow.accounts.v1 import accounts_pb2
+from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.ingest.v1 import counted_pb2_grpc, ingest_pb2_grpc, reconciliation_pb2_grpc
 
 from services.ingest.batches import CONSUMER, BatchOutbox
@@ -23,6 +24,12 @@ from services.ingest.segments import Segments
 from services.ingest.service import Ingest
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
 from services.ingest.settings import IngestSettings
+from services.ingest.strict_metrics import (
+    AggregatorMetrics,
+    DefinedMetricsSource,
+    NoMetrics,
+    StrictMetrics,
+)
 from services.ingest.tables import audit_outbox
 from services.ingest.voids import Voids
 from services.ingest.writer import EventWriter
@@ -69,19 +76,22 @@ async def main(settings: IngestSettings | None = None) -> None:
         storage = start_storing(runtime, settings, database, messaging, retention)
         runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         ingest = Ingest(database, storage.queue)
+        strict = StrictMetrics(_defined_metrics(runtime, settings))
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             ingest_pb2_grpc.add_IngestServiceServicer_to_server,
             IngestServicer(
-                ingest, Voids(database, functools.partial(wake_after_commit, storage.relay.wake))
+                ingest,
+                Voids(database, functools.partial(wake_after_commit, storage.relay.wake)),
+                strict,
             ),
             "usageflow.ingest.v1.IngestService",
         )
         server.add(
             ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-            IngestInternalServicer(ingest, Replays(database), Histories(database)),
+            IngestInternalServicer(ingest, Replays(database), Histories(database), strict),
             "usageflow.ingest.v1.IngestInternalService",
         )
         server.add(
@@ -97,6 +107,15 @@ async def main(settings: IngestSettings | None = None) -> None:
         await server.start()
         runtime.on_stop("grpc", server.stop)
         await runtime.wait()
+
+
+def _defined_metrics(runtime: Runtime, settings: IngestSettings) -> DefinedMetricsSource:
+    if not settings.aggregator_address:
+        return NoMetrics()
+    services = [aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalService"]]
+    aggregator = open_channel(settings.aggregator_address, services)
+    runtime.on_stop("aggregator", aggregator.close)
+    return AggregatorMetrics(aggregator, settings.internal_token)
 
 
 def start_storing(

@@ -127,6 +127,7 @@ class Status(IntEnum):
     DUPLICATE = 2
     CONFLICT = 3
     REJECTED = 4
+    UNAVAILABLE = 5
 
 
 @dataclass(frozen=True, slots=True)

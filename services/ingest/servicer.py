@@ -23,6 +23,7 @@ from services.ingest.domain import (
 from services.ingest.history import Histories, HistoryBatch, HistoryCursor, HistoryFilter
 from services.ingest.replay import ReplayFilter, Replays
 from services.ingest.service import Ingest
+from services.ingest.strict_metrics import NONE_REFUSED, NoMetrics, StrictMetrics
 from services.ingest.voids import VoidReceipt, Voids
 from services.ingest.wire import Intake
 from services.kit import clock
@@ -38,6 +39,7 @@ from services.kit.events import (
 STREAM_REQUESTS_RUNNING_MAX = 4
 _HISTORY_KINDS = (pb.HISTORY_KIND_EVENTS, pb.HISTORY_KIND_VOIDS)
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOTHING_DEFINED = StrictMetrics(NoMetrics())
 
 
 class _Answer(NamedTuple):
@@ -50,15 +52,18 @@ class _Answer(NamedTuple):
 class IngestServicer(IngestServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, ingest: Ingest, voids: Voids) -> None:
+    def __init__(
+        self, ingest: Ingest, voids: Voids, strict: StrictMetrics = NOTHING_DEFINED
+    ) -> None:
         self._ingest = ingest
         self._voids = voids
+        self._strict = strict
 
     async def RecordEvents(
         self, request: pb.RecordEventsRequest, context: object
     ) -> pb.RecordEventsResponse:
         """Store events; scope track."""
-        intake = _read_events(require_scope("track"), request.events)
+        intake = await self._read(require_scope("track"), request.events)
         recorded = await self._ingest.record(intake.events, intake.size_bytes)
         return intake.answer(pb.RecordEventsResponse, recorded)
 
@@ -86,7 +91,7 @@ class IngestServicer(IngestServiceServicer):
     ) -> None:
         try:
             async for request in requests:
-                intake = _read_events(require_scope("track"), request.events)
+                intake = await self._read(require_scope("track"), request.events)
                 await self._ingest.room(len(intake.events), intake.size_bytes)
                 recorded = self._ingest.record(intake.events, intake.size_bytes)
                 await answers.put(_Answer(intake, recorded))
@@ -94,6 +99,16 @@ class IngestServicer(IngestServiceServicer):
             await answers.put(None)
             raise
         await answers.put(None)
+
+    async def _read(self, principal: Principal, inputs: Sequence[pb.EventInput]) -> Intake:
+        _check_count(len(inputs))
+        intake = Intake(_now_micros())
+        tenant = Tenant.of(principal.organization_id, principal.mode)
+        refused = NONE_REFUSED
+        if principal.strict_metrics:
+            refused = await self._strict.refused(tenant, {event.metric for event in inputs})
+        intake.read(tenant, inputs, _past_micros(principal.event_past_days), refused)
+        return intake
 
     async def GetEvent(self, request: pb.GetEventRequest, context: object) -> pb.GetEventResponse:
         """One stored event; scope read."""
@@ -138,8 +153,15 @@ class IngestServicer(IngestServiceServicer):
 class IngestInternalServicer(IngestInternalServiceServicer):
     """What UsageFlow's own processes may do; the interceptor has checked the internal token."""
 
-    def __init__(self, ingest: Ingest, replays: Replays, histories: Histories) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        replays: Replays,
+        histories: Histories,
+        strict: StrictMetrics = NOTHING_DEFINED,
+    ) -> None:
         self._ingest = ingest
+        self._strict = strict
         self._replays = replays
         self._histories = histories
 
@@ -152,7 +174,11 @@ class IngestInternalServicer(IngestInternalServiceServicer):
         for part in request.tenants:
             _check_mode(part.mode)
             tenant = Tenant.of(part.organization_id, part.mode)
-            intake.read(tenant, part.events, _past_micros(part.event_past_days))
+            refused = NONE_REFUSED
+            if part.strict_metrics:
+                metrics = {event.metric for event in part.events}
+                refused = await self._strict.refused(tenant, metrics)
+            intake.read(tenant, part.events, _past_micros(part.event_past_days), refused)
         recorded = await self._ingest.record(intake.events, intake.size_bytes)
         return intake.answer(pb.RecordTenantEventsResponse, recorded)
 
@@ -203,14 +229,6 @@ class IngestInternalServicer(IngestInternalServiceServicer):
 def _tenant(scope: str) -> Tenant:
     principal = require_scope(scope)
     return Tenant.of(principal.organization_id, principal.mode)
-
-
-def _read_events(principal: Principal, inputs: Sequence[pb.EventInput]) -> Intake:
-    _check_count(len(inputs))
-    intake = Intake(_now_micros())
-    tenant = Tenant.of(principal.organization_id, principal.mode)
-    intake.read(tenant, inputs, _past_micros(principal.event_past_days))
-    return intake
 
 
 def _past_micros(event_past_days: int) -> int:

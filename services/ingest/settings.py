@@ -8,6 +8,10 @@ from services.kit.settings import ServiceSettings
 class IngestSettings(ServiceSettings):
     """What ingest needs besides what every service needs."""
 
+    aggregator_address: str = Field(
+        default="",
+        description="host:port of aggregator, which organizations with strict metrics need",
+    )
     committers: int = Field(
         default=2, ge=1, le=16, description="transactions in flight, each on its own connection"
     )

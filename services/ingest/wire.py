@@ -19,7 +19,7 @@ from services.ingest.domain import (
     Tenant,
 )
 from services.ingest.event_message import delimited
-from services.kit.errors import FieldProblem
+from services.ingest.strict_metrics import NONE_REFUSED, Refused
 from services.kit.events import (
     EVENT_ID_BYTES,
     MICROS_PER_SECOND,
@@ -59,7 +59,7 @@ class Intake:
     def __init__(self, now_micros: int) -> None:
         self._now_micros = now_micros
         self.events: list[Event] = []
-        self.rejected: dict[int, list[FieldProblem]] = {}
+        self.rejected: dict[int, Outcome] = {}
         self.size_bytes = 0
 
     @property
@@ -72,19 +72,20 @@ class Intake:
         tenant: Tenant,
         inputs: Iterable[pb.EventInput],
         past_micros_max: int = PAST_MICROS_DEFAULT,
+        refused: Refused = NONE_REFUSED,
     ) -> None:
         """Add a tenant's events, in order; `past_micros_max`: how long ago one may have been.
 
         Field by field for all events at once: half of what event by event takes.
         """
         columns = _Columns.of(inputs)
-        if not columns.are_plain(self._now_micros, past_micros_max):
-            columns = self._reject(columns, past_micros_max)
+        if refused or not columns.are_plain(self._now_micros, past_micros_max):
+            columns = self._reject(columns, past_micros_max, refused)
         self.size_bytes += EVENT_BYTES * len(columns.keys) + sum(map(len, columns.metadata))
         self.events += columns.events(tenant, self._now_micros)
 
-    def _reject(self, columns: "_Columns", past_micros_max: int) -> "_Columns":
-        """What is left without those that are not valid."""
+    def _reject(self, columns: "_Columns", past_micros_max: int, refused: Refused) -> "_Columns":
+        """What is left without those that are not valid, or whose metric is refused."""
         start = self.count
         kept: list[_Row] = []
         for at, event in enumerate(columns.rows()):
@@ -92,7 +93,9 @@ class Intake:
             if problems := check_event(
                 metric, amount, customer, time, metadata, key, self._now_micros, past_micros_max
             ):
-                self.rejected[start + at] = problems
+                self.rejected[start + at] = Outcome(Status.REJECTED, tuple(problems))
+            elif metric in refused:
+                self.rejected[start + at] = refused[metric]
             else:
                 kept.append(event)
         return _Columns.of_rows(kept)
@@ -121,15 +124,13 @@ class Intake:
         for at, outcome in outcomes.items():
             receipts[at] = _receipt(outcome, _id_text(self.events[at]))
         for position in sorted(self.rejected):
-            outcome = Outcome(Status.REJECTED, tuple(self.rejected[position]))
-            receipts.insert(position, _receipt(outcome, ""))
+            receipts.insert(position, _receipt(self.rejected[position], ""))
         return receipts
 
     def _count(self, outcomes: Outcomes) -> None:
         accepted = len(self.events) - len(outcomes)
         _ANSWERED[Status.ACCEPTED].inc(accepted)
-        _ANSWERED[Status.REJECTED].inc(len(self.rejected))
-        for outcome in outcomes.values():
+        for outcome in (*self.rejected.values(), *outcomes.values()):
             _ANSWERED[outcome.status].inc()
 
 

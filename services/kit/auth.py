@@ -85,6 +85,7 @@ class Principal:
     role: str = ""
     session_id: str = ""
     member_name: str = ""
+    strict_metrics: bool = False
     event_past_micros: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class Principal:
             role=ROLE_NAMES.get(message.role, ""),
             session_id=message.session_id,
             member_name=message.member_name,
+            strict_metrics=message.strict_metrics,
         )
 
 

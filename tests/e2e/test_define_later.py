@@ -171,3 +171,23 @@ def test_aggregator_killed_in_the_middle_counts_everything_once(tmp_path: Path) 
         wait_for("the end", done, 2 * WAIT_S)
         expected = {"m0": "10000", "m1": "9999", "m2": "9999"}
         wait_for("usage", lambda: grouped(reader, metric) == expected, WAIT_S)
+
+
+def test_with_strict_metrics_an_event_of_an_undefined_metric_is_refused(
+    stack: Connection, stack_home: Path
+) -> None:
+    """And taken as soon as the metric is defined, over HTTP."""
+    api = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    changed = api.http.patch("/api/organization", json={"settings": {"strictMetrics": True}})
+    assert changed.json()["settings"]["strictMetrics"]
+    metric = new_key("STRICT")
+    wait_for(
+        "the refusal, by every process",
+        lambda: api.track(new_key(), metric=metric, amount=1).status_code == 400,
+        WAIT_S,
+    )
+    sent = [{"metric": metric, "amount": 1}]
+    assert api.batch(sent)["rejected"] == 1
+    api.post("/api/metrics", {"key": metric})
+    assert api.track(new_key(), metric=metric, amount=1).status_code == 200
+    assert api.batch(sent)["accepted"] == 1

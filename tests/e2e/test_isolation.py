@@ -273,7 +273,11 @@ def test_settings_of_another_organization_stay(stack: Connection, stack_home: Pa
     other = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
     before = Api(stack.http, stack.api_key).get("/api/organization")
     changed = other.http.patch("/api/organization", json={"settings": {"eventPastDays": 400}})
-    assert changed.json()["settings"] == {"eventPastDays": 400, "eventRetentionDays": 400}
+    assert changed.json()["settings"] == {
+        "eventPastDays": 400,
+        "eventRetentionDays": 400,
+        "strictMetrics": False,
+    }
     assert other.get("/api/organization") == changed.json()
     assert Api(stack.http, stack.api_key).get("/api/organization") == before
 

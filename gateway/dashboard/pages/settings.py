@@ -25,6 +25,7 @@ async def show_settings(visit: Visited) -> Response[bytes]:
             ("name", organization.name),
             ("settings.eventPastDays", str(settings.event_past_days)),
             ("settings.eventRetentionDays", str(settings.event_retention_days)),
+            ("settings.strictMetrics", "true" if settings.strict_metrics else "false"),
         ]
     )
     return visit.page("settings.html", form=form)

@@ -5,6 +5,7 @@ Each function works inside the caller's transaction.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -44,26 +45,30 @@ async def note_changes(connection: AsyncConnection, holders: Collection[Holder])
 
 
 # One statement, so one snapshot: what it does not see is in the answer of the next.
-_FIND = text("""
+_FIND = """
 SELECT CAST(pg_current_snapshot() AS text), definition_version, metric_ids, customer_ids
 FROM fold_state LEFT JOIN quota_changes
-    ON transaction_id >= CAST(CAST(pg_snapshot_xmin(CAST(CAST(:seen AS text) AS pg_snapshot))
+    ON transaction_id >= CAST(CAST(pg_snapshot_xmin(CAST(CAST($1 AS text) AS pg_snapshot))
         AS text) AS bigint)
     AND NOT pg_visible_in_snapshot(CAST(CAST(transaction_id AS text) AS xid8),
-        CAST(CAST(:seen AS text) AS pg_snapshot))
-""")
+        CAST(CAST($1 AS text) AS pg_snapshot))
+"""
 
 
-async def find_changes(connection: AsyncConnection, seen: str | None) -> Changes:
-    """What was committed since the snapshot `seen`; None: only which snapshot is now."""
-    rows = (await connection.execute(_FIND, {"seen": seen})).all()
+async def find_changes(driver: Any, seen: str | None) -> Changes:
+    """What was committed since the snapshot `seen`; None: only which snapshot is now.
+
+    `driver`: of Database.driving(); asyncpg has the statement prepared.
+    """
+    rows = await driver.fetch(_FIND, seen)
+    snapshot, definition_version, *_ = rows[0]
     holders = {
         Holder(*holder)
-        for row in rows
-        if row.metric_ids is not None
-        for holder in zip(row.metric_ids, row.customer_ids, strict=True)
+        for _, _, metric_ids, customer_ids in rows
+        if metric_ids is not None
+        for holder in zip(metric_ids, customer_ids, strict=True)
     }
-    return Changes(rows[0][0], rows[0].definition_version, frozenset(holders))
+    return Changes(snapshot, definition_version, frozenset(holders))
 
 
 # By the database's clock: some may be committed a while after they were written.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from services.aggregator import usage_repository
 from services.aggregator.quotas import change_repository
@@ -37,8 +38,6 @@ REMEMBERED_S = 5.0
 REMEMBERED_MAX = 50_000
 READ_TOGETHER_MAX = 500
 WAITING_MAX = 20_000
-# Looks follow one another no faster: what comes meanwhile is answered by one.
-LOOK_EVERY_S = 0.002
 # After a longer pause all is forgotten, well before the changes are.
 LOOK_PAUSE_MAX_S = 30.0
 # No fold that does not know that a metric has quotas runs on for longer; see Quotas.set.
@@ -133,35 +132,38 @@ class QuotaChecks:
         return future
 
     async def _look_for_all(self) -> None:
-        """Until nobody waits. What waits belongs to this task, so it answers whatever happens."""
+        """Until nobody waits, one look after the other: what comes during one shares the next.
+
+        What waits belongs to this task, so it answers whatever happens.
+        """
+        waiting: _Waiting = {}
         try:
             while self._to_look:
-                pause_s = self._seen_s + LOOK_EVERY_S - time.monotonic()
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
-                waiting, self._to_look = self._to_look, {}
                 try:
-                    await self._look()
+                    async with self._database.driving() as driver:
+                        while self._to_look:
+                            waiting, self._to_look = self._to_look, {}
+                            await self._look(driver)
+                            for customer, future in waiting.items():
+                                future.set_result(self._recall(customer))
+                            waiting = {}
                 except Exception as error:
                     # Nobody knows what has changed.
                     self._seen = None
                     self.forget_all()
+                    if not waiting:
+                        waiting, self._to_look = self._to_look, {}
                     _fail(waiting, error)
-                    continue
-                for customer, future in waiting.items():
-                    future.set_result(self._recall(customer))
+                    waiting = {}
         finally:
             self._looking = None
 
-    async def _look(self) -> None:
+    async def _look(self, driver: Any) -> None:
         """Forget what has changed; when the last look is long ago, everything."""
         begun_s, seen = time.monotonic(), self._seen
         if begun_s - self._seen_s > LOOK_PAUSE_MAX_S:
             seen = None
-        async with self._database.reading() as connection:
-            found = await change_repository.find_changes(
-                connection, seen.snapshot if seen else None
-            )
+        found = await change_repository.find_changes(driver, seen.snapshot if seen else None)
         if seen is None or found.definition_version != seen.definition_version:
             self.forget_all()
         for holder in found.holders:

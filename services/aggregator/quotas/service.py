@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator import repository as metric_repository
+from services.aggregator.audited import note_quota
 from services.aggregator.quotas import repository
 from services.aggregator.quotas.checking import FOLD_MAX, QuotaChecks
 from services.aggregator.quotas.domain import (
@@ -61,6 +62,7 @@ class Quotas:
         settings: QuotaSettings,
         limit_text: str | None,
         expect: Expectation[Quota] | None = None,
+        by_key: str = "",
     ) -> tuple[Quota, bool]:
         """Make a quota or set it in full; whether it was made. `limit_text` None: unlimited.
 
@@ -74,14 +76,16 @@ class Quotas:
             check_settings(settings, metric, checks)
             assert metric is not None
             settings = replace(settings, limit=limit)
+            before = await repository.lock_quota(connection, metric.metric_id, settings)
             if expect is not None:
-                expect(await repository.lock_quota(connection, metric.metric_id, settings))
+                expect(before)
             quota, created = await repository.put_quota(
                 connection, new_id("quota"), metric.metric_id, settings, now
             )
             await touch_after_setting(
                 connection, metric.metric_id, settings.customer_id, now, FOLD_MAX
             )
+            await note_quota(connection, tenant, before, quota, by_key)
         wake_after_commit(self._checks.forget_all)
         log.info("quota_set", organization_id=tenant.organization_id, quota_id=quota.quota_id)
         return quota, created
@@ -121,12 +125,13 @@ class Quotas:
             return found, ""
         return found[:limit], pages.encode_token(found[limit - 1].quota_id)
 
-    async def delete(self, tenant: TenantKey, quota_id: str) -> None:
+    async def delete(self, tenant: TenantKey, quota_id: str, by_key: str = "") -> None:
         """Take a quota away; NotFoundError when there is none."""
         async with self._database.transaction() as connection:
-            await _quota(connection, tenant, quota_id)
+            quota = await _quota(connection, tenant, quota_id)
             if not await repository.delete_quota(connection, quota_id):
                 raise _no_quota()
+            await note_quota(connection, tenant, quota, None, by_key)
         wake_after_commit(self._checks.forget_all)
         log.info("quota_deleted", organization_id=tenant.organization_id, quota_id=quota_id)
 

@@ -50,10 +50,11 @@ class QuotaServicer(QuotaServiceServicer):
 
     async def SetQuota(self, request: pb.SetQuotaRequest, context: object) -> pb.SetQuotaResponse:
         """Make a quota, or set it in full; scope admin."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         limit = request.quota.limit if request.quota.HasField("limit") else None
+        expect = expecting(request.if_match, _quota)
         quota, created = await self._quotas.set(
-            tenant, _settings(request.quota), limit, expecting(request.if_match, _quota)
+            caller.tenant, _settings(request.quota), limit, expect, caller.actor_id
         )
         return pb.SetQuotaResponse(quota=_quota(quota), created=created)
 
@@ -82,7 +83,8 @@ class QuotaServicer(QuotaServiceServicer):
         self, request: pb.DeleteQuotaRequest, context: object
     ) -> pb.DeleteQuotaResponse:
         """Take a quota away; scope admin."""
-        await self._quotas.delete(require_scope("admin").tenant, request.id)
+        caller = require_scope("admin")
+        await self._quotas.delete(caller.tenant, request.id, caller.actor_id)
         return pb.DeleteQuotaResponse()
 
     async def CheckQuota(
@@ -91,7 +93,7 @@ class QuotaServicer(QuotaServiceServicer):
         """Whether a customer may use so much more; scope read or track."""
         customer = Customer(_read_or_track(), request.metric, request.customer_id)
         answer = await self._checks.check(customer, request.amount)
-        return pb.CheckQuotaResponse(allowed=answer.allowed, quotas=_told(answer.found))
+        return _told(answer.found, answer.allowed)
 
     async def ReserveQuota(
         self, request: pb.ReserveQuotaRequest, context: object
@@ -172,9 +174,9 @@ def _quota(quota: Quota) -> pb.Quota:
 
 
 @lru_cache(TOLD_MAX)
-def _told(found: CustomerStates) -> list[pb.QuotaState]:
-    """What is asked again and again is translated once."""
-    return [_state(state) for state in found.states]
+def _told(found: CustomerStates, allowed: bool) -> pb.CheckQuotaResponse:
+    """What is asked again and again is translated once; nobody changes it."""
+    return pb.CheckQuotaResponse(allowed=allowed, quotas=[_state(state) for state in found.states])
 
 
 def _state(state: QuotaState) -> pb.QuotaState:

@@ -10,6 +10,7 @@ from services.aggregator.tables.quotas import (
     quotas,
 )
 from services.aggregator.tables.state import (
+    audit_outbox,
     billing_outbox,
     customers_seen,
     fold_state,
@@ -32,6 +33,7 @@ idempotency_keys = idempotency_table(metadata)
 
 __all__ = [
     "amount_counts",
+    "audit_outbox",
     "billing_outbox",
     "bucket_recounts",
     "customers_seen",

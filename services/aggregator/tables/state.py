@@ -53,8 +53,9 @@ inbox.append_column(
 )
 Index(None, inbox.c.accept_time)
 
-# For invoicer, and for notifier.
+# For invoicer, for notifier, and for the audit log.
 outbox = outbox_table(metadata)
+audit_outbox = outbox_table(metadata, "audit_outbox")
 billing_outbox = outbox_table(metadata, "billing_outbox")
 
 # How far reconciliation has got, and which replica is at it.

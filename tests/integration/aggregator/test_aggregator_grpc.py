@@ -169,7 +169,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         )
         server.add(
             aggregator_pb2_grpc.add_AggregatorInternalServiceServicer_to_server,
-            AggregatorInternalServicer(answers),
+            AggregatorInternalServicer(answers, Metrics(database)),
             "usageflow.aggregator.v1.AggregatorInternalService",
         )
         await server.start()
@@ -402,6 +402,32 @@ async def test_billable_usage_takes_the_internal_token_only(client: Client, fold
         metadata=internal_metadata(client.settings.internal_token),
     )
     assert await error_of(nobody) == (grpc.StatusCode.INVALID_ARGUMENT, ["mode"])
+
+
+async def test_what_somebody_has_defined_is_told_ingest_and_nobody_else(
+    client: Client, folder: Folder
+) -> None:
+    await client.create("admin", pb.Metric(key="A"))
+    await folder.apply([batch(TENANT, Event("B", "1"))])
+    keys = ["A", "B", "C", "no key"]
+    told = []
+    for mode in (common_pb2.MODE_LIVE, common_pb2.MODE_TEST):
+        request = pb.FindDefinedMetricsRequest(
+            organization_id=TENANT.organization_id, mode=mode, keys=keys
+        )
+        response = await client.internal.FindDefinedMetrics(
+            request,
+            timeout=DEADLINE_S,
+            metadata=internal_metadata(client.settings.internal_token),
+        )
+        told.append(list(response.keys))
+    # B has defined itself.
+    assert told == [["A"], []]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.internal.FindDefinedMetrics(
+            request, timeout=DEADLINE_S, metadata=api_key_metadata("admin")
+        )
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_without_ingest_questions_are_answered_and_bills_are_not(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,8 @@ from services.aggregator.live.changes import UsageChanges
 from services.aggregator.live.servicer import LiveUsageServicer
 from services.aggregator.live.watching import LiveUsage
 from services.aggregator.questions import UsageQuestion
+from services.aggregator.rebuilds.domain import MetricChange
+from services.aggregator.rebuilds.rebuilder import Rebuilder
 from services.aggregator.service import Metrics, Usage, UsageAnswers
 from services.kit.auth import Principal, invalid_key
 from services.kit.database import Database, TenantKey
@@ -35,6 +38,7 @@ from services.kit.grpc_client import api_key_metadata, internal_metadata, open_c
 from services.kit.grpc_server import GrpcServer
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
+from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import Event, batch, new_tenant, question, utc
 
 WAIT_S = 10.0
@@ -208,6 +212,28 @@ async def test_what_nobody_tells_is_found_all_the_same(
         assert await figure(answers) == 0
         await silent.apply([batch(tenant, Event(METRIC, "1"))])
         assert await figure(answers) == 1
+
+
+async def test_a_watch_goes_on_with_what_a_rebuild_has_built(
+    live: LiveUsage,
+    folder: Folder,
+    metrics: Metrics,
+    database: Database,
+    tenant: TenantKey,
+    patient: None,
+) -> None:
+    """The figures of the new definition come by themselves, and what is counted by it after."""
+    ledger = Ledger(tenant)
+    rebuilder = Rebuilder(database, ledger, folder, lease=timedelta(0), usage_changed=live.changed)
+    await folder.apply([ledger.accept(Event(METRIC, "5"), Event(METRIC, "2"))])
+    async with watch(live, tenant) as answers:
+        assert await figure(answers) == 7
+        await metrics.update(tenant, METRIC, MetricChange(aggregation="COUNT"))
+        while await rebuilder.round():
+            pass
+        assert await figure(answers) == 2
+        await folder.apply([ledger.accept(Event(METRIC, "5"))])
+        assert await figure(answers) == 3
 
 
 async def test_wrong_questions_are_refused(

@@ -9,12 +9,14 @@ ORGANIZATION = accounts.Organization(
     id="org_1",
     name="Acme",
     create_time=at(1),
-    settings=accounts.OrganizationSettings(event_past_days=400, event_retention_days=500),
+    settings=accounts.OrganizationSettings(
+        event_past_days=400, event_retention_days=500, strict_metrics=True
+    ),
 )
 ORGANIZATION_JSON = {
     "id": "org_1",
     "name": "Acme",
-    "settings": {"eventPastDays": 400, "eventRetentionDays": 500},
+    "settings": {"eventPastDays": 400, "eventRetentionDays": 500, "strictMetrics": True},
     "createdAt": "2026-01-01T00:00:00Z",
 }
 
@@ -58,10 +60,10 @@ CASES = [
         "PATCH",
         "/api/organization",
         "UpdateOrganization",
-        accounts.UpdateOrganizationRequest(name="Acme", event_past_days=400),
+        accounts.UpdateOrganizationRequest(name="Acme", event_past_days=400, strict_metrics=False),
         accounts.UpdateOrganizationResponse(organization=ORGANIZATION),
         ORGANIZATION_JSON,
-        {"name": "Acme", "settings": {"eventPastDays": 400}},
+        {"name": "Acme", "settings": {"eventPastDays": 400, "strictMetrics": False}},
     ),
     Case(
         "PATCH",

@@ -104,8 +104,11 @@ class World:
     # Of the calls in `requests` that had one.
     idempotency_keys: list[str] = field(default_factory=list)
     past_days_told: list[int] = field(default_factory=list)
+    # Of organizations with strict metrics; what becomes of their events of other metrics.
+    defined: set[str] = field(default_factory=set)
+    undefined_are: ingest_pb2.ReceiptStatus.ValueType = ingest_pb2.RECEIPT_STATUS_REJECTED
 
-    def new_key(self, *scopes: str, event_past_days: int = 35) -> str:
+    def new_key(self, *scopes: str, event_past_days: int = 35, strict: bool = False) -> str:
         """A key of the organization with these scopes."""
         secret = make_key("test")
         self.principals[secret] = Principal(
@@ -115,6 +118,7 @@ class World:
             mode_name="test",
             scopes=frozenset(scopes or ALL_SCOPES),
             event_past_days=event_past_days,
+            strict_metrics=strict,
         )
         return secret
 
@@ -171,6 +175,7 @@ class World:
                 mode=principal.mode,  # type: ignore[arg-type]
                 scopes=scopes,
                 event_past_days=principal.event_past_days,
+                strict_metrics=principal.strict_metrics,
             )
         )
 
@@ -239,6 +244,9 @@ class World:
         for tenant in request.tenants:
             self.past_days_told.append(tenant.event_past_days)
             for event in tenant.events:
+                if tenant.strict_metrics and event.metric not in self.defined:
+                    response.receipts.add(status=self.undefined_are).errors.add(field="metric")
+                    continue
                 key = (tenant.organization_id, tenant.mode, event.idempotency_key)
                 response.receipts.append(self._receipt(key, event))
         return response

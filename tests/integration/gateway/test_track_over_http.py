@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from usageflow.ingest.v1 import ingest_pb2
 
 from services.kit import clock, usage_token
 from services.kit.errors import InvalidArgumentError, OverloadedError, UnavailableError
@@ -119,6 +120,27 @@ async def test_what_is_wrong_is_400_and_names_every_field(http: httpx.AsyncClien
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
     fields = [detail["field"] for detail in answer.json()["details"]]
     assert fields == ["customer_id", "amount", "Idempotency-Key"]
+
+
+async def test_ingest_is_told_of_strict_metrics_whichever_way_an_event_comes(
+    gateway: Gateway,
+) -> None:
+    """400 for what it rejects, 503 while it can't tell."""
+    headers = {"x-usageflow-api-key": gateway.world.new_key("track", strict=True)}
+    gateway.world.defined = {"API_CALL"}
+    other = EVENT | {"metric": "API_CALLS"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        assert (await client.post("/api/track", json=EVENT)).status_code == 200
+        refused = await client.post("/api/track", json=other)
+        assert refused.status_code == 400
+        assert refused.json()["details"][0]["field"] == "metric"
+        batch = {"events": [EVENT, other]}
+        answer = (await client.post("/api/track/batch", json=batch)).json()
+        assert [result["status"] for result in answer["results"]] == ["DUPLICATE", "REJECTED"]
+        gateway.world.undefined_are = ingest_pb2.RECEIPT_STATUS_UNAVAILABLE
+        for path, body in (("/api/track", other), ("/api/track/batch", batch)):
+            away = await client.post(path, json=body)
+            assert (away.status_code, "retry-after" in away.headers) == (503, True)
 
 
 async def test_an_event_may_be_as_late_as_its_organization_chose(gateway: Gateway) -> None:

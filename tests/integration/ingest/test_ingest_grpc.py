@@ -1,7 +1,7 @@
 """ingest over gRPC, in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,11 @@ from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2 as pb
 from usageflow.ingest.v1 import ingest_pb2_grpc
 
-from services.ingest.domain import Status
+from services.ingest.domain import Status, Tenant
 from services.ingest.history import Histories
 from services.ingest.replay import Replays
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
+from services.ingest.strict_metrics import StrictMetrics
 from services.kit.auth import Principal, invalid_key
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
@@ -37,12 +38,20 @@ class Keys:
 
     known: dict[str, Principal] = field(default_factory=dict)
 
-    def new(self, organization: str, *scopes: str, event_past_days: int = 35) -> str:
+    def new(
+        self, organization: str, *scopes: str, event_past_days: int = 35, strict: bool = False
+    ) -> str:
         """A key of an organization, live mode."""
         secret = make_key("live")
         organization_id = f"org_{organization.encode().hex():0>32}"
         self.known[secret] = Principal(
-            "key", organization_id, 1, "live", frozenset(scopes), event_past_days=event_past_days
+            "key",
+            organization_id,
+            1,
+            "live",
+            frozenset(scopes),
+            event_past_days=event_past_days,
+            strict_metrics=strict,
         )
         return secret
 
@@ -51,6 +60,14 @@ class Keys:
         if secret not in self.known:
             raise invalid_key()
         return self.known[secret]
+
+
+class OneMetric:
+    """A DefinedMetricsSource: somebody has defined API_CALL, and nothing else."""
+
+    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
+        """Those that somebody has defined."""
+        return {"API_CALL"} & set(metrics)
 
 
 @dataclass
@@ -82,12 +99,17 @@ async def served(ingest: Instance) -> AsyncIterator[Served]:
     server = GrpcServer(settings, keys)
     server.add(
         ingest_pb2_grpc.add_IngestServiceServicer_to_server,
-        IngestServicer(ingest.ingest, ingest.voids),
+        IngestServicer(ingest.ingest, ingest.voids, StrictMetrics(OneMetric())),
         "usageflow.ingest.v1.IngestService",
     )
     server.add(
         ingest_pb2_grpc.add_IngestInternalServiceServicer_to_server,
-        IngestInternalServicer(ingest.ingest, Replays(ingest.database), Histories(ingest.database)),
+        IngestInternalServicer(
+            ingest.ingest,
+            Replays(ingest.database),
+            Histories(ingest.database),
+            StrictMetrics(OneMetric()),
+        ),
         "usageflow.ingest.v1.IngestInternalService",
     )
     await server.start()
@@ -209,6 +231,30 @@ async def test_how_late_an_event_may_come_is_the_organization_s_setting(served: 
     receipts = await served.record(importing, *events)
     assert statuses(receipts) == [ACCEPTED, ACCEPTED, ACCEPTED, REJECTED]
     assert "from 400 days ago" in receipts[3].errors[0].message
+
+
+async def test_with_strict_metrics_events_of_undefined_metrics_are_rejected(
+    served: Served,
+) -> None:
+    events = [event(), event(metric="API_CALLS"), event()]
+    strict = served.keys.new("acme", "track", "read", strict=True)
+    receipts = await served.record(strict, *events)
+    assert statuses(receipts) == [ACCEPTED, REJECTED, ACCEPTED]
+    assert receipts[1].errors[0].field == "metric"
+    parts = [
+        pb.TenantEventInputs(
+            organization_id=f"org_{'0' * 32}",
+            mode=common_pb2.MODE_LIVE,
+            events=events,
+            strict_metrics=is_strict,
+        )
+        for is_strict in (True, False)
+    ]
+    response = await served.internal.RecordTenantEvents(
+        pb.RecordTenantEventsRequest(tenants=parts), timeout=CALL_S, metadata=INTERNAL
+    )
+    usual = [ACCEPTED] * 3
+    assert statuses(response.receipts) == [ACCEPTED, REJECTED, ACCEPTED, *usual]
 
 
 @pytest.mark.parametrize(

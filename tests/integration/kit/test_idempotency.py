@@ -62,7 +62,7 @@ class Doing:
 
     async def count(self) -> int:
         """The rows that others see."""
-        async with self._database.reading() as connection:
+        async with self._database.transaction() as connection:
             return int((await connection.execute(text("SELECT count(*) FROM done"))).scalar_one())
 
 
@@ -161,7 +161,7 @@ async def test_the_table_holds_no_key_and_no_secret_and_no_answer_changes(
     database: Database, doing: Doing
 ) -> None:
     await Answers(database).answer(call("order-1"), doing.run)
-    async with database.reading() as connection:
+    async with database.transaction() as connection:
         row = (await connection.execute(TABLE.select())).one()
     stored = b"".join(each if isinstance(each, bytes) else str(each).encode() for each in row)
     assert b"order-1" not in stored
@@ -179,7 +179,7 @@ async def test_answers_are_kept_for_two_days_and_old_ones_leave_with_new_ones(
         await connection.execute(text("UPDATE idempotency_keys SET create_time = :then"), long_ago)
     await answers.answer(call("new"), doing.run)
     left = text("SELECT count(*) FROM idempotency_keys")
-    async with database.reading() as connection:
+    async with database.transaction() as connection:
         assert (await connection.execute(left)).scalar_one() == 6
     assert timedelta(hours=24) <= KEPT
     assert (await answers.answer(call("new"), doing.run))[1]

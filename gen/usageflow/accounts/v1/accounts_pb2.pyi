@@ -89,6 +89,7 @@ class OrganizationSettings(_message.Message):
 
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     EVENT_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
+    STRICT_METRICS_FIELD_NUMBER: _builtins.int
     event_past_days: _builtins.int
     """How long ago an event may have happened when it is sent, in days, 35-400; default 35. More is
     for imports.
@@ -97,15 +98,20 @@ class OrganizationSettings(_message.Message):
     """How long raw events and their idempotency keys are kept after they were accepted, in days,
     90-3,650; default 400. Usage and invoices made of them stay.
     """
+    strict_metrics: _builtins.bool
+    """Whether events of metrics that nobody has defined are rejected; default: such a metric defines
+    itself by its first event.
+    """
     def __init__(
         self,
         *,
         event_past_days: _builtins.int = ...,
         event_retention_days: _builtins.int = ...,
+        strict_metrics: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,6 +243,7 @@ class Principal(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MEMBER_NAME_FIELD_NUMBER: _builtins.int
+    STRICT_METRICS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's identifier, "key_..."; empty: a member calls."""
     organization_id: _builtins.str
@@ -253,6 +260,8 @@ class Principal(_message.Message):
     """The member's session, "ses_..."; empty for a key."""
     member_name: _builtins.str
     """The member's name; empty for a key."""
+    strict_metrics: _builtins.bool
+    """The organization's strict_metrics; of a key only."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do; empty for a member, whose role says it."""
@@ -274,10 +283,11 @@ class Principal(_message.Message):
         role: Global___Role.ValueType = ...,
         session_id: _builtins.str = ...,
         member_name: _builtins.str = ...,
+        strict_metrics: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,12 +344,15 @@ class UpdateOrganizationRequest(_message.Message):
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     EVENT_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     IF_MATCH_FIELD_NUMBER: _builtins.int
+    STRICT_METRICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """New name, 1-200 characters."""
     event_past_days: _builtins.int
     """35-400."""
     event_retention_days: _builtins.int
     """90-3,650."""
+    strict_metrics: _builtins.bool
+    """Whether events of metrics that nobody has defined are rejected."""
     @_builtins.property
     def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
@@ -353,10 +366,11 @@ class UpdateOrganizationRequest(_message.Message):
         event_past_days: _builtins.int | None = ...,
         event_retention_days: _builtins.int | None = ...,
         if_match: _abc.Iterable[_builtins.str] | None = ...,
+        strict_metrics: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "name", b"name", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "if_match", b"if_match", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "if_match", b"if_match", "name", b"name", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__event_past_days: _TypeAlias = _typing.Literal["event_past_days"]  # noqa: Y015
     _WhichOneofArgType__event_past_days: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days"]  # noqa: Y015
@@ -364,12 +378,16 @@ class UpdateOrganizationRequest(_message.Message):
     _WhichOneofArgType__event_retention_days: _TypeAlias = _typing.Literal["_event_retention_days", b"_event_retention_days"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__strict_metrics: _TypeAlias = _typing.Literal["strict_metrics"]  # noqa: Y015
+    _WhichOneofArgType__strict_metrics: _TypeAlias = _typing.Literal["_strict_metrics", b"_strict_metrics"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__event_past_days) -> _WhichOneofReturnType__event_past_days | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__event_retention_days) -> _WhichOneofReturnType__event_retention_days | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict_metrics) -> _WhichOneofReturnType__strict_metrics | None: ...
 
 Global___UpdateOrganizationRequest: _TypeAlias = UpdateOrganizationRequest  # noqa: Y015
 

@@ -436,6 +436,11 @@ class AggregatorInternalServiceStub:
                 request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageRequest.SerializeToString,
                 response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageResponse.FromString,
                 _registered_method=True)
+        self.FindDefinedMetrics = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorInternalService/FindDefinedMetrics',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class AggregatorInternalServiceServicer:
@@ -450,6 +455,13 @@ class AggregatorInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindDefinedMetrics(self, request, context):
+        """FindDefinedMetrics tells which metrics somebody has defined; that never changes again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AggregatorInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -457,6 +469,11 @@ def add_AggregatorInternalServiceServicer_to_server(servicer, server):
                     servicer.GetBillableUsage,
                     request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageRequest.FromString,
                     response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageResponse.SerializeToString,
+            ),
+            'FindDefinedMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindDefinedMetrics,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -487,6 +504,33 @@ class AggregatorInternalService:
             '/usageflow.aggregator.v1.AggregatorInternalService/GetBillableUsage',
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageRequest.SerializeToString,
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetBillableUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindDefinedMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorInternalService/FindDefinedMetrics',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.FindDefinedMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -200,6 +200,8 @@ class AggregatorInternalServiceStub:
     """GetBillableUsage returns the usage of many customers and metrics for billing, with the instant
     up to which it is complete.
     """
+    FindDefinedMetrics: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.FindDefinedMetricsRequest, _aggregator_pb2.FindDefinedMetricsResponse]
+    """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
 
 @_typing.type_check_only
 class AggregatorInternalServiceAsyncStub(AggregatorInternalServiceStub):
@@ -210,6 +212,8 @@ class AggregatorInternalServiceAsyncStub(AggregatorInternalServiceStub):
     """GetBillableUsage returns the usage of many customers and metrics for billing, with the instant
     up to which it is complete.
     """
+    FindDefinedMetrics: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.FindDefinedMetricsRequest, _aggregator_pb2.FindDefinedMetricsResponse]  # type: ignore[assignment]
+    """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
 
 class AggregatorInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """AggregatorInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -223,5 +227,13 @@ class AggregatorInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetBillableUsage returns the usage of many customers and metrics for billing, with the instant
         up to which it is complete.
         """
+
+    @_abc_1.abstractmethod
+    def FindDefinedMetrics(
+        self,
+        request: _aggregator_pb2.FindDefinedMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.FindDefinedMetricsResponse, _abc.Awaitable[_aggregator_pb2.FindDefinedMetricsResponse]]:
+        """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
 
 def add_AggregatorInternalServiceServicer_to_server(servicer: AggregatorInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -38,6 +38,10 @@ class _ReceiptStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Receipt
     """The same key was stored before with other content; nothing new is stored."""
     RECEIPT_STATUS_REJECTED: _ReceiptStatus.ValueType  # 4
     """Not valid; nothing is stored and the key is not used up."""
+    RECEIPT_STATUS_UNAVAILABLE: _ReceiptStatus.ValueType  # 5
+    """Whether it is valid can't be told now, as aggregator is away and the organization has strict
+    metrics; nothing is stored, and the same event again is safe.
+    """
 
 class ReceiptStatus(_ReceiptStatus, metaclass=_ReceiptStatusEnumTypeWrapper):
     """ReceiptStatus is what became of one event."""
@@ -52,6 +56,10 @@ RECEIPT_STATUS_CONFLICT: ReceiptStatus.ValueType  # 3
 """The same key was stored before with other content; nothing new is stored."""
 RECEIPT_STATUS_REJECTED: ReceiptStatus.ValueType  # 4
 """Not valid; nothing is stored and the key is not used up."""
+RECEIPT_STATUS_UNAVAILABLE: ReceiptStatus.ValueType  # 5
+"""Whether it is valid can't be told now, as aggregator is away and the organization has strict
+metrics; nothing is stored, and the same event again is safe.
+"""
 Global___ReceiptStatus: _TypeAlias = ReceiptStatus  # noqa: Y015
 
 class _VoidStatus:
@@ -591,12 +599,15 @@ class TenantEventInputs(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
+    STRICT_METRICS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
     """The mode."""
     event_past_days: _builtins.int
     """How long ago an event may have happened, in days, 35-400; 0 means 35."""
+    strict_metrics: _builtins.bool
+    """Events of metrics that nobody has defined are rejected."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventInput]:
         """The events."""
@@ -608,10 +619,11 @@ class TenantEventInputs(_message.Message):
         mode: _common_pb2.Mode.ValueType = ...,
         events: _abc.Iterable[Global___EventInput] | None = ...,
         event_past_days: _builtins.int = ...,
+        strict_metrics: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "events", b"events", "mode", b"mode", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "events", b"events", "mode", b"mode", "organization_id", b"organization_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
