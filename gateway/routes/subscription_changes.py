@@ -1,17 +1,22 @@
-"""/api/subscriptions/{id}/change and /api/plans/{id}/migrate"""
+"""/api/subscriptions/{id}/change, /periods, and /api/plans/{id}/migrate"""
 
-from litestar import post
+from litestar import get, post
 from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.query import Asked, query
 from gateway.shapes.subscription_changes import (
+    BillingPeriods,
     Change,
     ChangePreview,
     MigrationPage,
     NewMigration,
+    PeriodsQuery,
     migration_to_proto,
     migrations_from_proto,
+    periods_from_proto,
+    periods_to_proto,
     preview_from_proto,
     to_proto,
 )
@@ -41,6 +46,17 @@ async def preview_subscription_change(
     return preview_from_proto(await calls.call(calls.changes.PreviewSubscriptionChange, request))
 
 
+@get("/api/subscriptions/{subscription_id:str}/periods", dependencies=query(PeriodsQuery))
+async def list_billing_periods(
+    calls: ApiCalls, subscription_id: FromPath[str], asked: Asked[PeriodsQuery]
+) -> BillingPeriods:
+    """The periods that a subscription's time is cut into: each has an invoice of its own, but for
+    those of trials and pauses. At most 1,000.
+    """
+    request = periods_to_proto(subscription_id, asked)
+    return periods_from_proto(await calls.call(calls.changes.ListBillingPeriods, request))
+
+
 @post("/api/plans/{plan_id:str}/migrate", status_code=200)
 async def migrate_subscriptions(
     calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewMigration]
@@ -53,4 +69,9 @@ async def migrate_subscriptions(
     return migrations_from_proto(await calls.call(calls.changes.MigrateSubscriptions, request))
 
 
-HANDLERS = [change_subscription, preview_subscription_change, migrate_subscriptions]
+HANDLERS = [
+    change_subscription,
+    preview_subscription_change,
+    list_billing_periods,
+    migrate_subscriptions,
+]

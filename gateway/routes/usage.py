@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 from litestar.response import Stream
 
+from gateway.billing_periods import set_windows
 from gateway.calls import ApiCalls
 from gateway.query import Asked, query
 from gateway.shapes.usage import (
@@ -48,6 +49,7 @@ async def query_usage(
     when it has not been counted within some seconds.
     """
     request = to_proto(asked, join([asked.usage_token, usage_token]))
+    await set_windows(calls, request, asked.subscription_id)
     return from_proto(await calls.call(calls.aggregator.QueryUsage, request))
 
 
@@ -60,6 +62,7 @@ async def export_usage(
     It is streamed. Rows are of different moments: each counts what is counted when it is sent.
     """
     request = selection_to_proto(asked, join([asked.usage_token, usage_token]))
+    await set_windows(calls, request, asked.subscription_id)
     headers = {"content-disposition": 'attachment; filename="usage.csv"'}
     return Stream(await usage_csv(calls, request), media_type=_CSV, headers=headers)
 
@@ -79,6 +82,7 @@ async def watch_usage(
     watches too much.
     """
     question = live_to_proto(asked, join([asked.usage_token, usage_token]))
+    await set_windows(calls, question, asked.subscription_id)
     stream = await live.open(calls, question)
     return Stream(
         stream.events(),

@@ -1,7 +1,7 @@
 """Subscriptions that move to other plans, versions and quantities."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -9,7 +9,7 @@ from usageflow.invoicer.v1 import invoicer_pb2
 from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
 
 from gateway.shapes import invoices, subscriptions
-from gateway.shapes.common import number_of, time_of
+from gateway.shapes.common import number_of, time_of, timestamp
 from gateway.shapes.invoices import Invoice
 from gateway.shapes.subscriptions import Quantity, Subscription, Timing
 from services.kit.pages import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
@@ -58,6 +58,28 @@ class NewMigration(msgspec.Struct, rename="camel", kw_only=True):
     cursor: Annotated[str, Meta(description="nextCursor of the answer before")] = ""
 
 
+class PeriodsQuery(msgspec.Struct, rename="camel", kw_only=True):
+    """Which periods: those that lie in the range, in part at least."""
+
+    from_: Annotated[datetime | None, Meta(description="Left out: now")] = msgspec.field(
+        default=None, name="from"
+    )
+    to: Annotated[datetime | None, Meta(description="Not included; left out: now")] = None
+
+
+class BillingPeriod(msgspec.Struct, rename="camel", kw_only=True):
+    """[start, end)."""
+
+    start: datetime
+    end: datetime
+
+
+class BillingPeriods(msgspec.Struct, rename="camel", kw_only=True):
+    """Periods, oldest first; each begins where the one before it ends."""
+
+    data: list[BillingPeriod]
+
+
 class Migration(msgspec.Struct, rename="camel", kw_only=True):
     """What was done with one subscription, or would be."""
 
@@ -95,6 +117,25 @@ def preview_from_proto(message: pb.PreviewSubscriptionChangeResponse) -> ChangeP
         subscription=subscriptions.from_proto(message.subscription),
         invoices=[invoices.from_proto(each) for each in message.invoices],
         as_of=time_of(message.as_of),
+    )
+
+
+def periods_to_proto(subscription_id: str, asked: PeriodsQuery) -> pb.ListBillingPeriodsRequest:
+    """The request that asks for periods."""
+    # The field's name is a keyword of Python.
+    start: dict[str, Any] = {"from": timestamp(asked.from_)}
+    return pb.ListBillingPeriodsRequest(
+        subscription_id=subscription_id, to=timestamp(asked.to), **start
+    )
+
+
+def periods_from_proto(message: pb.ListBillingPeriodsResponse) -> BillingPeriods:
+    """The JSON of periods."""
+    return BillingPeriods(
+        data=[
+            BillingPeriod(start=time_of(each.start_time), end=time_of(each.end_time))
+            for each in message.periods
+        ]
     )
 
 

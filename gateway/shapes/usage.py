@@ -27,7 +27,20 @@ class UsageSelection(msgspec.Struct, rename="camel", kw_only=True):
         datetime | None, Meta(description="Start, included; left out: start of this month")
     ] = field(default=None, name="from")
     to: Annotated[datetime | None, Meta(description="End, not included; left out: now")] = None
-    window: Literal["15MIN", "HOUR", "DAY", "WEEK", "MONTH", "TOTAL"] = "TOTAL"
+    window: Annotated[
+        Literal["15MIN", "HOUR", "DAY", "WEEK", "MONTH", "TOTAL", "BILLING_PERIOD"],
+        Meta(
+            description="BILLING_PERIOD: the periods of the customer's subscription; from defaults "
+            "to the start of the running one"
+        ),
+    ] = "TOTAL"
+    subscription_id: Annotated[
+        str,
+        Meta(
+            description="With window BILLING_PERIOD: whose periods; needed when customerId has "
+            "several subscriptions that go on"
+        ),
+    ] = ""
     group_by: Annotated[
         list[str], Meta(description="customerId and dimensions of the metric, comma separated")
     ] = []

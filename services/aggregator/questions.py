@@ -48,6 +48,8 @@ class UsageQuestion:
     page_token: str = ""
     percentile: str = ""
     filters_any: Mapping[str, Sequence[str]] | None = None
+    # Where the windows begin, in UTC; of BILLING_PERIOD only.
+    window_starts: Sequence[datetime] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,10 @@ def _check_range(
     """From, to, and the starts of the windows between them."""
     before = len(checks.problems)
     zone = _zone(checks, asked.time_zone)
-    listed = ", ".join(windows.WINDOWS)
-    checks.require(window in windows.WINDOWS, "window", f"must be one of {listed}")
+    by_period = window == windows.BILLING_PERIOD
+    listed = ", ".join((*windows.WINDOWS, windows.BILLING_PERIOD))
+    checks.require(by_period or window in windows.WINDOWS, "window", f"must be one of {listed}")
+    _check_window_starts(checks, asked.window_starts, by_period=by_period)
     _check_instant(checks, asked.start, "from")
     _check_instant(checks, asked.end, "to")
     start = asked.start or windows.month_start(now, zone)
@@ -184,6 +188,8 @@ def _check_range(
         return start, end, []
     if not checks.require(start < end, "from", f"must be before to ({end.isoformat()})"):
         return start, end, []
+    if by_period:
+        return start, end, [start, *(each for each in asked.window_starts if start < each < end)]
     starts = list(itertools.islice(windows.boundaries(start, end, window, zone), WINDOWS_MAX + 1))
     checks.require(
         len(starts) <= WINDOWS_MAX,
@@ -191,6 +197,21 @@ def _check_range(
         f"must cut the range into at most {WINDOWS_MAX:,} windows; take a longer one",
     )
     return start, end, starts
+
+
+def _check_window_starts(
+    checks: FieldChecks, starts: Sequence[datetime], *, by_period: bool
+) -> None:
+    field = "windowStarts"
+    if not by_period:
+        checks.require(not starts, field, f"must be left out but for {windows.BILLING_PERIOD}")
+        return
+    few = 1 <= len(starts) < WINDOWS_MAX
+    if checks.require(few, field, f"must be from 1 to {WINDOWS_MAX - 1:,}"):
+        ascending = all(one < other for one, other in itertools.pairwise(starts))
+        checks.require(ascending, field, "must ascend")
+        right = all(EARLIEST <= each <= LATEST and is_quarter(each) for each in starts)
+        checks.require(right, field, f"must lie {_RANGE}")
 
 
 def _zone(checks: FieldChecks, name: str) -> ZoneInfo:

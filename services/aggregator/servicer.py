@@ -253,6 +253,7 @@ def question_of(request: pb.QueryUsageRequest) -> UsageQuestion:
         if request.percentile
         else "",
         filters_any={name: tuple(each.values) for name, each in request.filters_any.items()},
+        window_starts=[_instant(each, "windowStarts") for each in request.window_starts],
     )
 
 
@@ -322,7 +323,10 @@ def _billed(metric: BilledMetric) -> pb.MetricUsage:
 def _time(
     message: pb.QueryUsageRequest | pb.UsageSelection | pb.GetActivityRequest, name: str, field: str
 ) -> datetime:
-    stamp: Timestamp = getattr(message, name)
+    return _instant(getattr(message, name), field)
+
+
+def _instant(stamp: Timestamp, field: str) -> datetime:
     try:
         return stamp.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -147,3 +147,5 @@ _FOLLOWING: dict[str, Callable[[datetime, ZoneInfo], datetime | None]] = {
     TOTAL: _never,
 }
 WINDOWS = tuple(_FOLLOWING)
+# Those of a subscription, which whoever asks has to tell.
+BILLING_PERIOD = "BILLING_PERIOD"

@@ -28,6 +28,7 @@ from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.line_events import IngestEvents
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
+from services.invoicer.service.billing_periods import BillingPeriods
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
@@ -150,7 +151,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         changes = SubscriptionChanges(database, usage, clock.now, wakes, late=LATE)
         server.add(
             subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
-            SubscriptionChangesServicer(changes, clock.now),
+            SubscriptionChangesServicer(changes, BillingPeriods(database, clock.now), clock.now),
             "usageflow.invoicer.v1.SubscriptionChangesService",
         )
         server.add(

@@ -8,6 +8,7 @@ from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
 from usageflow.invoicer.v1.subscription_changes_pb2_grpc import SubscriptionChangesServiceServicer
 
 from services.invoicer import messages
+from services.invoicer.service.billing_periods import BillingPeriods
 from services.invoicer.service.paging import Page
 from services.invoicer.service.subscription_changes import (
     ChangeInput,
@@ -21,8 +22,14 @@ from services.kit.auth import require_scope
 class SubscriptionChangesServicer(SubscriptionChangesServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, changes: SubscriptionChanges, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        changes: SubscriptionChanges,
+        periods: BillingPeriods,
+        now: Callable[[], datetime],
+    ) -> None:
         self._changes = changes
+        self._periods = periods
         self._now = now
 
     async def ChangeSubscription(
@@ -63,6 +70,27 @@ class SubscriptionChangesServicer(SubscriptionChangesServiceServicer):
             to_version=version,
             migrations=[_migration(each) for each in done],
             next_page_token=token,
+        )
+
+    async def ListBillingPeriods(
+        self, request: pb.ListBillingPeriodsRequest, context: object
+    ) -> pb.ListBillingPeriodsResponse:
+        """The periods of a subscription."""
+        tenant = require_scope("read").tenant
+        found = await self._periods.list_periods(
+            tenant,
+            request.subscription_id,
+            messages.time_or_none(request, "from", "from"),
+            messages.time_or_none(request, "to", "to"),
+        )
+        return pb.ListBillingPeriodsResponse(
+            periods=[
+                pb.BillingPeriodSpan(
+                    start_time=messages.timestamp(period.start),
+                    end_time=messages.timestamp(period.end),
+                )
+                for period in found
+            ]
         )
 
 

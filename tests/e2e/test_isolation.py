@@ -343,6 +343,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
         ("invoicer", change_stub, "ChangeSubscription", change),
         ("invoicer", change_stub, "PreviewSubscriptionChange",
          subscription_changes_pb2.PreviewSubscriptionChangeRequest(change=change)),
+        ("invoicer", change_stub, "ListBillingPeriods",
+         subscription_changes_pb2.ListBillingPeriodsRequest(**by_subscription)),
         ("invoicer", change_stub, "MigrateSubscriptions",
          subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RotateApiKey",

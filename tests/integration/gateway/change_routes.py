@@ -1,5 +1,7 @@
 """Cases of the routes that become RPCs of invoicer's SubscriptionChangesService."""
 
+from typing import Any
+
 from usageflow.invoicer.v1 import invoicer_pb2 as invoicer
 from usageflow.invoicer.v1 import subscription_changes_pb2 as changes
 
@@ -11,6 +13,7 @@ from tests.integration.gateway.billing_routes import (
 )
 from tests.integration.gateway.route_cases import Case, at
 
+_FROM: dict[str, Any] = {"from": at(2)}
 _CHANGE = changes.ChangeSubscriptionRequest(
     subscription_id="sub_1",
     plan_id="plan_2",
@@ -55,6 +58,16 @@ CASES = [
             "asOf": "2026-01-03T00:00:00Z",
         },
         _CHANGE_JSON,
+    ),
+    Case(
+        "GET",
+        "/api/subscriptions/sub_1/periods?from=2026-01-02T00:00:00Z&to=2026-01-04T00:00:00Z",
+        "ListBillingPeriods",
+        changes.ListBillingPeriodsRequest(subscription_id="sub_1", to=at(4), **_FROM),
+        changes.ListBillingPeriodsResponse(
+            periods=[changes.BillingPeriodSpan(start_time=at(1), end_time=at(8))]
+        ),
+        {"data": [{"start": "2026-01-01T00:00:00Z", "end": "2026-01-08T00:00:00Z"}]},
     ),
     Case(
         "POST",

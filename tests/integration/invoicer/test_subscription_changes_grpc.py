@@ -1,7 +1,9 @@
 """SubscriptionChangesService over real gRPC: contents, scopes, what a tenant sees of another."""
 
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -11,7 +13,13 @@ from usageflow.invoicer.v1 import invoicer_pb2, subscription_changes_pb2_grpc
 from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
 
 from services.invoicer.change_servicer import SubscriptionChangesServicer
-from services.kit.errors import NotFoundError, PermissionDeniedError, from_rpc_error
+from services.invoicer.service.billing_periods import BillingPeriods
+from services.kit.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    from_rpc_error,
+)
 from services.kit.grpc_client import api_key_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.settings import ServiceSettings
@@ -19,7 +27,7 @@ from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant, pro_p
 from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
 
 JANUARY = utc("2026-01-01")
-READS = {"PreviewSubscriptionChange"}
+READS = {"PreviewSubscriptionChange", "ListBillingPeriods"}
 SERVICE = "SubscriptionChangesService"
 METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name[SERVICE].methods]
 
@@ -54,7 +62,9 @@ async def api(world: World) -> AsyncIterator[Api]:
     server = GrpcServer(settings, Keys(ids))
     server.add(
         subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
-        SubscriptionChangesServicer(world.changes, world.clock),
+        SubscriptionChangesServicer(
+            world.changes, BillingPeriods(world.database, world.clock), world.clock
+        ),
         f"usageflow.invoicer.v1.{SERVICE}",
     )
     await server.start()
@@ -71,6 +81,7 @@ async def examples(world: World) -> dict[str, dict[str, Any]]:
         "ChangeSubscription": change,
         "PreviewSubscriptionChange": {"change": change},
         "MigrateSubscriptions": {"plan_id": subscription.plan_id},
+        "ListBillingPeriods": {"subscription_id": subscription.id},
     }
 
 
@@ -96,7 +107,32 @@ async def test_a_migration_tells_each_subscription(world: World, api: Api) -> No
     assert moved.time.ToDatetime(JANUARY.tzinfo) == utc("2026-02-01")
 
 
-async def test_previews_take_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
+async def test_periods_are_those_that_are_invoiced(world: World, api: Api) -> None:
+    asked = (await examples(world))["ListBillingPeriods"]
+    plan = await world.plans.create_plan(world.tenant, pro_plan(metrics=[]))
+    world.clock.time = utc("2026-02-10T12:07")
+    await api.call("ChangeSubscription", plan_id=plan.id, **asked)
+    starts = [utc(day) for day in ("2026-02-01", "2026-02-10T12:00", "2026-03-01", "2026-04-01")]
+
+    async def told(**times: Any) -> list[tuple[datetime, datetime]]:
+        found = await api.call("ListBillingPeriods", "ours-read", **asked, **times)
+        return [
+            (each.start_time.ToDatetime(UTC), each.end_time.ToDatetime(UTC))
+            for each in found.periods
+        ]
+
+    abutting = list(itertools.pairwise(starts))
+    assert await told(**{"from": utc("2026-02-02"), "to": utc("2026-03-02")}) == abutting
+    assert await told() == abutting[1:2]
+    assert await told(**{"from": utc("2025-01-01"), "to": JANUARY}) == []
+    for times in ({"from": utc("2026-02-02"), "to": JANUARY}, {"from": utc("1999-12-31")}):
+        with pytest.raises(InvalidArgumentError, match="from"):
+            await told(**times)
+
+
+async def test_previews_and_lists_take_the_scope_read_and_all_else_admin(
+    world: World, api: Api
+) -> None:
     asked = await examples(world)
     assert sorted(asked) == sorted(METHODS)
     for name, request in asked.items():

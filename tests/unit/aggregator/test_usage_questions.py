@@ -70,7 +70,7 @@ def test_all_wrong_fields_are_named_at_once_with_what_is_allowed() -> None:
     found = problems(asked)
     assert set(found) == {"from", "to", "window", "groupBy", "timezone", "filter"}
     assert "quarter of an hour" in found["from"]
-    assert found["window"] == "must be one of 15MIN, HOUR, DAY, WEEK, MONTH, TOTAL"
+    assert found["window"] == "must be one of 15MIN, HOUR, DAY, WEEK, MONTH, TOTAL, BILLING_PERIOD"
     assert found["groupBy"] == '"colour" is not allowed; allowed: customerId, model, region'
     assert found["filter"] == '"size" is not allowed; allowed: model, region'
 
@@ -98,6 +98,21 @@ def test_the_number_of_windows_has_an_end() -> None:
     found = problems(replace(most, end=start + timedelta(hours=10_000, minutes=15)))
     assert list(found) == ["window"]
     assert "10,000" in found["window"]
+
+
+def test_windows_of_billing_periods_begin_where_whoever_asks_says() -> None:
+    days = [utc(day) for day in ("2026-02-17", "2026-03-03T12:00", "2026-03-17")]
+    asked = replace(
+        GOOD,
+        start=utc("2026-03-01"),
+        end=utc("2026-03-20"),
+        window="BILLING_PERIOD",
+        window_starts=days,
+    )
+    assert list(check_question(asked, METRIC, NOW).starts) == [utc("2026-03-01"), *days[1:]]
+    for wrong in ((), days[::-1], [days[0], days[0]], [utc("2026-03-01T00:01")]):
+        assert list(problems(replace(asked, window_starts=wrong))) == ["windowStarts"]
+    assert list(problems(replace(asked, window="DAY"))) == ["windowStarts"]
 
 
 @pytest.mark.parametrize("zone", ["localtime", "Factory", "../etc/passwd", "utc+5", "Europe"])

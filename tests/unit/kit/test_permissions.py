@@ -76,6 +76,7 @@ def test_every_rule_is_of_an_rpc_that_is_there() -> None:
         ("usageflow.ingest.v1.IngestService/ListEvents", READ),
         ("usageflow.invoicer.v1.BillingTermsService/CreateCreditNote", BILLING),
         ("usageflow.invoicer.v1.DocumentsService/ListLineEvents", READ),
+        ("usageflow.invoicer.v1.SubscriptionChangesService/ListBillingPeriods", READ),
         ("usageflow.invoicer.v1.DocumentsService/GetRenderedInvoice", READ),
         ("usageflow.invoicer.v1.DocumentsService/SetIssuer", BILLING),
         ("usageflow.invoicer.v1.InvoicerService/QuotePlan", READ),

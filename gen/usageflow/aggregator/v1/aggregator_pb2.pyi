@@ -113,6 +113,8 @@ class _WindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Window.ValueTy
     """Quarters of an hour."""
     WINDOW_WEEK: _Window.ValueType  # 6
     """Monday to Sunday in the time zone."""
+    WINDOW_BILLING_PERIOD: _Window.ValueType  # 7
+    """Periods of a subscription, which begin at window_starts."""
 
 class Window(_Window, metaclass=_WindowEnumTypeWrapper):
     """Window is the length of the intervals that usage is cut into."""
@@ -131,6 +133,8 @@ WINDOW_15MIN: Window.ValueType  # 5
 """Quarters of an hour."""
 WINDOW_WEEK: Window.ValueType  # 6
 """Monday to Sunday in the time zone."""
+WINDOW_BILLING_PERIOD: Window.ValueType  # 7
+"""Periods of a subscription, which begin at window_starts."""
 Global___Window: _TypeAlias = Window  # noqa: Y015
 
 class _RebuildState:
@@ -672,6 +676,7 @@ class QueryUsageRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PERCENTILE_FIELD_NUMBER: _builtins.int
     FILTERS_ANY_FIELD_NUMBER: _builtins.int
+    WINDOW_STARTS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
     customer_id: _builtins.str
@@ -714,6 +719,12 @@ class QueryUsageRequest(_message.Message):
     def filters_any(self) -> _containers.MessageMap[_builtins.str, Global___FilterValues]:
         """Only usage whose dimension has one of these values; besides filters."""
 
+    @_builtins.property
+    def window_starts(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """With WINDOW_BILLING_PERIOD only: where the periods between from and to begin, ascending, on
+        quarters of an hour, fewer than 10,000; ListBillingPeriods of invoicer tells them.
+        """
+
     def __init__(
         self,
         *,
@@ -730,10 +741,11 @@ class QueryUsageRequest(_message.Message):
         page_token: _builtins.str = ...,
         percentile: Global___Percentile.ValueType = ...,
         filters_any: _abc.Mapping[_builtins.str, Global___FilterValues] | None = ...,
+        window_starts: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "filters", b"filters", "filters_any", b"filters_any", "from", b"from", "group_by", b"group_by", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "percentile", b"percentile", "time_zone", b"time_zone", "to", b"to", "top", b"top", "usage_token", b"usage_token", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id", "customer_id", b"customer_id", "filters", b"filters", "filters_any", b"filters_any", "from", b"from", "group_by", b"group_by", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "percentile", b"percentile", "time_zone", b"time_zone", "to", b"to", "top", b"top", "usage_token", b"usage_token", "window", b"window", "window_starts", b"window_starts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__customer_id: _TypeAlias = _typing.Literal["customer_id"]  # noqa: Y015
     _WhichOneofArgType__customer_id: _TypeAlias = _typing.Literal["_customer_id", b"_customer_id"]  # noqa: Y015

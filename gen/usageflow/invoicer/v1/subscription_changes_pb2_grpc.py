@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class SubscriptionChangesServiceStub:
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     def __init__(self, channel):
@@ -51,11 +51,16 @@ class SubscriptionChangesServiceStub:
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsResponse.FromString,
                 _registered_method=True)
+        self.ListBillingPeriods = channel.unary_unary(
+                '/usageflow.invoicer.v1.SubscriptionChangesService/ListBillingPeriods',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.FromString,
+                _registered_method=True)
 
 
 class SubscriptionChangesServiceServicer:
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     def ChangeSubscription(self, request, context):
@@ -88,6 +93,14 @@ class SubscriptionChangesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBillingPeriods(self, request, context):
+        """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
+        its own, but for those of trials and pauses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SubscriptionChangesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +119,11 @@ def add_SubscriptionChangesServiceServicer_to_server(servicer, server):
                     request_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsRequest.FromString,
                     response_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsResponse.SerializeToString,
             ),
+            'ListBillingPeriods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBillingPeriods,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'usageflow.invoicer.v1.SubscriptionChangesService', rpc_method_handlers)
@@ -116,7 +134,7 @@ def add_SubscriptionChangesServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SubscriptionChangesService:
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     @staticmethod
@@ -190,6 +208,33 @@ class SubscriptionChangesService:
             '/usageflow.invoicer.v1.SubscriptionChangesService/MigrateSubscriptions',
             usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsRequest.SerializeToString,
             usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.MigrateSubscriptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBillingPeriods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.SubscriptionChangesService/ListBillingPeriods',
+            usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

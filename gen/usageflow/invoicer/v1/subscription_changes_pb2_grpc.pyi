@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class SubscriptionChangesServiceStub:
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     @_typing.overload
@@ -53,11 +53,15 @@ class SubscriptionChangesServiceStub:
     the page before until there is none; what is done already is left out. NOT_FOUND when there is
     no such plan or version.
     """
+    ListBillingPeriods: _grpc.UnaryUnaryMultiCallable[_subscription_changes_pb2.ListBillingPeriodsRequest, _subscription_changes_pb2.ListBillingPeriodsResponse]
+    """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
+    its own, but for those of trials and pauses.
+    """
 
 @_typing.type_check_only
 class SubscriptionChangesServiceAsyncStub(SubscriptionChangesServiceStub):
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -79,10 +83,14 @@ class SubscriptionChangesServiceAsyncStub(SubscriptionChangesServiceStub):
     the page before until there is none; what is done already is left out. NOT_FOUND when there is
     no such plan or version.
     """
+    ListBillingPeriods: _aio.UnaryUnaryMultiCallable[_subscription_changes_pb2.ListBillingPeriodsRequest, _subscription_changes_pb2.ListBillingPeriodsResponse]  # type: ignore[assignment]
+    """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
+    its own, but for those of trials and pauses.
+    """
 
 class SubscriptionChangesServiceServicer(metaclass=_abc_1.ABCMeta):
     """SubscriptionChangesService is for callers with an API key; everything is limited to the key's
-    organization and mode. Previews take the scope read, all else admin.
+    organization and mode. Previews and lists take the scope read, all else admin.
     """
 
     @_abc_1.abstractmethod
@@ -119,6 +127,16 @@ class SubscriptionChangesServiceServicer(metaclass=_abc_1.ABCMeta):
         one version, each by itself; a dry run tells what would be done. Repeat it with the token of
         the page before until there is none; what is done already is left out. NOT_FOUND when there is
         no such plan or version.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBillingPeriods(
+        self,
+        request: _subscription_changes_pb2.ListBillingPeriodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_changes_pb2.ListBillingPeriodsResponse, _abc.Awaitable[_subscription_changes_pb2.ListBillingPeriodsResponse]]:
+        """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
+        its own, but for those of trials and pauses.
         """
 
 def add_SubscriptionChangesServiceServicer_to_server(servicer: SubscriptionChangesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
