@@ -67,7 +67,7 @@ async def test_all_that_is_done_to_a_quota_is_told_once(
     await metrics.create(tenant, NewMetric("A"))
     quotas = QuotaReplica.on(database, watermark, tenant).quotas
     settings = QuotaSettings("A", "user_1")
-    for limit in ("100", "100", "0.50"):
+    for limit in ("100", "100", "0.5"):
         quota, _ = await quotas.set(tenant, settings, limit, by_key=f"key_{limit}")
     await quotas.delete(tenant, quota.quota_id, "key_4")
     shown = {
@@ -79,9 +79,9 @@ async def test_all_that_is_done_to_a_quota_is_told_once(
         "timezone": "",
         "thresholds": ["50%", "80%", "100%"],
     }
-    changed = {"before": {"limit": "100"}, "after": {"limit": "0.50"}}
+    changed = {"before": {"limit": "100"}, "after": {"limit": "0.5"}}
     assert (await told(database, tenant))[1:] == [
         ("quota.created", quota.quota_id, "key_100", shown),
-        ("quota.updated", quota.quota_id, "key_0.50", changed),
-        ("quota.deleted", quota.quota_id, "key_4", shown | {"limit": "0.50"}),
+        ("quota.updated", quota.quota_id, "key_0.5", changed),
+        ("quota.deleted", quota.quota_id, "key_4", shown | {"limit": "0.5"}),
     ]

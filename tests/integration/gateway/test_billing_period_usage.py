@@ -20,7 +20,10 @@ def subscription(number: int, *, cancelled: bool = False) -> invoicer.Subscripti
     if cancelled:
         status = invoicer.SUBSCRIPTION_STATUS_CANCELLED
     return invoicer.Subscription(
-        id=f"sub_{number}", customer_id="user_1", status=status, billing_anchor=1
+        id=f"sub_{number}",
+        customer_id="user_1",
+        status=status,
+        billing_anchor=invoicer.BILLING_ANCHOR_CALENDAR,
     )
 
 
