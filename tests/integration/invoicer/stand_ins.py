@@ -112,6 +112,12 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
         self.put(tenant, customer_id, metric, start, str(whole))
         self.groups[tenant, customer_id, metric, start] = groups
 
+    async def FindDefinedMetrics(
+        self, request: pb.FindDefinedMetricsRequest, context: object
+    ) -> pb.FindDefinedMetricsResponse:
+        """Invoicer never asks."""
+        raise NotImplementedError
+
     async def GetBillableUsage(
         self,
         request: pb.GetBillableUsageRequest,
