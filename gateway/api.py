@@ -28,6 +28,7 @@ from gateway.inflate import unsupported_encoding
 from gateway.routes import (
     accounts,
     audit,
+    billing_settings,
     charges,
     credit_notes,
     customers,
@@ -59,6 +60,7 @@ from services.kit.errors import FieldProblem, InvalidArgumentError
 _RESOURCES = (
     accounts,
     audit,
+    billing_settings,
     charges,
     credit_notes,
     customers,

@@ -16,6 +16,8 @@ from usageflow.aggregator.v1 import (
 )
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
+    billing_settings_pb2,
+    billing_settings_pb2_grpc,
     billing_terms_pb2,
     billing_terms_pb2_grpc,
     documents_pb2,
@@ -69,6 +71,7 @@ class Channels:
             settings.invoicer_address,
             [
                 *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
+                *billing_settings_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
                 *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
@@ -105,6 +108,7 @@ class Services:
         self.changes = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(
             channels.invoicer
         )
+        self.settings = billing_settings_pb2_grpc.BillingSettingsServiceStub(channels.invoicer)
         self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
@@ -125,6 +129,7 @@ class Calls:
         self.invoicer = services.invoicer
         self.terms = services.terms
         self.changes = services.changes
+        self.settings = services.settings
         self.documents = services.documents
         self.notifier = services.notifier
         self._credential = credential

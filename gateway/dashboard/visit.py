@@ -34,6 +34,7 @@ NOTES: Final[Mapping[str, str]] = {
     "credited": "The credit note was issued.",
     "subscribed": "The customer is subscribed. Usage is billed from now on.",
     "cancelled": "The subscription was cancelled.",
+    "uncancelled": "The cancellation was withdrawn.",
     "changed": "The subscription was changed.",
     "paused": "The subscription is paused: nothing of that time is billed.",
     "resumed": "The subscription is active again.",

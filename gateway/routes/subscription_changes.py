@@ -69,9 +69,20 @@ async def migrate_subscriptions(
     return migrations_from_proto(await calls.call(calls.changes.MigrateSubscriptions, request))
 
 
+@post("/api/subscriptions/{subscription_id:str}/uncancel", status_code=200)
+async def uncancel_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
+    """Withdraw a cancellation whose time has not come: the subscription goes on.
+
+    What was to change after the end is not brought back. 409 when it has ended.
+    """
+    request = pb.UncancelSubscriptionRequest(subscription_id=subscription_id)
+    return from_proto((await calls.call(calls.changes.UncancelSubscription, request)).subscription)
+
+
 HANDLERS = [
     change_subscription,
     preview_subscription_change,
     list_billing_periods,
     migrate_subscriptions,
+    uncancel_subscription,
 ]

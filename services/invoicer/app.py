@@ -8,6 +8,7 @@ from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.ingest.v1 import counted_pb2
 from usageflow.invoicer.v1 import (
     audit_pb2_grpc,
+    billing_settings_pb2_grpc,
     billing_terms_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
@@ -16,6 +17,7 @@ from usageflow.invoicer.v1 import (
 
 from services.invoicer.audit.servicer import AuditServicer
 from services.invoicer.billing_events import CONSUMER
+from services.invoicer.billing_settings_servicer import BillingSettingsServicer
 from services.invoicer.change_servicer import SubscriptionChangesServicer
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.customers_seen import (
@@ -29,6 +31,7 @@ from services.invoicer.line_events import IngestEvents
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.billing_periods import BillingPeriods
+from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
@@ -43,11 +46,12 @@ from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.servicer import InvoicerServicer
 from services.invoicer.settings import LATE, InvoicerSettings
-from services.invoicer.tables import inbox, outbox
+from services.invoicer.tables import audit_outbox, inbox, outbox
 from services.invoicer.term_servicer import BillingTermsServicer
 from services.invoicer.usage import AggregatorUsage
 from services.invoicer.writer import InvoiceWriter
 from services.kit import clock
+from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
 from services.kit.database import Database, wake_after_commit
 from services.kit.grpc_client import open_channel
@@ -115,10 +119,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             failures_max=settings.invoice_failures_max,
             late=LATE,
         )
+        subscriptions = Subscriptions(database, clock.now, wakes)
         servicer = InvoicerServicer(
             Customers(database, clock.now),
             Plans(database, clock.now),
-            Subscriptions(database, clock.now, wakes),
+            subscriptions,
             invoices,
             clock.now,
         )
@@ -129,6 +134,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         runtime.spawn("customers_seen", seen.run)
         runtime.spawn("outbox", relay.run)
+        runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         runtime.spawn("scheduler", scheduler.run)
 
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
@@ -151,7 +157,9 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         changes = SubscriptionChanges(database, usage, clock.now, wakes, late=LATE)
         server.add(
             subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
-            SubscriptionChangesServicer(changes, BillingPeriods(database, clock.now), clock.now),
+            SubscriptionChangesServicer(
+                changes, subscriptions, BillingPeriods(database, clock.now), clock.now
+            ),
             "usageflow.invoicer.v1.SubscriptionChangesService",
         )
         server.add(
@@ -165,6 +173,18 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,
             AuditServicer(database),
             "usageflow.invoicer.v1.AuditInternalService",
+        )
+        server.add(
+            billing_settings_pb2_grpc.add_BillingSettingsServiceServicer_to_server,
+            BillingSettingsServicer(
+                BillingSettingsOf(
+                    database,
+                    clock.now,
+                    wakes,
+                    usual_grace=timedelta(seconds=settings.invoice_grace_s),
+                )
+            ),
+            "usageflow.invoicer.v1.BillingSettingsService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)

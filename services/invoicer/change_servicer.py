@@ -16,6 +16,7 @@ from services.invoicer.service.subscription_changes import (
     MigrationInput,
     SubscriptionChanges,
 )
+from services.invoicer.service.subscriptions import Subscriptions
 from services.kit.auth import require_scope
 
 
@@ -25,10 +26,12 @@ class SubscriptionChangesServicer(SubscriptionChangesServiceServicer):
     def __init__(
         self,
         changes: SubscriptionChanges,
+        subscriptions: Subscriptions,
         periods: BillingPeriods,
         now: Callable[[], datetime],
     ) -> None:
         self._changes = changes
+        self._subscriptions = subscriptions
         self._periods = periods
         self._now = now
 
@@ -91,6 +94,16 @@ class SubscriptionChangesServicer(SubscriptionChangesServiceServicer):
                 )
                 for period in found
             ]
+        )
+
+    async def UncancelSubscription(
+        self, request: pb.UncancelSubscriptionRequest, context: object
+    ) -> pb.UncancelSubscriptionResponse:
+        """Withdraw a cancellation."""
+        tenant = require_scope("admin").tenant
+        found = await self._subscriptions.uncancel_subscription(tenant, request.subscription_id)
+        return pb.UncancelSubscriptionResponse(
+            subscription=messages.subscription(found, self._now())
         )
 
 

@@ -160,6 +160,18 @@ def cancelled(subscription: Subscription, end: datetime) -> Subscription:
     return _with_phases(ended, phases)
 
 
+def uncancelled(subscription: Subscription, status: SubscriptionStatus) -> Subscription:
+    """Going on as it is at its end, which has not come; a trial with what was to follow it."""
+    last = subscription.phases[-1]
+    following = [replace(last, end_time=None)]
+    if last.kind is PhaseKind.TRIAL:
+        trial = replace(last, end_time=last.anchor_time)
+        billed = replace(trial, start_time=last.anchor_time, end_time=None, kind=PhaseKind.BILLED)
+        following = [trial, billed]
+    again = replace(subscription, status=status, cancel_time=None)
+    return _with_phases(again, [*subscription.phases[:-1], *following])
+
+
 def _with_phases(subscription: Subscription, phases: list[Phase]) -> Subscription:
     """The same with other phases; the period that is not invoiced yet may be cut, or go on."""
     changed = replace(subscription, phases=joined(phases))

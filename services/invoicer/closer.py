@@ -38,7 +38,8 @@ _DUE = Gauge("usageflow_invoicer_periods_due", "Periods that are over and not in
 
 @dataclass(frozen=True, slots=True)
 class ClosingSettings:
-    """`grace`: how long a period that is over waits for late events. `late`: how long before a
+    """`grace`: how long a period that is over waits for late events, where its organization has
+    not decided. `late`: how long before a
     period earlier ones may have ended to be looked at again. `lease`: how long a replica keeps
     others off the chunk it has claimed. `pause`: until a period that must wait is tried again.
     """
@@ -81,7 +82,7 @@ class Closer:
     async def measure(self) -> None:
         """Publish how many periods are due."""
         async with self._database.transaction() as connection:
-            _DUE.set(await closing.count_due(connection, self._now() - self._settings.grace))
+            _DUE.set(await closing.count_due(connection, self._now(), self._settings.grace))
 
     async def _claim(self) -> list[OpenPeriod]:
         settings = self._settings
@@ -90,13 +91,14 @@ class Closer:
             claimed = await closing.claim_others(
                 connection,
                 self._now(),
-                self._now() - settings.grace,
+                settings.grace,
                 limit=settings.chunk_max,
                 lease=settings.lease,
             )
             claimed += await closing.claim_due(
                 connection,
-                self._now() - settings.grace,
+                self._now(),
+                settings.grace,
                 limit=settings.chunk_max - len(claimed),
                 lease=settings.lease,
             )
@@ -141,8 +143,11 @@ class Closer:
         return [
             each
             for each in answered
-            if not each.usages or answer.as_of >= each.due.period.end + self._settings.grace
+            if not each.usages or answer.as_of >= self._complete_at(each.due)
         ]
+
+    def _complete_at(self, due: OpenPeriod) -> datetime:
+        return due.period.end + due.settings.grace_or(self._settings.grace)
 
     async def _release(self, periods: Sequence[OpenPeriod], pause: timedelta) -> None:
         """Let others have them after `pause`; those that were changed meanwhile they have."""

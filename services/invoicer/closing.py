@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from services.invoicer.adjustments import BilledPart, Terms, adjustment_lines, prices_of
 from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines
+from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings
 from services.invoicer.charges import OneOffCharge, charge_line
 from services.invoicer.discounts import Discount, SubscriptionDiscount, discounts_of
 from services.invoicer.domain import (
@@ -90,6 +91,7 @@ class OpenPeriod:
     tax_rates: tuple[TaxRate, ...] = ()
     prepaid: tuple[Prepaid, ...] = ()
     next_plan: Plan | None = None
+    settings: BillingSettings = NO_SETTINGS
 
     @property
     def kind(self) -> InvoiceKind:

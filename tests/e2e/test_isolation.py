@@ -347,6 +347,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          subscription_changes_pb2.ListBillingPeriodsRequest(**by_subscription)),
         ("invoicer", change_stub, "MigrateSubscriptions",
          subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
+        ("invoicer", change_stub, "UncancelSubscription",
+         subscription_changes_pb2.UncancelSubscriptionRequest(**by_subscription)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RotateApiKey",
          accounts_pb2.RotateApiKeyRequest(key_id=ours.key)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",

@@ -2,12 +2,13 @@
 
 from litestar import Response, get, post
 from usageflow.accounts.v1 import accounts_pb2
-from usageflow.invoicer.v1 import documents_pb2
+from usageflow.invoicer.v1 import billing_settings_pb2, documents_pb2
 
 from gateway.dashboard.forms import Form
 from gateway.dashboard.visit import Visit, Visited
-from gateway.shapes import accounts, issuer
+from gateway.shapes import accounts, billing_settings, issuer
 from gateway.shapes.accounts import OrganizationChange
+from gateway.shapes.billing_settings import BillingSettingsChange
 from gateway.shapes.issuer import Issuer
 from services.kit.errors import DomainError
 
@@ -65,9 +66,39 @@ async def change_issuer(visit: Visited) -> Response[bytes]:
     return visit.go("/dashboard/settings/invoices", "saved")
 
 
+@get("/dashboard/settings/billing", include_in_schema=False)
+async def show_billing_settings(visit: Visited) -> Response[bytes]:
+    """How invoices come about."""
+    calls = visit.calls
+    request = billing_settings_pb2.GetBillingSettingsRequest()
+    answer = await calls.call(calls.settings.GetBillingSettings, request)
+    known = billing_settings.from_proto(answer.settings)
+    form = Form([("graceSeconds", str(known.grace_seconds))])
+    return visit.page("billing_settings.html", form=form)
+
+
+@post("/dashboard/settings/billing", include_in_schema=False)
+async def change_billing_settings(visit: Visited) -> Response[bytes]:
+    """Change that."""
+    try:
+        request = billing_settings.change_to_proto(visit.form.read(BillingSettingsChange))
+        await visit.calls.call(visit.calls.settings.UpdateBillingSettings, request)
+    except DomainError as error:
+        visit.form.refuse(error)
+        return visit.page("billing_settings.html", 400)
+    return visit.go("/dashboard/settings/billing", "saved")
+
+
 async def _issuer(visit: Visit) -> documents_pb2.Issuer:
     request = documents_pb2.GetIssuerRequest()
     return (await visit.calls.call(visit.calls.documents.GetIssuer, request)).issuer
 
 
-HANDLERS = [show_settings, change_settings, show_issuer, change_issuer]
+HANDLERS = [
+    show_settings,
+    change_settings,
+    show_issuer,
+    change_issuer,
+    show_billing_settings,
+    change_billing_settings,
+]

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from litestar import Response, get, post
 from litestar.params import FromPath
-from usageflow.invoicer.v1 import invoicer_pb2
+from usageflow.invoicer.v1 import invoicer_pb2, subscription_changes_pb2
 
 from gateway.dashboard import questions
 from gateway.dashboard.forms import Form, problem
@@ -138,6 +138,14 @@ async def resume_subscription(visit: Visited, subscription_id: FromPath[str]) ->
     return await _done(visit, subscription_id, asked, "resumed")
 
 
+@post("/dashboard/subscriptions/{subscription_id:str}/uncancel", include_in_schema=False)
+async def uncancel_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
+    """Let it go on after all."""
+    request = subscription_changes_pb2.UncancelSubscriptionRequest(subscription_id=subscription_id)
+    asked = visit.calls.call(visit.calls.changes.UncancelSubscription, request)
+    return await _done(visit, subscription_id, asked, "uncancelled")
+
+
 async def _done(
     visit: Visit, subscription_id: str, asked: Awaitable[Any], note: str
 ) -> Response[bytes]:
@@ -190,4 +198,5 @@ HANDLERS = [
     cancel_subscription,
     pause_subscription,
     resume_subscription,
+    uncancel_subscription,
 ]

@@ -8,12 +8,14 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer.billing_settings import NO_SETTINGS
 from services.invoicer.closing import EarlierPeriod, OpenPeriod
 from services.invoicer.domain import Subscription
 from services.invoicer.exact import ZERO
 from services.invoicer.lines import Billed
 from services.invoicer.periods import Period
 from services.invoicer.repository import terms
+from services.invoicer.repository.billing_settings import settings_of
 from services.invoicer.repository.plans import PlanKey, load_plans
 from services.invoicer.repository.subscriptions import with_phases
 from services.invoicer.repository.taxes import rates_of
@@ -26,11 +28,26 @@ _LEASE = """
     RETURNING s.*
 """
 
+# Whether what ended at an instant has waited for late events as long as its organization wants.
+# The shortest wait of all, which is looked up once, makes of it a range of an index.
+_GRACE_IS_OVER = """
+    {ended} <= CAST(:now AS timestamptz)
+        - least(CAST(:grace AS interval), (SELECT min(grace) FROM billing_settings))
+    AND {ended} <= CAST(:now AS timestamptz) - coalesce(
+        (
+            SELECT b.grace FROM billing_settings b
+            WHERE (b.organization_id, b.mode) = (subscriptions.organization_id, subscriptions.mode)
+        ),
+        CAST(:grace AS interval)
+    )
+"""
+
 _CLAIM = text(
     f"""
     WITH due AS (
         SELECT organization_id, mode, id FROM subscriptions
-        WHERE period_end <= :ended_before AND NOT opening AND NOT idle AND attempt_time <= now()
+        WHERE {_GRACE_IS_OVER.format(ended="period_end")}
+            AND NOT opening AND NOT idle AND attempt_time <= now()
         ORDER BY period_end
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -48,7 +65,7 @@ _CLAIM_OTHERS = text(
         WHERE (
                 (opening AND period_start <= :now)
                 OR (idle AND NOT opening AND period_end <= :now)
-                OR late_check_time <= :ended_before
+                OR ({_GRACE_IS_OVER.format(ended="late_check_time")})
             )
             AND attempt_time <= now()
         ORDER BY coalesce(period_start, late_check_time)
@@ -91,7 +108,9 @@ _ADVANCE = text(
     """
 )
 
-_COUNT_DUE = text("SELECT count(*) FROM subscriptions WHERE period_end <= :ended_before")
+_COUNT_DUE = text(
+    f"SELECT count(*) FROM subscriptions WHERE {_GRACE_IS_OVER.format(ended='period_end')}"  # noqa: S608 (no value is pasted in)
+)
 
 # More periods than 400 days can hold, also of a week. The order makes PostgreSQL take the index
 # that begins with the subscription, also when it knows nothing yet of how many invoices the tenant
@@ -181,22 +200,27 @@ class Advance:
 
 
 async def claim_due(
-    connection: AsyncConnection, ended_before: datetime, *, limit: int, lease: timedelta
+    connection: AsyncConnection,
+    now: datetime,
+    grace: timedelta,
+    *,
+    limit: int,
+    lease: timedelta,
 ) -> list[Subscription]:
-    """Up to `limit` subscriptions whose period ended by then, oldest first, not claimed by others.
+    """Up to `limit` subscriptions whose period ended `grace` ago, or as long ago as their
+    organization wants, oldest first, not claimed by others.
 
     They stay claimed for `lease`, or until they are released or changed.
     """
-    rows = await connection.execute(
-        _CLAIM, {"ended_before": ended_before, "limit": limit, "lease": lease}
-    )
+    given = {"now": now, "grace": grace, "limit": limit, "lease": lease}
+    rows = await connection.execute(_CLAIM, given)
     return await with_phases(connection, rows.all())
 
 
 async def claim_others(
     connection: AsyncConnection,
     now: datetime,
-    ended_before: datetime,
+    grace: timedelta,
     *,
     limit: int,
     lease: timedelta,
@@ -206,7 +230,7 @@ async def claim_others(
 
     They stay claimed as with claim_due, which leaves them out: the opening comes first.
     """
-    given = {"now": now, "ended_before": ended_before, "limit": limit, "lease": lease}
+    given = {"now": now, "grace": grace, "limit": limit, "lease": lease}
     rows = await connection.execute(_CLAIM_OTHERS, given)
     return await with_phases(connection, rows.all())
 
@@ -247,9 +271,9 @@ def _revisions(subscriptions: Sequence[Subscription]) -> dict[str, object]:
     }
 
 
-async def count_due(connection: AsyncConnection, ended_before: datetime) -> int:
-    """How many subscriptions have a period that ended by then and is not invoiced."""
-    count = await connection.execute(_COUNT_DUE, {"ended_before": ended_before})
+async def count_due(connection: AsyncConnection, now: datetime, grace: timedelta) -> int:
+    """How many subscriptions have a period whose grace is over and that is not invoiced."""
+    count = await connection.execute(_COUNT_DUE, {"now": now, "grace": grace})
     return int(count.scalar_one())
 
 
@@ -290,6 +314,7 @@ async def open_periods(
         )
         earlier.setdefault(key, []).append(found)
     found_terms = await terms.find_terms(connection, [(*s.tenant, s.id) for s, _ in live])
+    decided = await settings_of(connection, [s.tenant for s, _ in live])
     rates = await rates_of(connection, [(*s.tenant, s.customer_id) for s, _ in live])
     periods = [
         OpenPeriod(
@@ -302,6 +327,7 @@ async def open_periods(
             charges=found_terms.charges.get((*s.tenant, s.id), ()),
             discounts=found_terms.discounts.get((*s.tenant, s.id), ()),
             tax_rates=rates.get((*s.tenant, s.customer_id), ()),
+            settings=decided.get(s.tenant, NO_SETTINGS),
         )
         for s, period in live
     ]

@@ -20,6 +20,7 @@ from services.invoicer.changes import (
     is_paused,
     paused,
     resumed,
+    uncancelled,
 )
 from services.invoicer.checks import (
     check_anchor,
@@ -215,6 +216,29 @@ class Subscriptions:
         log.info("subscription_cancelled", subscription_id=subscription_id)
         self._wake()
         return ended
+
+    async def uncancel_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
+        """Withdraw a cancellation whose time has not come; there is none: nothing changes.
+
+        PreconditionError when it has ended.
+        """
+        now = self._now()
+        async with self._database.transaction() as connection:
+            subscription = await require_subscription(
+                connection, tenant, subscription_id, lock=True
+            )
+            check_goes_on(subscription, now)
+            if subscription.cancel_time is None:
+                return subscription
+            changed = await self._change(
+                connection,
+                subscription,
+                uncancelled(subscription, SubscriptionStatus.ACTIVE),
+                billing_events.SUBSCRIPTION_CHANGED,
+            )
+        log.info("subscription_uncancelled", subscription_id=subscription_id)
+        self._wake()
+        return changed
 
     async def pause_subscription(
         self,

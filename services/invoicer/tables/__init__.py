@@ -21,6 +21,7 @@ from services.invoicer.tables.documents import (
     usage_readings,
 )
 from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
+from services.invoicer.tables.settings import billing_settings
 from services.invoicer.tables.subscriptions import (
     charges,
     discounts,
@@ -33,11 +34,15 @@ from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
 
 outbox = outbox_table(metadata)
+# What was done, on its way to the audit log of accounts.
+audit_outbox = outbox_table(metadata, "audit_outbox")
 inbox = inbox_table(metadata)
 idempotency_keys = idempotency_table(metadata)
 
 __all__ = [
     "CUSTOMERS_TENANT",
+    "audit_outbox",
+    "billing_settings",
     "charges",
     "credit_note_lines",
     "credit_notes",

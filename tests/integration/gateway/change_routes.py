@@ -26,6 +26,14 @@ _CHANGE_JSON = {"planId": "plan_2", "planVersion": 3, "quantity": 7, "at": "PERI
 CASES = [
     Case(
         "POST",
+        "/api/subscriptions/sub_1/uncancel",
+        "UncancelSubscription",
+        changes.UncancelSubscriptionRequest(subscription_id="sub_1"),
+        changes.UncancelSubscriptionResponse(subscription=SUBSCRIPTION),
+        SUBSCRIPTION_JSON,
+    ),
+    Case(
+        "POST",
         "/api/subscriptions/sub_1/change",
         "ChangeSubscription",
         _CHANGE,

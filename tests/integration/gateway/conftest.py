@@ -28,6 +28,8 @@ from usageflow.aggregator.v1 import (
 )
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
+    billing_settings_pb2,
+    billing_settings_pb2_grpc,
     billing_terms_pb2,
     billing_terms_pb2_grpc,
     documents_pb2,
@@ -74,6 +76,7 @@ MODULES = (
     (live_pb2, live_pb2_grpc),
     (ingest_pb2, ingest_pb2_grpc),
     (invoicer_pb2, invoicer_pb2_grpc),
+    (billing_settings_pb2, billing_settings_pb2_grpc),
     (billing_terms_pb2, billing_terms_pb2_grpc),
     (documents_pb2, documents_pb2_grpc),
     (subscription_changes_pb2, subscription_changes_pb2_grpc),

@@ -15,6 +15,7 @@ from usageflow.aggregator.v1 import aggregator_pb2_grpc
 from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.customers import Customers
@@ -215,6 +216,7 @@ class World:
         self.invoices = Invoices(
             self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
         )
+        self.settings = BillingSettingsOf(self.database, self.clock, wakes, usual_grace=GRACE)
         self.closer = self.new_closer()
 
     def new_closer(

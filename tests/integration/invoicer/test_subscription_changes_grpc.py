@@ -63,7 +63,10 @@ async def api(world: World) -> AsyncIterator[Api]:
     server.add(
         subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
         SubscriptionChangesServicer(
-            world.changes, BillingPeriods(world.database, world.clock), world.clock
+            world.changes,
+            world.subscriptions,
+            BillingPeriods(world.database, world.clock),
+            world.clock,
         ),
         f"usageflow.invoicer.v1.{SERVICE}",
     )
@@ -82,6 +85,7 @@ async def examples(world: World) -> dict[str, dict[str, Any]]:
         "PreviewSubscriptionChange": {"change": change},
         "MigrateSubscriptions": {"plan_id": subscription.plan_id},
         "ListBillingPeriods": {"subscription_id": subscription.id},
+        "UncancelSubscription": {"subscription_id": subscription.id},
     }
 
 

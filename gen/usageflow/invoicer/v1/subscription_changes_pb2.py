@@ -26,33 +26,37 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from usageflow.invoicer.v1 import invoicer_pb2 as usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0usageflow/invoicer/v1/subscription_changes.proto\x12\x15usageflow.invoicer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$usageflow/invoicer/v1/invoicer.proto\"\xa2\x01\n\x19\x43hangeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x14\n\x0cplan_version\x18\x03 \x01(\x05\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12\x33\n\x06timing\x18\x05 \x01(\x0e\x32#.usageflow.invoicer.v1.ChangeTiming\"W\n\x1a\x43hangeSubscriptionResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32#.usageflow.invoicer.v1.Subscription\"d\n PreviewSubscriptionChangeRequest\x12@\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x30.usageflow.invoicer.v1.ChangeSubscriptionRequest\"\xbb\x01\n!PreviewSubscriptionChangeResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32#.usageflow.invoicer.v1.Subscription\x12\x30\n\x08invoices\x18\x02 \x03(\x0b\x32\x1e.usageflow.invoicer.v1.Invoice\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x01\n\x1bMigrateSubscriptionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x12\n\nto_version\x18\x02 \x01(\x05\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12\x33\n\x06timing\x18\x04 \x01(\x0e\x32#.usageflow.invoicer.v1.ChangeTiming\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\x8a\x01\n\tMigration\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x81\x01\n\x1cMigrateSubscriptionsResponse\x12\x12\n\nto_version\x18\x01 \x01(\x05\x12\x34\n\nmigrations\x18\x02 \x03(\x0b\x32 .usageflow.invoicer.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x86\x01\n\x19ListBillingPeriodsRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x11\x42illingPeriodSpan\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x1aListBillingPeriodsResponse\x12\x39\n\x07periods\x18\x01 \x03(\x0b\x32(.usageflow.invoicer.v1.BillingPeriodSpan2\xa4\x04\n\x1aSubscriptionChangesService\x12y\n\x12\x43hangeSubscription\x12\x30.usageflow.invoicer.v1.ChangeSubscriptionRequest\x1a\x31.usageflow.invoicer.v1.ChangeSubscriptionResponse\x12\x8e\x01\n\x19PreviewSubscriptionChange\x12\x37.usageflow.invoicer.v1.PreviewSubscriptionChangeRequest\x1a\x38.usageflow.invoicer.v1.PreviewSubscriptionChangeResponse\x12\x7f\n\x14MigrateSubscriptions\x12\x32.usageflow.invoicer.v1.MigrateSubscriptionsRequest\x1a\x33.usageflow.invoicer.v1.MigrateSubscriptionsResponse\x12y\n\x12ListBillingPeriods\x12\x30.usageflow.invoicer.v1.ListBillingPeriodsRequest\x1a\x31.usageflow.invoicer.v1.ListBillingPeriodsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0usageflow/invoicer/v1/subscription_changes.proto\x12\x15usageflow.invoicer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$usageflow/invoicer/v1/invoicer.proto\"6\n\x1bUncancelSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\"Y\n\x1cUncancelSubscriptionResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32#.usageflow.invoicer.v1.Subscription\"\xa2\x01\n\x19\x43hangeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x14\n\x0cplan_version\x18\x03 \x01(\x05\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12\x33\n\x06timing\x18\x05 \x01(\x0e\x32#.usageflow.invoicer.v1.ChangeTiming\"W\n\x1a\x43hangeSubscriptionResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32#.usageflow.invoicer.v1.Subscription\"d\n PreviewSubscriptionChangeRequest\x12@\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x30.usageflow.invoicer.v1.ChangeSubscriptionRequest\"\xbb\x01\n!PreviewSubscriptionChangeResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32#.usageflow.invoicer.v1.Subscription\x12\x30\n\x08invoices\x18\x02 \x03(\x0b\x32\x1e.usageflow.invoicer.v1.Invoice\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x01\n\x1bMigrateSubscriptionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x12\n\nto_version\x18\x02 \x01(\x05\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12\x33\n\x06timing\x18\x04 \x01(\x0e\x32#.usageflow.invoicer.v1.ChangeTiming\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\x8a\x01\n\tMigration\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x81\x01\n\x1cMigrateSubscriptionsResponse\x12\x12\n\nto_version\x18\x01 \x01(\x05\x12\x34\n\nmigrations\x18\x02 \x03(\x0b\x32 .usageflow.invoicer.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x86\x01\n\x19ListBillingPeriodsRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x11\x42illingPeriodSpan\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x1aListBillingPeriodsResponse\x12\x39\n\x07periods\x18\x01 \x03(\x0b\x32(.usageflow.invoicer.v1.BillingPeriodSpan2\xa5\x05\n\x1aSubscriptionChangesService\x12y\n\x12\x43hangeSubscription\x12\x30.usageflow.invoicer.v1.ChangeSubscriptionRequest\x1a\x31.usageflow.invoicer.v1.ChangeSubscriptionResponse\x12\x8e\x01\n\x19PreviewSubscriptionChange\x12\x37.usageflow.invoicer.v1.PreviewSubscriptionChangeRequest\x1a\x38.usageflow.invoicer.v1.PreviewSubscriptionChangeResponse\x12\x7f\n\x14MigrateSubscriptions\x12\x32.usageflow.invoicer.v1.MigrateSubscriptionsRequest\x1a\x33.usageflow.invoicer.v1.MigrateSubscriptionsResponse\x12y\n\x12ListBillingPeriods\x12\x30.usageflow.invoicer.v1.ListBillingPeriodsRequest\x1a\x31.usageflow.invoicer.v1.ListBillingPeriodsResponse\x12\x7f\n\x14UncancelSubscription\x12\x32.usageflow.invoicer.v1.UncancelSubscriptionRequest\x1a\x33.usageflow.invoicer.v1.UncancelSubscriptionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.invoicer.v1.subscription_changes_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_start=147
-  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_end=309
-  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_start=311
-  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_end=398
-  _globals['_PREVIEWSUBSCRIPTIONCHANGEREQUEST']._serialized_start=400
-  _globals['_PREVIEWSUBSCRIPTIONCHANGEREQUEST']._serialized_end=500
-  _globals['_PREVIEWSUBSCRIPTIONCHANGERESPONSE']._serialized_start=503
-  _globals['_PREVIEWSUBSCRIPTIONCHANGERESPONSE']._serialized_end=690
-  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_start=693
-  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_end=890
-  _globals['_MIGRATION']._serialized_start=893
-  _globals['_MIGRATION']._serialized_end=1031
-  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_start=1034
-  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_end=1163
-  _globals['_LISTBILLINGPERIODSREQUEST']._serialized_start=1166
-  _globals['_LISTBILLINGPERIODSREQUEST']._serialized_end=1300
-  _globals['_BILLINGPERIODSPAN']._serialized_start=1302
-  _globals['_BILLINGPERIODSPAN']._serialized_end=1415
-  _globals['_LISTBILLINGPERIODSRESPONSE']._serialized_start=1417
-  _globals['_LISTBILLINGPERIODSRESPONSE']._serialized_end=1504
-  _globals['_SUBSCRIPTIONCHANGESSERVICE']._serialized_start=1507
-  _globals['_SUBSCRIPTIONCHANGESSERVICE']._serialized_end=2055
+  _globals['_UNCANCELSUBSCRIPTIONREQUEST']._serialized_start=146
+  _globals['_UNCANCELSUBSCRIPTIONREQUEST']._serialized_end=200
+  _globals['_UNCANCELSUBSCRIPTIONRESPONSE']._serialized_start=202
+  _globals['_UNCANCELSUBSCRIPTIONRESPONSE']._serialized_end=291
+  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_start=294
+  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_end=456
+  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_start=458
+  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_end=545
+  _globals['_PREVIEWSUBSCRIPTIONCHANGEREQUEST']._serialized_start=547
+  _globals['_PREVIEWSUBSCRIPTIONCHANGEREQUEST']._serialized_end=647
+  _globals['_PREVIEWSUBSCRIPTIONCHANGERESPONSE']._serialized_start=650
+  _globals['_PREVIEWSUBSCRIPTIONCHANGERESPONSE']._serialized_end=837
+  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_start=840
+  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_end=1037
+  _globals['_MIGRATION']._serialized_start=1040
+  _globals['_MIGRATION']._serialized_end=1178
+  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_start=1181
+  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_end=1310
+  _globals['_LISTBILLINGPERIODSREQUEST']._serialized_start=1313
+  _globals['_LISTBILLINGPERIODSREQUEST']._serialized_end=1447
+  _globals['_BILLINGPERIODSPAN']._serialized_start=1449
+  _globals['_BILLINGPERIODSPAN']._serialized_end=1562
+  _globals['_LISTBILLINGPERIODSRESPONSE']._serialized_start=1564
+  _globals['_LISTBILLINGPERIODSRESPONSE']._serialized_end=1651
+  _globals['_SUBSCRIPTIONCHANGESSERVICE']._serialized_start=1654
+  _globals['_SUBSCRIPTIONCHANGESSERVICE']._serialized_end=2331
 # @@protoc_insertion_point(module_scope)

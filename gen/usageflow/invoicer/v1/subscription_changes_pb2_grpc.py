@@ -56,6 +56,11 @@ class SubscriptionChangesServiceStub:
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.FromString,
                 _registered_method=True)
+        self.UncancelSubscription = channel.unary_unary(
+                '/usageflow.invoicer.v1.SubscriptionChangesService/UncancelSubscription',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionResponse.FromString,
+                _registered_method=True)
 
 
 class SubscriptionChangesServiceServicer:
@@ -101,6 +106,16 @@ class SubscriptionChangesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UncancelSubscription(self, request, context):
+        """UncancelSubscription withdraws a cancellation whose time has not come: the subscription goes on
+        as it is then, a trial with what was to follow it. What was to change after the end is not
+        brought back. Repeating it, and withdrawing none, changes nothing. FAILED_PRECONDITION when it
+        has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SubscriptionChangesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +138,11 @@ def add_SubscriptionChangesServiceServicer_to_server(servicer, server):
                     servicer.ListBillingPeriods,
                     request_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.FromString,
                     response_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.SerializeToString,
+            ),
+            'UncancelSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncancelSubscription,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +255,33 @@ class SubscriptionChangesService:
             '/usageflow.invoicer.v1.SubscriptionChangesService/ListBillingPeriods',
             usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsRequest.SerializeToString,
             usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.ListBillingPeriodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncancelSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.SubscriptionChangesService/UncancelSubscription',
+            usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_subscription__changes__pb2.UncancelSubscriptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

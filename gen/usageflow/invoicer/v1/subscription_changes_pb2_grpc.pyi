@@ -57,6 +57,12 @@ class SubscriptionChangesServiceStub:
     """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
     its own, but for those of trials and pauses.
     """
+    UncancelSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_changes_pb2.UncancelSubscriptionRequest, _subscription_changes_pb2.UncancelSubscriptionResponse]
+    """UncancelSubscription withdraws a cancellation whose time has not come: the subscription goes on
+    as it is then, a trial with what was to follow it. What was to change after the end is not
+    brought back. Repeating it, and withdrawing none, changes nothing. FAILED_PRECONDITION when it
+    has ended.
+    """
 
 @_typing.type_check_only
 class SubscriptionChangesServiceAsyncStub(SubscriptionChangesServiceStub):
@@ -86,6 +92,12 @@ class SubscriptionChangesServiceAsyncStub(SubscriptionChangesServiceStub):
     ListBillingPeriods: _aio.UnaryUnaryMultiCallable[_subscription_changes_pb2.ListBillingPeriodsRequest, _subscription_changes_pb2.ListBillingPeriodsResponse]  # type: ignore[assignment]
     """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
     its own, but for those of trials and pauses.
+    """
+    UncancelSubscription: _aio.UnaryUnaryMultiCallable[_subscription_changes_pb2.UncancelSubscriptionRequest, _subscription_changes_pb2.UncancelSubscriptionResponse]  # type: ignore[assignment]
+    """UncancelSubscription withdraws a cancellation whose time has not come: the subscription goes on
+    as it is then, a trial with what was to follow it. What was to change after the end is not
+    brought back. Repeating it, and withdrawing none, changes nothing. FAILED_PRECONDITION when it
+    has ended.
     """
 
 class SubscriptionChangesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +149,18 @@ class SubscriptionChangesServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_subscription_changes_pb2.ListBillingPeriodsResponse, _abc.Awaitable[_subscription_changes_pb2.ListBillingPeriodsResponse]]:
         """ListBillingPeriods tells into which periods a subscription's time is cut: each has an invoice of
         its own, but for those of trials and pauses.
+        """
+
+    @_abc_1.abstractmethod
+    def UncancelSubscription(
+        self,
+        request: _subscription_changes_pb2.UncancelSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_changes_pb2.UncancelSubscriptionResponse, _abc.Awaitable[_subscription_changes_pb2.UncancelSubscriptionResponse]]:
+        """UncancelSubscription withdraws a cancellation whose time has not come: the subscription goes on
+        as it is then, a trial with what was to follow it. What was to change after the end is not
+        brought back. Repeating it, and withdrawing none, changes nothing. FAILED_PRECONDITION when it
+        has ended.
         """
 
 def add_SubscriptionChangesServiceServicer_to_server(servicer: SubscriptionChangesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
