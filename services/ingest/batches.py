@@ -18,6 +18,7 @@ CONSUMER = "aggregator"
 LOAD_EVENTS_MAX = 5_000
 
 _event_id = attrgetter("event_id")
+_metric = attrgetter("metric")
 
 _TENANTS = events_pb2.EventBatch.DESCRIPTOR.fields_by_name["tenants"].number
 _EVENT_FIELDS = {field.name: field.number for field in events_pb2.TenantEvents.DESCRIPTOR.fields}
@@ -44,6 +45,9 @@ def _message(stored: StoredBatch, field: str) -> OutboxMessage:
             mode=tenant.mode,  # type: ignore[arg-type] # the proto's number
         )
         content = group.SerializeToString() + usage_events(_EVENT_FIELDS[field], tenant_events)
+        if field == "events":
+            metrics = sorted(set(map(_metric, tenant_events)))
+            content += events_pb2.TenantEvents(metrics=metrics).SerializeToString()
         parts.append(delimited(_TENANTS, content))
     return OutboxMessage(str(batch_id), BATCH_SUBJECT, b"".join(parts))
 

@@ -135,7 +135,11 @@ def test_a_sum_that_would_lose_a_digit_is_an_error() -> None:
 
 def test_a_batch_tells_which_metrics_it_names() -> None:
     events = [one("1"), one("2", 2)._replace(tenant=TEST, metric="B")]
-    assert metrics_of(batch(events)) == {LIVE: {"A"}, TEST: {"B"}}
+    asked = batch(events)
+    assert metrics_of(asked) == {LIVE: {"A"}, TEST: {"B"}}
+    for tenant in asked.tenants:
+        tenant.metrics.extend({event.metric for event in tenant.events})
+    assert metrics_of(asked) == {LIVE: {"A"}, TEST: {"B"}}
 
 
 def test_customers_and_dimensions_can_not_be_mistaken_for_one_another() -> None:

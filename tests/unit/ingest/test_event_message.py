@@ -43,6 +43,8 @@ def by_protobuf(events: list[Event], field: str) -> bytes:
                     time_unix_micros=event.time_micros,
                     metadata_json=event.metadata_json,
                 )
+        if field == "events":
+            group.metrics.extend(sorted({each.metric for each in group.events}))
     return message.SerializeToString()
 
 

@@ -74,6 +74,7 @@ class TenantEvents(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     VOIDED_EVENTS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
@@ -88,6 +89,12 @@ class TenantEvents(_message.Message):
         batch of its event was applied. A batch carries events or voids, never both.
         """
 
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All metrics that `events` name, each once, so that nobody has to go through the events for them;
+        empty from a sender that does not say so.
+        """
+
     def __init__(
         self,
         *,
@@ -95,10 +102,11 @@ class TenantEvents(_message.Message):
         mode: _common_pb2.Mode.ValueType = ...,
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
         voided_events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        metrics: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "mode", b"mode", "organization_id", b"organization_id", "voided_events", b"voided_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "metrics", b"metrics", "mode", b"mode", "organization_id", b"organization_id", "voided_events", b"voided_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
