@@ -13,6 +13,7 @@ from cli.auditing.command import app as audits
 from cli.errors import NotReadyError, StackError
 from cli.importing.command import import_events
 from cli.plan import PARTS, module
+from cli.simulating.command import simulate
 from cli.webhooks.command import app as webhooks
 
 Result = TypeVar("Result")
@@ -129,6 +130,7 @@ def create_sign_in_link(
 
 
 app.command("import")(import_events)
+app.command()(simulate)
 
 
 def run(operation: Coroutine[Any, Any, Result]) -> Result:

@@ -24,6 +24,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    simulation_pb2,
+    simulation_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
 )
@@ -74,6 +76,7 @@ class Channels:
                 *billing_settings_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
+                *simulation_pb2.DESCRIPTOR.services_by_name.values(),
                 *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
             ],
         )
@@ -109,6 +112,7 @@ class Services:
             channels.invoicer
         )
         self.settings = billing_settings_pb2_grpc.BillingSettingsServiceStub(channels.invoicer)
+        self.simulations = simulation_pb2_grpc.SimulationServiceStub(channels.invoicer)
         self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
@@ -130,6 +134,7 @@ class Calls:
         self.terms = services.terms
         self.changes = services.changes
         self.settings = services.settings
+        self.simulations = services.simulations
         self.documents = services.documents
         self.notifier = services.notifier
         self._credential = credential

@@ -24,7 +24,7 @@ from gateway.query import fields_of, kind_of
 from services.kit import events, usage_token
 
 # What is asked by POST and changes nothing: the question is too long for a URL.
-CALCULATORS: Final = ("quotePlan", "previewInvoice")
+CALCULATORS: Final = ("quotePlan", "previewInvoice", "simulatePlan")
 VERSION: Final = "0.1.0"
 Document: TypeAlias = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"

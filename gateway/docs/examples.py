@@ -31,6 +31,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "createPlan": _PRO,
     "createPlanVersion": _PRO,
     "quotePlan": {"plan": _PRO, "quantities": {"API_CALL": "12000"}},
+    "simulatePlan": {"plan": _PRO, "from": "2026-01", "to": "2026-01"},
     "putCustomer": {
         "id": "user_123",
         "name": "Ada",

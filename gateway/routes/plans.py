@@ -2,6 +2,7 @@
 
 from litestar import get, post
 from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
 from gateway.calls import ApiCalls
@@ -19,6 +20,9 @@ from gateway.shapes.plans import (
     quote_to_proto,
     to_proto,
 )
+from gateway.shapes.simulations import SimulationRequest
+from gateway.shapes.simulations import to_proto as simulation_to_proto
+from gateway.simulation import simulate
 
 
 @post("/api/plans")
@@ -62,4 +66,19 @@ async def quote_plan(calls: ApiCalls, data: JSONBody[QuoteRequest]) -> Quote:
     return quote_from_proto(answer)
 
 
-HANDLERS = [create_plan, list_plans, get_plan, create_plan_version, quote_plan]
+@post("/api/plans/simulate", status_code=200, media_type="application/x-ndjson")
+async def simulate_plan(calls: ApiCalls, data: JSONBody[SimulationRequest]) -> Stream:
+    """What past months' usage would have cost with a plan; nothing is stored.
+
+    A stream of JSON lines, each with a `type`: `customer` (`customerId`, `subscriptions`,
+    `oldAmount` with the present plans, `oldCurrency`, `newAmount`, `difference`), `progress`
+    (`customersDone`, `customersTotal`), and at the very end `total` (`currency`, `customers`,
+    `customersMore`, `customersLess`, `customersOtherCurrency`, `oldAmount`, `newAmount`,
+    `difference`, `asOf`). A stream that ends without it has failed. Amounts are before taxes,
+    one-off charges and credit; setup fees are in neither.
+    """
+    lines = await simulate(calls, simulation_to_proto(data))
+    return Stream(lines, media_type="application/x-ndjson")
+
+
+HANDLERS = [create_plan, list_plans, get_plan, create_plan_version, quote_plan, simulate_plan]

@@ -12,6 +12,7 @@ from usageflow.invoicer.v1 import (
     billing_terms_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
+    simulation_pb2_grpc,
     subscription_changes_pb2_grpc,
 )
 
@@ -27,6 +28,7 @@ from services.invoicer.customers_seen import (
     CustomersSeenHandler,
 )
 from services.invoicer.document_servicer import DocumentsServicer
+from services.invoicer.event_prices import EventPricedUsage, IngestAmounts
 from services.invoicer.line_events import IngestEvents
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
@@ -40,12 +42,14 @@ from services.invoicer.service.documents import Documents
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.simulations import Simulations
 from services.invoicer.service.subscription_changes import SubscriptionChanges
 from services.invoicer.service.subscriptions import Subscriptions
 from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.servicer import InvoicerServicer
 from services.invoicer.settings import LATE, InvoicerSettings
+from services.invoicer.simulation_servicer import SimulationServicer
 from services.invoicer.tables import audit_outbox, inbox, outbox
 from services.invoicer.term_servicer import BillingTermsServicer
 from services.invoicer.usage import AggregatorUsage
@@ -98,7 +102,10 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         await keys.start()
 
         relay = OutboxRelay(TableOutbox(database, outbox), messaging, CONSUMER)
-        usage = AggregatorUsage(aggregator, settings.internal_token, settings.aggregator_timeout_s)
+        usage = EventPricedUsage(
+            AggregatorUsage(aggregator, settings.internal_token, settings.aggregator_timeout_s),
+            IngestAmounts(ingest, settings.internal_token, settings.ingest_stream_timeout_s),
+        )
         writer = InvoiceWriter(
             database,
             clock.now,
@@ -168,6 +175,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                 LineEvents(database, events), Documents(database, clock.now, PdfRenderer())
             ),
             "usageflow.invoicer.v1.DocumentsService",
+        )
+        server.add(
+            simulation_pb2_grpc.add_SimulationServiceServicer_to_server,
+            SimulationServicer(Simulations(database, usage, clock.now)),
+            "usageflow.invoicer.v1.SimulationService",
         )
         server.add(
             audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,

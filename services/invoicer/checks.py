@@ -200,12 +200,13 @@ def check_plan(given: PlanInput) -> PlanContent:
     checks = FieldChecks()
     checks.require(bool(given.name.strip()), "name", "is required")
     content = _plan_content(checks, given)
-    for index, price in enumerate(content.metrics):
-        by_event = isinstance(price.model, Percentage) and price.model.needs_events
-        message = "freeEvents, minPerEvent and maxPerEvent can be quoted, but not billed yet"
-        checks.require(not by_event, f"metrics[{index}].model", message)
     checks.done()
     return content
+
+
+def check_draft(checks: FieldChecks, given: PlanInput) -> PlanContent:
+    """A plan to calculate with, which needs no name; problems go to `checks`."""
+    return _plan_content(checks, given)
 
 
 def check_quote(given: QuoteInput) -> tuple[PlanContent, dict[str, MetricUsage]]:

@@ -57,8 +57,8 @@ class IngestEvents:
             mode=MODE_NUMBERS[tenant.mode],
             metric=wanted.metric,
             customer_id=wanted.customer_id,
-            until=_boundary(wanted.until),
-            since=None if wanted.since is None else _boundary(wanted.since),
+            until=boundary_message(wanted.until),
+            since=None if wanted.since is None else boundary_message(wanted.since),
             page_size=page_size,
             page_token=page_token,
         )
@@ -74,7 +74,8 @@ class IngestEvents:
         return answer.events, answer.next_page_token
 
 
-def _boundary(counted: Counted) -> counted_pb2.CountedBoundary:
+def boundary_message(counted: Counted) -> counted_pb2.CountedBoundary:
+    """The message of what figures hold."""
     message = counted_pb2.CountedBoundary(batch_ids=counted.batch_ids)
     message.before.FromDatetime(counted.before)
     return message

@@ -143,10 +143,11 @@ def late_line(
     """What `usage`, the whole of an earlier period, costs more (or less) than was billed for it.
 
     All lines of that period and metric together are then the bill of the whole, in quantity,
-    included units and amount. None when that is what was billed.
+    included units and amount. None when that is what was billed, and when events that the price
+    depends on are not kept any more: what was billed stays.
     """
     same = usage.quantity == billed.quantity
-    if same and price.model.by_quantity:
+    if (same and price.model.by_quantity) or usage.events_dropped:
         return None
     now = _charge(price, usage, currency, period, whole, discounts)
     if same and now.amount == billed.amount:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from services.invoicer.closing import OpenPeriod, Usage
 from services.invoicer.exact import multiply, nearest, total
 from services.invoicer.periods import QUARTER_HOUR, Period
-from services.invoicer.pricing.usage import MetricUsage
+from services.invoicer.pricing.usage import EventSums, MetricUsage
 
 # Beyond that a product with a price may not be exact any more; less is known than projected.
 PROJECTED_BELOW = Decimal("1E26")
@@ -40,7 +40,7 @@ def _at_end(usage: MetricUsage, known_s: int, whole_s: int) -> MetricUsage:
     if not usage.adds_up or _scaled(usage.quantity, known_s, whole_s) >= PROJECTED_BELOW:
         return usage
     count = usage.event_count
-    parts = usage.parts
+    parts, sums = usage.parts, usage.event_sums
     if parts is not None:
         parts = tuple(
             replace(part, quantity=_scaled(part.quantity, known_s, whole_s)) for part in parts
@@ -51,9 +51,27 @@ def _at_end(usage: MetricUsage, known_s: int, whole_s: int) -> MetricUsage:
         quantity=_scaled(usage.quantity, known_s, whole_s)
         if parts is None
         else total(part.quantity for part in parts),
-        event_count=None if count is None else int(_scaled(Decimal(count), known_s, whole_s)),
+        event_count=None if count is None else _scaled_count(count, known_s, whole_s),
         parts=parts,
+        event_sums=None if sums is None else _scaled_sums(sums, known_s, whole_s),
     )
+
+
+def _scaled_sums(sums: EventSums, known_s: int, whole_s: int) -> EventSums:
+    """Each of them: of the events to come as many are free as of those there were."""
+    amounts = {
+        name: _scaled(getattr(sums, name), known_s, whole_s)
+        for name in ("given", "free_amount", "proportional")
+    }
+    counts = {
+        name: _scaled_count(getattr(sums, name), known_s, whole_s)
+        for name in ("count", "paid", "fixed", "at_least", "at_most")
+    }
+    return EventSums(**amounts, **counts)  # type: ignore[arg-type] # by their names
+
+
+def _scaled_count(count: int, known_s: int, whole_s: int) -> int:
+    return int(_scaled(Decimal(count), known_s, whole_s))
 
 
 def _scaled(quantity: Decimal, known_s: int, whole_s: int) -> Decimal:

@@ -23,6 +23,9 @@ class InvoicerSettings(ServiceSettings):
     aggregator_timeout_s: float = Field(default=10.0, gt=0, le=60)
     ingest_address: str = Field(description="host:port of ingest")
     ingest_timeout_s: float = Field(default=30.0, gt=0, le=120)
+    ingest_stream_timeout_s: float = Field(
+        default=600.0, gt=0, le=3_600, description="to read the events of one customer's period"
+    )
     invoice_grace_s: int = Field(
         default=3600, ge=0, le=35 * DAY_S, description="how long a period that is over waits"
     )

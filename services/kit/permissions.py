@@ -40,7 +40,7 @@ OWN = Permission("own", frozenset(ROLES), keys=False)
 # What an RPC that changes nothing begins with.
 _READS = (
     *("Get", "List", "Query", "Quote", "Preview", "Check", "Watch", "Search", "Find", "Compare"),
-    *("Verify", "Export"),
+    *("Verify", "Export", "Simulate"),
 )
 
 

@@ -32,7 +32,7 @@ PRICES: list[dict[str, Any]] = [
      "prices": [{"match": {"model": "big"}, "unitPrice": "0.0333"}]},
     {"metric": "USERS", "model": "PACKAGE", "packageSize": "2", "packagePrice": "7"},
     {"metric": "PAYOUT", "model": "PERCENTAGE", "rate": "1.5", "fixedPerEvent": "0.10",
-     "freeAmount": "10"},
+     "freeAmount": "2", "freeEvents": "1", "minPerEvent": "0.13", "maxPerEvent": "0.145"},
     {"metric": "JOBS", "model": "STAIRSTEP", "minimum": "2.005",
      "tiers": [{"upTo": "1", "flatPrice": "0.5"}, {"upTo": None, "flatPrice": "0.7"}]},
 ]  # fmt: skip

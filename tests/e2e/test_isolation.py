@@ -282,6 +282,15 @@ def test_settings_of_another_organization_stay(stack: Connection, stack_home: Pa
     assert Api(stack.http, stack.api_key).get("/api/organization") == before
 
 
+def test_anothers_usage_is_in_no_simulation(ours: Ours, stranger: Api) -> None:
+    body = {"plan": {"currency": "USD", "basePrice": "1"}, "from": "2026-01", "to": "2026-01"}
+    told = stranger.http.post("/api/plans/simulate", json=body)
+    assert told.is_success, told.text
+    assert CUSTOMER not in told.text
+    response = stranger.http.post("/api/plans/simulate", json={**body, "planId": ours.plan})
+    assert response.status_code == 404, response.text
+
+
 def test_preview_of_anothers_subscription_is_404(ours: Ours, stranger: Api) -> None:
     body = {"subscriptionId": ours.subscription}
     response = stranger.http.post("/api/invoices/preview", json=body)

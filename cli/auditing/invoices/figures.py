@@ -7,7 +7,7 @@ from typing import Any
 from usageflow.events.v1.events_pb2 import UsageEvent
 from usageflow.ingest.v1.ingest_pb2 import StoredEvent
 
-from cli.auditing.invoices.prices import Used, tried
+from cli.auditing.invoices.prices import Used, depends_on_events, tried
 from cli.auditing.parts import Metric
 from cli.auditing.recount import Tally, text_of
 
@@ -21,6 +21,10 @@ class UsageCount:
         self._metric = metric
         self._model = str(price["model"])
         self._prices = tried(price["parameters"]) if self._model == "DIMENSIONAL" else []
+        # When they happened, their ids and amounts; of one line at a time.
+        self._each: list[tuple[int, bytes, Fraction]] | None = (
+            [] if depends_on_events(price) else None
+        )
         self._all = Tally()
         self._parts = [Tally() for _ in range(len(self._prices) + 1)]
 
@@ -34,6 +38,9 @@ class UsageCount:
                 metadata_json=stored.metadata_json,
             )
             self._all.add(event, self._metric.unique_by)
+            if self._each is not None:
+                amount = Fraction(event.amount)
+                self._each.append((event.time_unix_micros, event.event_id, amount))
             if self._prices:
                 self._parts[self._part_of(event)].add(event, self._metric.unique_by)
 
@@ -45,7 +52,8 @@ class UsageCount:
     def used(self) -> Used:
         """What they come to."""
         if self._model == "PERCENTAGE":
-            return Used(self._all.total, self._all.count)
+            events = tuple(amount for _, _, amount in sorted(self._each or ()))
+            return Used(self._all.total, self._all.count, events=events)
         if self._model == "DIMENSIONAL":
             tallies = self._parts if self._prices else [self._all]
             parts = tuple(self._figure(tally) for tally in tallies)

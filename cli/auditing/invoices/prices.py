@@ -12,11 +12,15 @@ ZERO = Fraction(0)
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A metric's usage. `parts`: of DIMENSIONAL, the quantity at each of tried() and the rest."""
+    """A metric's usage. `parts`: of DIMENSIONAL, the quantity at each of tried() and the rest.
+
+    `events`: where the price depends on each, their amounts as they happened.
+    """
 
     quantity: Fraction
     event_count: int
     parts: tuple[Fraction, ...] = ()
+    events: tuple[Fraction, ...] = ()
 
 
 def tried(parameters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -53,13 +57,25 @@ def part_of(amount: Fraction, share: tuple[Fraction, Fraction], currency: str) -
     return rounded(amount * share[0], currency) - rounded(amount * share[1], currency)
 
 
+def depends_on_events(price: Mapping[str, Any]) -> bool:
+    """Whether the sum and the number of the events do not tell what they cost."""
+    named = ("freeEvents", "minPerEvent", "maxPerEvent")
+    return price["model"] == "PERCENTAGE" and any(name in price["parameters"] for name in named)
+
+
 def _without(used: Used, free: Fraction) -> Used:
-    left, parts = free, []
-    for part in used.parts:
-        taken = min(part, left)
-        left -= taken
-        parts.append(part - taken)
-    return Used(used.quantity - free, used.event_count, tuple(parts))
+    parts, events = _taken(used.parts, free), _taken(used.events, free)
+    return Used(used.quantity - free, used.event_count, parts, events)
+
+
+def _taken(amounts: Sequence[Fraction], free: Fraction) -> tuple[Fraction, ...]:
+    """The amounts when the first `free` of them have come off."""
+    left = []
+    for amount in amounts:
+        off = min(amount, free)
+        free -= off
+        left.append(amount - off)
+    return tuple(left)
 
 
 def _per_unit(parameters: Mapping[str, Any], used: Used) -> Fraction:
@@ -105,7 +121,23 @@ def _package(parameters: Mapping[str, Any], used: Used) -> Fraction:
     return packages * fraction(parameters["packagePrice"])
 
 
+def _each_percentage(parameters: Mapping[str, Any], used: Used) -> Fraction:
+    cost, free = ZERO, fraction(parameters.get("freeAmount"))
+    least, most = (parameters.get(name) for name in ("minPerEvent", "maxPerEvent"))
+    for amount in used.events[int(parameters.get("freeEvents", "0")) :]:
+        charged = max(amount - free, ZERO)
+        free = max(free - amount, ZERO)
+        price = charged * fraction(parameters["rate"]) / 100
+        price += fraction(parameters.get("fixedPerEvent"))
+        if least is not None and charged > 0:
+            price = max(price, fraction(least))
+        cost += price if most is None else min(price, fraction(most))
+    return cost
+
+
 def _percentage(parameters: Mapping[str, Any], used: Used) -> Fraction:
+    if depends_on_events({"model": "PERCENTAGE", "parameters": parameters}):
+        return _each_percentage(parameters, used)
     charged = max(used.quantity - fraction(parameters.get("freeAmount")), ZERO)
     by_event = used.event_count * fraction(parameters.get("fixedPerEvent"))
     return charged * fraction(parameters["rate"]) / 100 + by_event

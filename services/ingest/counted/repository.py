@@ -1,6 +1,7 @@
 """The SQL that finds the events behind a figure."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -78,6 +79,53 @@ _LIST = text(
     bindparam("after_id", type_=types.UUID),
     bindparam("customer_id", type_=types.Text),
 )
+
+
+# As above, of one figure: an event is in it when it is counted and its void is not.
+_AMOUNTS = text(
+    f"""
+    SELECT CAST(e.amount AS text) AS amount
+    FROM events e
+    JOIN event_batches b ON b.batch_id = e.batch_id
+    LEFT JOIN event_voids v ON v.event_id = e.event_id
+    LEFT JOIN event_batches vb ON vb.batch_id = v.batch_id
+    WHERE e.organization_id = :organization_id AND e.mode = :mode AND e.metric = :metric
+        AND e.customer_id = :customer_id
+        AND hashtextextended(e.customer_id, 0) = hashtextextended(:customer_id, 0)
+        AND e.event_time >= :start AND e.event_time < :end
+        AND {_counted("until")}
+    ORDER BY e.event_time, e.event_id
+    """  # noqa: S608 (no value is pasted in)
+).bindparams(
+    bindparam("organization_id", type_=types.UUID),
+    bindparam("until_ids", type_=ARRAY(types.UUID)),
+    bindparam("until_before", type_=types.DateTime(timezone=True)),
+    bindparam("customer_id", type_=types.Text),
+)
+
+
+async def stream_counted_amounts(
+    connection: AsyncConnection, wanted: CountedFilter, amounts_max: int
+) -> AsyncGenerator[list[str]]:
+    """The amounts of the events in the figure `wanted.until`, oldest first, at most `amounts_max`
+    at a time: PostgreSQL sorts them, and a cursor there keeps memory here bounded.
+    """
+    await connection.execute(text("SET LOCAL enable_seqscan = off"))
+    values = {
+        "organization_id": UUID(bytes=wanted.tenant.organization),
+        "mode": wanted.tenant.mode,
+        "metric": wanted.metric,
+        "customer_id": wanted.customer_id,
+        "start": wanted.start,
+        "end": wanted.end,
+        "until_before": wanted.until.before,
+        "until_ids": list(wanted.until.batch_ids),
+    }
+    result = await connection.stream(_AMOUNTS, values, execution_options={"yield_per": amounts_max})
+    found = result.partitions(amounts_max)
+    async with aclosing(found) as parts:  # type: ignore[type-var] # it is a generator
+        async for rows in parts:
+            yield [row.amount for row in rows]
 
 
 async def list_counted_events(

@@ -1,23 +1,33 @@
 """Which events were in a figure."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from services.ingest.counted.repository import CountedEvent, CountedFilter, list_counted_events
+from services.ingest.counted.repository import (
+    CountedEvent,
+    CountedFilter,
+    list_counted_events,
+    stream_counted_amounts,
+)
 from services.ingest.service import position_token, read_position
 from services.kit import pages
 from services.kit.database import Database
 
 PAGE_SIZE_MAX = 2_000
+AMOUNTS_PER_MESSAGE_MAX = 2_000
 # Each holds one of the pool's connections; others wait their turn.
 LISTS_RUNNING_MAX = 2
+STREAMS_RUNNING_MAX = 2
 
 
 class CountedEvents:
-    """Answers a few lists at a time."""
+    """Answers a few lists and streams at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._running = asyncio.Semaphore(LISTS_RUNNING_MAX)
+        self._streaming = asyncio.Semaphore(STREAMS_RUNNING_MAX)
 
     async def list_counted_events(
         self, wanted: CountedFilter, page_size: int, page_token: str
@@ -30,3 +40,11 @@ class CountedEvents:
         if len(found) <= limit:
             return found, ""
         return found[:limit], position_token(found[limit - 1].event)
+
+    async def stream_amounts(self, wanted: CountedFilter) -> AsyncGenerator[list[str]]:
+        """The amounts of the events in a figure, oldest first, none of the parts empty."""
+        async with self._streaming, self._database.transaction() as connection:
+            parts = stream_counted_amounts(connection, wanted, AMOUNTS_PER_MESSAGE_MAX)
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part

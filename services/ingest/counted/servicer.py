@@ -1,5 +1,7 @@
 """Translates between proto and domain; the interceptor has checked the internal token."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -38,8 +40,18 @@ class CountedEventsServicer(CountedEventsInternalServiceServicer):
         ]
         return pb.ListCountedEventsResponse(events=events, next_page_token=token)
 
+    async def StreamCountedAmounts(
+        self, request: pb.StreamCountedAmountsRequest, context: object
+    ) -> AsyncIterator[pb.StreamCountedAmountsResponse]:
+        """The amounts of the events in a figure, oldest first."""
+        async with aclosing(self._counted.stream_amounts(_filter(request))) as parts:
+            async for amounts in parts:
+                yield pb.StreamCountedAmountsResponse(amounts=amounts)
 
-def _filter(request: pb.ListCountedEventsRequest) -> CountedFilter:
+
+def _filter(
+    request: pb.ListCountedEventsRequest | pb.StreamCountedAmountsRequest,
+) -> CountedFilter:
     checks = FieldChecks()
     checks.require(request.mode in MODE_NAMES, "mode", "must be live or test")
     checks.require(bool(request.metric), "metric", "must be given")
@@ -47,7 +59,9 @@ def _filter(request: pb.ListCountedEventsRequest) -> CountedFilter:
     start = _time(checks, getattr(request, "from"), request.HasField("from"), "from")
     end = _time(checks, request.to, request.HasField("to"), "to")
     until = _boundary(checks, request.until, "until")
-    since = _boundary(checks, request.since, "since") if request.HasField("since") else None
+    since = None
+    if isinstance(request, pb.ListCountedEventsRequest) and request.HasField("since"):
+        since = _boundary(checks, request.since, "since")
     checks.done()
     tenant = Tenant.of(request.organization_id, request.mode)
     return CountedFilter(tenant, request.metric, request.customer_id, start, end, until, since)

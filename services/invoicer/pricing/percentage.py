@@ -1,6 +1,6 @@
 """PERCENTAGE: a share of each event's amount, and a fixed price an event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Self
@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 from services.invoicer.exact import ZERO, add, multiply, percent, readable, subtract, total
 from services.invoicer.pricing.model import Rated
 from services.invoicer.pricing.parameters import Parameters
-from services.invoicer.pricing.usage import MetricUsage
-from services.kit.errors import FieldChecks
+from services.invoicer.pricing.usage import EventSums, MetricUsage
+from services.kit.errors import FieldChecks, PreconditionError
 from services.kit.money import format_decimal
 
 FREE_EVENTS_DIGITS_MAX = 9
@@ -70,46 +70,38 @@ class Percentage:
         return limited or self.free_events > 0
 
     def rate(self, usage: MetricUsage) -> Rated:
-        """What all events cost. Without `usage.events` the model must not need them.
+        """What all events cost. PreconditionError: it depends on each of them, and they are gone.
 
         Where nobody knows how many events there were, there is no fixed price.
         """
-        if usage.events is not None:
-            return self._rate_each(usage.events)
+        sums = usage.event_sums
+        if sums is None and usage.events is not None:
+            walk = EventWalk(self, ZERO)
+            walk.add(usage.events)
+            sums = walk.sums()
+        if sums is not None:
+            return self._rated(sums, self._steps(sums))
         if self.needs_events:
-            raise ValueError("the price depends on each event")
+            raise PreconditionError(
+                "The price depends on each event, and not all events of the period are kept any "
+                "more: let them be kept for longer (eventRetentionDays)",
+                reason="events_dropped",
+            )
         free = min(self.free_amount, usage.quantity)
         steps = _free_steps(usage.quantity, free) if self.free_amount else ()
-        sums = _Sums(proportional=subtract(usage.quantity, free), fixed=usage.event_count or 0)
-        return self._rated(sums, steps)
+        left = subtract(usage.quantity, free)
+        return self._rated(EventSums(proportional=left, fixed=usage.event_count or 0), steps)
 
-    def _rate_each(self, events: Sequence[Decimal]) -> Rated:
-        paid = events[self.free_events :]
-        given = total(paid)
-        sums, left = _Sums(), self.free_amount
-        for amount in paid:
-            free = min(left, amount)
-            left = subtract(left, free)
-            self._add(sums, subtract(amount, free))
+    def _steps(self, sums: EventSums) -> tuple[str, ...]:
         steps: tuple[str, ...] = ()
         if self.free_events:
-            count, free_count = readable(Decimal(len(events))), len(events) - len(paid)
-            steps = (f"events: {count} - {free_count} free = {readable(Decimal(len(paid)))}",)
+            count, free = readable(Decimal(sums.count)), sums.count - sums.paid
+            steps = (f"events: {count} - {free} free = {readable(Decimal(sums.paid))}",)
         if self.free_amount:
-            steps += _free_steps(given, subtract(self.free_amount, left))
-        return self._rated(sums, steps)
+            steps += _free_steps(sums.given, sums.free_amount)
+        return steps
 
-    def _add(self, sums: "_Sums", amount: Decimal) -> None:
-        price = add(percent(amount, self.rate_percent), self.fixed_per_event)
-        if self.max_per_event is not None and price > self.max_per_event:
-            sums.at_most += 1
-        elif self.min_per_event is not None and price < self.min_per_event and amount > 0:
-            sums.at_least += 1
-        else:
-            sums.proportional = add(sums.proportional, amount)
-            sums.fixed += 1
-
-    def _rated(self, sums: "_Sums", steps: tuple[str, ...]) -> Rated:
+    def _rated(self, sums: EventSums, steps: tuple[str, ...]) -> Rated:
         """Events that neither limit applies to are charged together: the price is linear there."""
         share = percent(sums.proportional, self.rate_percent)
         rate = f"{readable(sums.proportional)} x {format_decimal(self.rate_percent)} / 100"
@@ -133,14 +125,64 @@ class Percentage:
         return Rated(result, formula, (*steps, *words))
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Amounts charged by percentage, and how many events pay what."""
+class EventWalk:
+    """Looks at events one after the other, in the order in which they happened, and keeps no more
+    than what their price comes to: the same however many there are.
+    """
 
-    proportional: Decimal = ZERO
-    fixed: int = 0
-    at_least: int = 0
-    at_most: int = 0
+    def __init__(self, price: Percentage, included_units: Decimal) -> None:
+        self._price = price
+        self._included_left = included_units
+        self._free_left = price.free_amount
+        self._paid = 0
+        self._given = self._proportional = ZERO
+        self._fixed = self._at_least = self._at_most = 0
+        # Of all events, what they came with.
+        self.count = 0
+        self.total = ZERO
+
+    def add(self, amounts: Iterable[Decimal]) -> None:
+        """The next events."""
+        for amount in amounts:
+            self._add(amount)
+
+    def _add(self, amount: Decimal) -> None:
+        self.count += 1
+        self.total = add(self.total, amount)
+        included = min(self._included_left, amount)
+        self._included_left = subtract(self._included_left, included)
+        if self.count <= self._price.free_events:
+            return
+        amount = subtract(amount, included)
+        self._paid += 1
+        self._given = add(self._given, amount)
+        free = min(self._free_left, amount)
+        self._free_left = subtract(self._free_left, free)
+        self._charge(subtract(amount, free))
+
+    def _charge(self, amount: Decimal) -> None:
+        given = self._price
+        price = add(percent(amount, given.rate_percent), given.fixed_per_event)
+        if given.max_per_event is not None and price > given.max_per_event:
+            self._at_most += 1
+        elif given.min_per_event is not None and price < given.min_per_event and amount > 0:
+            self._at_least += 1
+        else:
+            self._proportional = add(self._proportional, amount)
+            self._fixed += 1
+
+    def sums(self) -> EventSums:
+        """What they come to so far."""
+        return EventSums(
+            count=self.count,
+            paid=self._paid,
+            given=self._given,
+            free_amount=subtract(self._price.free_amount, self._free_left),
+            proportional=self._proportional,
+            fixed=self._fixed,
+            at_least=self._at_least,
+            at_most=self._at_most,
+        )
 
 
 def _free_steps(amount: Decimal, free: Decimal) -> tuple[str, ...]:

@@ -15,12 +15,34 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class EventSums:
+    """What a price of each event comes to when events are looked at one after the other, in the
+    order in which they happened; included units have come off.
+
+    `count` events, `paid` of which are not free, sum to `given`; `free_amount` of that was free.
+    `proportional` is charged by percentage; so many events have the `fixed` price, are charged
+    `at_least` or `at_most`.
+    """
+
+    count: int = 0
+    paid: int = 0
+    given: Decimal = ZERO
+    free_amount: Decimal = ZERO
+    proportional: Decimal = ZERO
+    fixed: int = 0
+    at_least: int = 0
+    at_most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MetricUsage:
     """How much of a metric was used; of the rest only what its pricing model asks for.
 
     `unit` is for people and may be empty. `event_count`: how many events. `events`: their amounts,
-    in the order in which they happened. `parts`: the quantity by price. None where nobody knows.
-    `adds_up`: whether the quantities of consecutive times sum to that of the whole.
+    in the order in which they happened; `event_sums`: what the price makes of them. `parts`: the
+    quantity by price. None where nobody knows. `adds_up`: whether the quantities of consecutive
+    times sum to that of the whole. `events_dropped`: the price depends on each event, and not all
+    of them are kept any more.
     """
 
     quantity: Decimal
@@ -29,13 +51,15 @@ class MetricUsage:
     events: tuple[Decimal, ...] | None = None
     parts: tuple[Part, ...] | None = None
     adds_up: bool = True
+    event_sums: EventSums | None = None
+    events_dropped: bool = False
 
 
 def take_off(usage: MetricUsage, included_units: Decimal) -> tuple[MetricUsage, tuple[str, ...]]:
     """What is left to pay of `usage`, and the steps.
 
     Included units come off the earliest events, and off the parts in their order. An event keeps
-    counting as one.
+    counting as one. Off `event_sums` they have come already.
     """
     if included_units == 0:
         return usage, ()

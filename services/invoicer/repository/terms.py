@@ -99,19 +99,23 @@ async def find_terms(
     connection: AsyncConnection, subscriptions: Sequence[SubscriptionKey]
 ) -> FoundTerms:
     """The discounts of subscriptions, ended ones too, and the charges that wait for an invoice."""
-    discounts: dict[SubscriptionKey, list[SubscriptionDiscount]] = {}
     charges: dict[SubscriptionKey, list[OneOffCharge]] = {}
-    given = _keys(subscriptions)
-    for row in await connection.execute(_DISCOUNTS, given):
-        key = (row.organization_id, row.mode, row.subscription_id)
-        discounts.setdefault(key, []).append(discount_of(row))
-    for row in await connection.execute(_CHARGES, given):
+    discounts = await discounts_of(connection, subscriptions)
+    for row in await connection.execute(_CHARGES, _keys(subscriptions)):
         key = (row.organization_id, row.mode, row.subscription_id)
         charges.setdefault(key, []).append(charge_of(row, ""))
-    return FoundTerms(
-        {key: tuple(found) for key, found in discounts.items()},
-        {key: tuple(found) for key, found in charges.items()},
-    )
+    return FoundTerms(discounts, {key: tuple(found) for key, found in charges.items()})
+
+
+async def discounts_of(
+    connection: AsyncConnection, subscriptions: Sequence[SubscriptionKey]
+) -> dict[SubscriptionKey, tuple[SubscriptionDiscount, ...]]:
+    """The discounts of subscriptions, oldest first, ended ones too; those without are left out."""
+    discounts: dict[SubscriptionKey, list[SubscriptionDiscount]] = {}
+    for row in await connection.execute(_DISCOUNTS, _keys(subscriptions)):
+        key = (row.organization_id, row.mode, row.subscription_id)
+        discounts.setdefault(key, []).append(discount_of(row))
+    return {key: tuple(found) for key, found in discounts.items()}
 
 
 async def billed_parts(

@@ -36,6 +36,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    simulation_pb2,
+    simulation_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
 )
@@ -80,6 +82,7 @@ MODULES = (
     (billing_terms_pb2, billing_terms_pb2_grpc),
     (documents_pb2, documents_pb2_grpc),
     (subscription_changes_pb2, subscription_changes_pb2_grpc),
+    (simulation_pb2, simulation_pb2_grpc),
     (notifier_pb2, notifier_pb2_grpc),
 )
 
@@ -100,7 +103,7 @@ class World:
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     # One for each call to ingest; when there are none left, USAGE_TOKEN.
     usage_tokens: list[str] = field(default_factory=list)
-    # What WatchUsage sends, one after the other; None ends it.
+    # What WatchUsage and SimulatePlan send, one after the other; None ends it.
     watched: asyncio.Queue[Message | Exception | None] = field(default_factory=asyncio.Queue)
     watches_ended: int = 0
     resolved: int = 0
@@ -302,7 +305,7 @@ def _handler(world: World, descriptor: Any) -> Any:
         for message in empty:
             yield message
 
-    if method == "WatchUsage":
+    if method in ("WatchUsage", "SimulatePlan"):
         return watch
     if descriptor.server_streaming:
         return nothing

@@ -19,6 +19,7 @@ SERVED_OTHERWISE = {
     "ListInvoices": ["GET /api/invoices.csv", "GET /api/invoices.jsonl"],
     "GetRenderedInvoice": ["GET /api/invoices/inv_1/pdf", "GET /api/invoices/inv_1/html"],
     "WatchUsage": ["GET /api/usage/live"],
+    "SimulatePlan": ["POST /api/plans/simulate"],
 }
 WITHOUT_ROUTE = {
     "StreamEvents": "back-pressure event by event needs two directions; over HTTP a body of NDJSON",

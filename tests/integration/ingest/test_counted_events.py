@@ -9,6 +9,7 @@ import pytest
 from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import counted_pb2
 
+from services.ingest.counted import service
 from services.ingest.counted.repository import Boundary, CountedFilter
 from services.ingest.counted.service import CountedEvents
 from services.ingest.counted.servicer import CountedEventsServicer
@@ -102,6 +103,33 @@ async def test_pages_follow_one_another_across_segments(ingest: Instance) -> Non
     assert places == sorted(places, reverse=True)
     none, _ = await counted.list_counted_events(replace(wanted, end=now - DAY), 3, "")
     assert none == []
+
+
+async def test_amounts_stream_in_the_order_in_which_events_happened(
+    ingest: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across segments, whatever the order in which they came, without what was void by then."""
+    monkeypatch.setattr(service, "AMOUNTS_PER_MESSAGE_MAX", 2)
+    now = datetime.now(UTC)
+    ids = []
+    for hours in (3, 1, 4, 2):
+        micros = round((now - timedelta(hours=hours)).timestamp() * 1e6)
+        given = event(amount=f"{hours}.5", customer_id="c", at_micros=micros)
+        ids += [each.event_id for each in await ingest.record(given)]
+        await ingest.rotate()
+    batches = [await batch_with(ingest, "events", each) for each in ids]
+    gone = await void(ingest, ids[3])
+
+    async def amounts(until: Sequence[UUID]) -> list[list[str]]:
+        wanted = CountedFilter(
+            ACME, "API_CALL", "c", now - DAY, now, Boundary(LONG_AGO, until), None
+        )
+        return [part async for part in CountedEvents(ingest.database).stream_amounts(wanted)]
+
+    assert await amounts(batches) == [["4.5", "3.5"], ["2.5", "1.5"]]
+    assert await amounts([*batches, gone]) == [["4.5", "3.5"], ["1.5"]]
+    assert await amounts(batches[:1]) == [["3.5"]]
+    assert await amounts([]) == []
 
 
 async def test_all_that_is_wrong_with_a_question_is_named(ingest: Instance) -> None:

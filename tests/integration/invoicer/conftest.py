@@ -6,6 +6,7 @@ import grpc
 import pytest
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
+from services.invoicer.event_prices import EventPricedUsage
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
@@ -54,5 +55,5 @@ async def world(
 ) -> AsyncIterator[World]:
     """One invoicer, at noon of 15 January 2026."""
     async with open_channel(aggregator_address) as channel:
-        usage = AggregatorUsage(channel, TOKEN, timeout_s=5)
+        usage = EventPricedUsage(AggregatorUsage(channel, TOKEN, timeout_s=5), aggregator)
         yield World(database, Clock(NOW), aggregator, usage, new_tenant())

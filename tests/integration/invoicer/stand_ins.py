@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +15,7 @@ from usageflow.aggregator.v1 import aggregator_pb2_grpc
 from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.line_events import CountedUsage
 from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
@@ -28,7 +29,7 @@ from services.invoicer.service.subscriptions import SubscriptionInput, Subscript
 from services.invoicer.service.taxes import Taxes
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.settings import LATE
-from services.invoicer.usage import AggregatorUsage
+from services.invoicer.usage import UsageSource
 from services.invoicer.writer import InvoiceWriter
 from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
@@ -73,6 +74,11 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     groups: dict[tuple[TenantKey, str, str, datetime], Sequence[tuple[dict[str, str], str]]] = (
         field(default_factory=dict)
     )
+    # The amounts of events, as they happened: what ingest would tell.
+    amounts_of: dict[tuple[TenantKey, str, str, datetime], Sequence[str]] = field(
+        default_factory=dict
+    )
+    amounts_asked: list[CountedUsage] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
     # Metrics whose figures do not add up over time.
     peaks: set[str] = field(default_factory=set)
@@ -99,6 +105,16 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
         """The amounts of all events of the period that begins at `start`."""
         self.put(tenant, customer_id, metric, start, str(sum(map(Decimal, amounts))))
         self.event_counts[tenant, customer_id, metric, start] = len(amounts)
+        self.amounts_of[tenant, customer_id, metric, start] = amounts
+
+    async def amounts(
+        self, tenant: TenantKey, wanted: CountedUsage
+    ) -> AsyncIterator[Sequence[str]]:
+        """Of the events that were put in, one at a time, in ingest's place."""
+        self.amounts_asked.append(wanted)
+        start = wanted.period.start
+        for amount in self.amounts_of[tenant, wanted.customer_id, wanted.metric, start]:
+            yield [amount]
 
     def put_groups(
         self,
@@ -197,7 +213,7 @@ class World:
     database: Database
     clock: Clock
     aggregator: StandInAggregator
-    usage: AggregatorUsage
+    usage: UsageSource
     tenant: TenantKey
     wakes: list[str] = field(default_factory=list)
     # Set when a closer has committed invoices.

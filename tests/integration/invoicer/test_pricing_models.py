@@ -4,12 +4,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
 from services.invoicer import messages
 from services.invoicer.checks import MetricPriceInput
 from services.invoicer.domain import Invoice, LineKind
-from services.kit.errors import InvalidArgumentError
+from services.invoicer.readings import Counted
+from services.invoicer.service.paging import Page
 from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
 from tests.unit.invoicer.calculator import follow
 
@@ -149,11 +151,56 @@ async def test_a_minimum_is_due_without_usage_and_by_its_share_in_a_part_of_a_pe
     assert amounts == [("BASE", "0.00"), ("USAGE", "31.00"), ("LATE_USAGE", "0.00")]
 
 
-@pytest.mark.parametrize("name", ["freeEvents", "minPerEvent", "maxPerEvent"])
-async def test_what_can_be_quoted_only_is_not_sold(world: World, name: str) -> None:
-    given = price("PERCENTAGE", {"rate": "1", name: "1"})
-    with pytest.raises(InvalidArgumentError, match="can be quoted, but not billed yet"):
-        await subscribe(world, given)
+EACH = price(
+    "PERCENTAGE", {"rate": "10", "freeEvents": "1", "minPerEvent": "2", "maxPerEvent": "5"}
+)
+
+
+async def test_events_that_have_each_their_price_are_billed_as_they_happened(world: World) -> None:
+    """One that comes late changes which are free: the whole less what was billed."""
+    await subscribe(world, EACH)
+    world.aggregator.counted_batch_ids = b"\1" * 16
+    world.aggregator.put_events(world.tenant, "user_123", "M", JANUARY, "100", "10", "30", "80")
+    subscription = (await world.subscriptions.list_subscriptions(world.tenant, "", Page()))[0][0]
+    world.at(utc("2026-01-16T12:00"))
+    preview = await world.invoices.preview_invoice(world.tenant, subscription.id)
+    # 100 is free; 10 x 10 % = 1 -> 2; 30 x 10 % = 3; 80 x 10 % = 8 -> 5
+    assert str(preview.draft.lines[1].amount) == "10.00"
+    # Twice as many of each.
+    assert str(preview.projected.lines[1].amount) == "20.00"
+    line = (await close(world)).lines[1]
+    assert (str(line.quantity), str(line.amount)) == ("220", "10.00")
+    assert follow(line.steps) == line.amount
+    asked = world.aggregator.amounts_asked[-1]
+    assert asked.until == Counted(FEBRUARY + GRACE, b"\1" * 16)
+    # An event of 20 that happened before all others: it is free now, and 100 x 10 % = 10 -> 5
+    world.aggregator.put_events(
+        world.tenant, "user_123", "M", JANUARY, "20", "100", "10", "30", "80"
+    )
+    late = (await close(world)).lines[-1]
+    assert late.kind is LineKind.LATE_USAGE
+    assert (str(late.quantity), str(late.amount)) == ("20", "5.00")
+    assert follow(late.steps) == late.amount
+
+
+async def test_without_all_of_the_events_nothing_is_guessed(world: World) -> None:
+    """Retention may have dropped some: what was billed stays, what is not billed yet waits."""
+    await subscribe(world, EACH)
+    key = (world.tenant, "user_123", "M", JANUARY)
+    world.aggregator.put_events(*key, "100", "10")
+    kept = world.aggregator.amounts_of[key]
+    world.aggregator.amounts_of[key] = kept[1:]
+    world.at(FEBRUARY + GRACE)
+    assert await world.close_all() == 0
+    world.aggregator.amounts_of[key] = kept
+    # It is tried again after a pause, by the database's clock.
+    async with world.database.transaction() as connection:
+        await connection.execute(text("UPDATE subscriptions SET attempt_time = '-infinity'"))
+    assert await world.close_all() == 1
+    assert str((await world.all_invoices())[-1].lines[1].amount) == "2.00"
+    world.aggregator.put(*key, "150")
+    kinds = [line.kind for line in (await close(world)).lines]
+    assert kinds == [LineKind.BASE, LineKind.USAGE]
 
 
 PLAN = pb.Plan(

@@ -26,7 +26,8 @@ def cost(model: str, parameters: dict[str, Any], quantity: str, **more: Any) -> 
     """What a price asks for, in USD."""
     price: dict[str, Any] = {"model": model, "parameters": parameters, "included_units": "0"}
     price |= {"minimum": None, "maximum": None, **more.pop("price", {})}
-    used = Used(Fraction(quantity), more.pop("events", 0), more.pop("parts", ()))
+    each = tuple(map(Fraction, more.pop("each", ())))
+    used = Used(Fraction(quantity), more.pop("events", 0), more.pop("parts", ()), each)
     return plain(price_of(price, used, "USD", more.pop("percents", ()), WHOLE))
 
 
@@ -54,6 +55,26 @@ def test_models_price_a_quantity(
 def test_percentages_of_what_is_not_free_and_of_each_event() -> None:
     parameters = {"rate": "1.5", "freeAmount": "10", "fixedPerEvent": "0.1"}
     assert cost("PERCENTAGE", parameters, "110", events=3) == "1.8"  # 100 x 1.5 % + 3 x 0.10
+
+
+@pytest.mark.parametrize(
+    ("more", "included", "expected"),
+    [
+        # 100 is free; 1 -> 2; 3; 8 -> 5
+        ({}, "0", "10"),
+        # of the free one 100, of the next 10: nothing left of it, so no least price; 3 + 5
+        ({}, "110", "8"),
+        # of 10 + 30 + 80 the first 25 are free: 0; 15 x 10 % = 1.5 -> 2; 8 -> 5
+        ({"freeAmount": "25"}, "0", "7"),
+        # 1 + 1.5 = 2.5; 3 + 1.5 = 4.5; 8 + 1.5 -> 5
+        ({"fixedPerEvent": "1.5"}, "0", "12"),
+    ],
+)
+def test_prices_of_each_event(more: dict[str, str], included: str, expected: str) -> None:
+    parameters = {"rate": "10", "freeEvents": "1", "minPerEvent": "2", "maxPerEvent": "5", **more}
+    events = ("100", "10", "30", "80")
+    price = {"included_units": included}
+    assert cost("PERCENTAGE", parameters, "220", events=4, each=events, price=price) == expected
 
 
 def test_the_price_with_the_most_dimensions_is_tried_first() -> None:

@@ -1,5 +1,6 @@
 """PACKAGE, PERCENTAGE, DIMENSIONAL, limits; the arithmetic is written out beside each case."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -9,10 +10,10 @@ from services.invoicer.pricing.charge import Limits, charge
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.package import Package
 from services.invoicer.pricing.per_unit import PerUnit
-from services.invoicer.pricing.percentage import Percentage
+from services.invoicer.pricing.percentage import EventWalk, Percentage
 from services.invoicer.pricing.registry import PRICING_MODELS
 from services.invoicer.pricing.usage import MetricUsage
-from services.kit.errors import FieldChecks
+from services.kit.errors import FieldChecks, PreconditionError
 from tests.unit.invoicer.calculator import follow
 
 D = Decimal
@@ -116,6 +117,15 @@ def test_percentage(model: Percentage, events: list[str], amount: str) -> None:
     result = charge(model, D(0), by_events(*events), "USD")
     assert str(result.amount) == amount
     assert follow(result.steps) == result.amount
+    assert charge(model, D(0), walked(model, D(0), events), "USD") == result
+
+
+def walked(model: Percentage, included: Decimal, events: Sequence[str]) -> MetricUsage:
+    """The same events looked at one after the other."""
+    walk = EventWalk(model, included)
+    for amount in events:
+        walk.add([D(amount)])
+    return MetricUsage(walk.total, event_count=walk.count, event_sums=walk.sums())
 
 
 def test_a_percentage_without_limits_needs_only_the_sum_and_the_number_of_events() -> None:
@@ -129,7 +139,7 @@ def test_a_percentage_without_limits_needs_only_the_sum_and_the_number_of_events
 
 
 def test_a_percentage_with_limits_of_each_event_does_not_guess() -> None:
-    with pytest.raises(ValueError, match="depends on each event"):
+    with pytest.raises(PreconditionError, match="depends on each event"):
         charge(percentage("1", maxPerEvent="1"), D(0), MetricUsage(D(10), event_count=2), "USD")
 
 
@@ -138,6 +148,10 @@ def test_included_units_of_a_percentage_come_off_the_earliest_amounts() -> None:
     result = charge(percentage("10"), D(25), by_events("10", "20", "30"), "USD")
     assert str(result.amount) == "3.50"
     assert result.steps[0] == "60 - 25 included = 35"
+    # The first two are free all the same, and take the included units: 30 x 10 / 100
+    model = percentage("10", freeEvents="2")
+    for events in (by_events("10", "20", "30"), walked(model, D(25), ["10", "20", "30"])):
+        assert str(charge(model, D(25), events, "USD").amount) == "3.00"
 
 
 def test_the_steps_of_a_percentage() -> None:

@@ -82,6 +82,7 @@ def test_every_rule_is_of_an_rpc_that_is_there() -> None:
         ("usageflow.invoicer.v1.InvoicerService/QuotePlan", READ),
         ("usageflow.invoicer.v1.InvoicerService/PreviewInvoice", READ),
         ("usageflow.invoicer.v1.InvoicerService/VoidInvoice", BILLING),
+        ("usageflow.invoicer.v1.SimulationService/SimulatePlan", READ),
         ("usageflow.notifier.v1.NotifierService/CreateEndpoint", INTEGRATIONS),
         ("usageflow.notifier.v1.NotifierService/ReplayDeliveries", INTEGRATIONS),
         ("usageflow.notifier.v1.NotifierService/ListDeliveries", READ),

@@ -165,3 +165,74 @@ class ListCountedEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCountedEventsResponse: _TypeAlias = ListCountedEventsResponse  # noqa: Y015
+
+@_typing.final
+class StreamCountedAmountsRequest(_message.Message):
+    """StreamCountedAmountsRequest says which figure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    mode: _common_pb2.Mode.ValueType
+    """The mode."""
+    metric: _builtins.str
+    """The metric's key."""
+    customer_id: _builtins.str
+    """The customer."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Happened before."""
+
+    @_builtins.property
+    def until(self) -> Global___CountedBoundary:
+        """What is in the figure."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.ValueType = ...,
+        metric: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        until: Global___CountedBoundary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "from", b"from", "metric", b"metric", "mode", b"mode", "organization_id", b"organization_id", "to", b"to", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamCountedAmountsRequest: _TypeAlias = StreamCountedAmountsRequest  # noqa: Y015
+
+@_typing.final
+class StreamCountedAmountsResponse(_message.Message):
+    """StreamCountedAmountsResponse carries some of the amounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Exact decimals, at most 2,000."""
+
+    def __init__(
+        self,
+        *,
+        amounts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamCountedAmountsResponse: _TypeAlias = StreamCountedAmountsResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class CountedEventsInternalServiceStub:
                 request_serializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamCountedAmounts = channel.unary_stream(
+                '/usageflow.ingest.v1.CountedEventsInternalService/StreamCountedAmounts',
+                request_serializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsResponse.FromString,
+                _registered_method=True)
 
 
 class CountedEventsInternalServiceServicer:
@@ -55,6 +60,15 @@ class CountedEventsInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamCountedAmounts(self, request, context):
+        """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
+        they happened, then by id: what is priced event by event. What retention has dropped is left
+        out. INVALID_ARGUMENT: no range, a malformed boundary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CountedEventsInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +76,11 @@ def add_CountedEventsInternalServiceServicer_to_server(servicer, server):
                     servicer.ListCountedEvents,
                     request_deserializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsRequest.FromString,
                     response_serializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsResponse.SerializeToString,
+            ),
+            'StreamCountedAmounts': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamCountedAmounts,
+                    request_deserializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsRequest.FromString,
+                    response_serializer=usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +111,33 @@ class CountedEventsInternalService:
             '/usageflow.ingest.v1.CountedEventsInternalService/ListCountedEvents',
             usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsRequest.SerializeToString,
             usageflow_dot_ingest_dot_v1_dot_counted__pb2.ListCountedEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCountedAmounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/usageflow.ingest.v1.CountedEventsInternalService/StreamCountedAmounts',
+            usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsRequest.SerializeToString,
+            usageflow_dot_ingest_dot_v1_dot_counted__pb2.StreamCountedAmountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

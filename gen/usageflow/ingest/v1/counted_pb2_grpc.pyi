@@ -38,6 +38,11 @@ class CountedEventsInternalServiceStub:
     other way round, newest first by when they happened. What retention has dropped is left out.
     INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
     """
+    StreamCountedAmounts: _grpc.UnaryStreamMultiCallable[_counted_pb2.StreamCountedAmountsRequest, _counted_pb2.StreamCountedAmountsResponse]
+    """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
+    they happened, then by id: what is priced event by event. What retention has dropped is left
+    out. INVALID_ARGUMENT: no range, a malformed boundary.
+    """
 
 @_typing.type_check_only
 class CountedEventsInternalServiceAsyncStub(CountedEventsInternalServiceStub):
@@ -48,6 +53,11 @@ class CountedEventsInternalServiceAsyncStub(CountedEventsInternalServiceStub):
     """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
     other way round, newest first by when they happened. What retention has dropped is left out.
     INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+    """
+    StreamCountedAmounts: _aio.UnaryStreamMultiCallable[_counted_pb2.StreamCountedAmountsRequest, _counted_pb2.StreamCountedAmountsResponse]  # type: ignore[assignment]
+    """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
+    they happened, then by id: what is priced event by event. What retention has dropped is left
+    out. INVALID_ARGUMENT: no range, a malformed boundary.
     """
 
 class CountedEventsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +72,17 @@ class CountedEventsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
         other way round, newest first by when they happened. What retention has dropped is left out.
         INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamCountedAmounts(
+        self,
+        request: _counted_pb2.StreamCountedAmountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_counted_pb2.StreamCountedAmountsResponse], _abc.AsyncIterator[_counted_pb2.StreamCountedAmountsResponse]]:
+        """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
+        they happened, then by id: what is priced event by event. What retention has dropped is left
+        out. INVALID_ARGUMENT: no range, a malformed boundary.
         """
 
 def add_CountedEventsInternalServiceServicer_to_server(servicer: CountedEventsInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

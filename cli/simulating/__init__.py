@@ -1,0 +1,1 @@
+"""`usageflow simulate`: what past months would have cost with a plan, over HTTP."""
