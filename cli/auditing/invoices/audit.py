@@ -42,13 +42,16 @@ async def audit_invoices(
     end: datetime,
     progress: Callable[[str], None],
 ) -> InvoiceOutcome:
-    """Follow the chain of all documents, and work out anew those finalized in [start, end).
+    """Follow the chain of all documents, and work out anew those finalized in [start, end); then
+    look for usage that the last of them had to bill, each of its subscription, and did not.
 
     StackError.
     """
     outcome, books, chain = InvoiceOutcome(), Books(), Chain()
     metrics = {metric.key: metric for metric in await parts.metrics()}
     lines = Lines(parts, books, metrics)
+    # Of each subscription, the last invoice of the range that was made from usage.
+    newest: dict[str, Row] = {}
     async for kind, row in parts.billing_rows():
         if kind != audit_pb2.BILLING_ROW_KIND_DOCUMENT:
             _keep(books, chain, kind, row)
@@ -60,11 +63,23 @@ async def audit_invoices(
         outcome.documents += 1
         if outcome.documents % TOLD_EVERY == 0:
             progress(f"{outcome.documents} documents")
-        await _document(lines, books, row["document"], (start, end), outcome)
+        document = row["document"]
+        await _document(lines, books, document, (start, end), outcome)
+        if _bills_late_usage(document) and start <= time_of(document["finalize_time"]) < end:
+            newest[document["subscription_id"]] = document
+    for invoice in newest.values():
+        async for problem in lines.unbilled(invoice, start):
+            outcome.note(problem)
     for problem in chain.finish():
         outcome.note(problem)
     outcome.events, outcome.undecided = lines.events, lines.undecided
     return outcome
+
+
+def _bills_late_usage(document: Row) -> bool:
+    """Whether it had to bill what came late, by figures that are known exactly."""
+    billing = document["type"] == "invoice" and document["kind"] in ("PERIOD", "LATE")
+    return billing and document["reading"] is not None
 
 
 def _keep(books: Books, chain: Chain, kind: int, row: Row) -> None:

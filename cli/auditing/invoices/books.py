@@ -21,8 +21,12 @@ def time_of(text: str) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of an invoice that is not void, or was not when another one was made."""
+    """A line of an invoice that is not void, or was not when another one was made.
 
+    `sequence`: the number of its invoice.
+    """
+
+    sequence: int
     kind: str
     metric: str | None
     start: datetime
@@ -48,9 +52,10 @@ class Books:
 
     def before(self, invoice: Row) -> list[Entry]:
         """The lines of earlier invoices of its subscription that counted when it was made."""
-        made = time_of(invoice["finalize_time"])
+        made, sequence = time_of(invoice["finalize_time"]), int(invoice["sequence"])
         found = self.entries.get(invoice["subscription_id"] or "", [])
-        return [each for each in found if each.void_time is None or each.void_time > made]
+        earlier = (each for each in found if each.sequence < sequence)
+        return [each for each in earlier if each.void_time is None or each.void_time > made]
 
     def enter(self, invoice: Row) -> None:
         """Its lines count for those that come."""
@@ -117,6 +122,7 @@ def entries_of(invoice: Row) -> Iterator[Entry]:
     void_time = invoice["void_time"] and time_of(invoice["void_time"])
     for line in invoice["lines"]:
         yield Entry(
+            int(invoice["sequence"]),
             line["kind"],
             line["metric"],
             time_of(line["period_start"]),

@@ -1,6 +1,8 @@
 """What each line has to say, worked out from the plan and the raw events."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from fractions import Fraction
 
 from cli.auditing.invoices.books import Books, Row, amount_of, time_of
@@ -13,6 +15,8 @@ from cli.auditing.invoices.sums import compare, plain
 from cli.auditing.parts import Metric
 
 ZERO = Fraction(0)
+# How long before an invoice's period earlier ones may have ended to be looked at again.
+LATE = timedelta(days=400)
 
 
 class Lines:
@@ -73,6 +77,30 @@ class Lines:
                     self.undecided += 1
                 else:
                     yield problem
+
+    async def unbilled(self, invoice: Row, since: datetime) -> AsyncIterator[Problem]:
+        """What its figures had of periods from `since` on that were billed before and changed, and
+        that no line of it bills.
+        """
+        begun = time_of(invoice["period_start"])
+        told = {
+            (line["metric"], time_of(line["period_start"]))
+            for line in invoice["lines"]
+            if line["kind"] == "LATE_USAGE"
+        }
+        periods = {
+            (each.metric, each.start, each.end)
+            for each in self._books.before(invoice)
+            if each.kind == "USAGE" and since <= each.start < begun < each.end + LATE
+        }
+        for metric, start, end in sorted(periods, key=lambda each: (each[1], each[0] or "")):
+            if (metric, start) in told:
+                continue
+            nothing = {"position": "0", "quantity": "0", "included_units": "0", "amount": "0"}
+            line = {"metric": metric, "period_start": str(start), "period_end": str(end)}
+            async for problem in self._usage(invoice, {**line, **nothing}):
+                what = f"{metric} of {start:%Y-%m-%d}, no line: {problem.what}"
+                yield replace(problem, what=what)
 
     async def _used(self, invoice: Row, line: Row, price: Row) -> Used:
         metric = self._metrics.get(line["metric"], Metric(line["metric"], known=False))
