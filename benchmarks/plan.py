@@ -23,6 +23,8 @@ class Plan:
     list_questions: int
     # How many customers have usage for rows about questions; some 5,000 events each.
     aggregated_customers: int
+    # How many customers are billed and simulated.
+    billed_customers: int
     # How large a segment is for rows about closed ones.
     segment_events: int
     # How many webhooks a measurement delivers, how long one at a steady rate takes, and how many
@@ -46,6 +48,7 @@ FULL = Plan(
     stored_events=20_000_000,
     list_questions=500,
     aggregated_customers=10_000,
+    billed_customers=10_000,
     segment_events=200_000,
     webhooks=20_000,
     webhooks_s=30.0,
@@ -65,6 +68,7 @@ QUICK = Plan(
     stored_events=200_000,
     list_questions=50,
     aggregated_customers=200,
+    billed_customers=200,
     segment_events=20_000,
     webhooks=2_000,
     webhooks_s=5.0,
@@ -84,6 +88,7 @@ PROFILE = Plan(
     stored_events=0,
     list_questions=0,
     aggregated_customers=0,
+    billed_customers=0,
     segment_events=0,
     webhooks=0,
     webhooks_s=0.0,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.rows import (
+    billing,
     counting,
     duplicates,
     endurance,
@@ -39,6 +40,7 @@ ROWS: dict[str, Callable[[Bench, str], list[Row]]] = {
     **webhooks.ROWS,
     "usage_50m": questions.usage,
     "check_quota": questions.check_quota,
+    "billing": billing.billing,
     "fold": counting.fold_alone,
     "fold_one_customer": counting.one_customer,
 }
@@ -54,6 +56,7 @@ LONG = frozenset(
         *webhooks.ROWS,
         "usage_50m",
         "check_quota",
+        "billing",
         "fold",
         "fold_one_customer",
     }
