@@ -20,6 +20,8 @@ from usageflow.invoicer.v1 import (
     billing_settings_pb2_grpc,
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    credits_pb2,
+    credits_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
     invoicer_pb2,
@@ -75,6 +77,7 @@ class Channels:
                 *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_settings_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
+                *credits_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
                 *simulation_pb2.DESCRIPTOR.services_by_name.values(),
                 *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
@@ -108,6 +111,7 @@ class Services:
         self.quotas = quotas_pb2_grpc.QuotaServiceStub(channels.aggregator)
         self.invoicer = invoicer_pb2_grpc.InvoicerServiceStub(channels.invoicer)
         self.terms = billing_terms_pb2_grpc.BillingTermsServiceStub(channels.invoicer)
+        self.prepaid = credits_pb2_grpc.CreditsServiceStub(channels.invoicer)
         self.changes = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(
             channels.invoicer
         )
@@ -132,15 +136,21 @@ class Calls:
         self.quotas = services.quotas
         self.invoicer = services.invoicer
         self.terms = services.terms
+        self.prepaid = services.prepaid
         self.changes = services.changes
         self.settings = services.settings
         self.simulations = services.simulations
         self.documents = services.documents
         self.notifier = services.notifier
+        self._services = services
         self._credential = credential
         self._idempotency_key = idempotency_key
         # Whether an answer was that of an earlier call with the same key.
         self.replayed = False
+
+    def once(self, idempotency_key: str) -> "Calls":
+        """The same with a key."""
+        return Calls(self._services, self._credential, idempotency_key)
 
     async def call(
         self,

@@ -23,6 +23,8 @@ _INVOICE_COLUMNS = (
     "subscriptionId",
     "currency",
     "invoiceAmount",
+    "creditsApplied",
+    "amountDue",
     "periodStart",
     "periodEnd",
     "createdAt",
@@ -95,6 +97,8 @@ def _invoice_cells(invoice: Invoice) -> list[str]:
         invoice.subscription_id or "",
         invoice.currency,
         str(invoice.amount),
+        str(invoice.credits_applied),
+        str(invoice.amount_due),
         *("" if time is None else csv_time(time) for time in times),
     ]
 

@@ -32,6 +32,7 @@ NOTES: Final[Mapping[str, str]] = {
     "failed": "The failed payment was recorded.",
     "voided": "Voided. It stays in the records and is no longer billed.",
     "credited": "The credit note was issued.",
+    "granted": "The credit was granted. It pays the next invoices.",
     "subscribed": "The customer is subscribed. Usage is billed from now on.",
     "cancelled": "The subscription was cancelled.",
     "uncancelled": "The cancellation was withdrawn.",

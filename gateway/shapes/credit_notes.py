@@ -30,8 +30,12 @@ class NewCreditNote(msgspec.Struct, rename="camel", kw_only=True):
         Meta(max_length=LINES_MAX, description="None: all that is left of the invoice"),
     ] = []
     refund_reference: Annotated[
-        str | None, Meta(description="How a paid invoice was paid back; only and always for those")
+        str | None,
+        Meta(description="How a paid invoice was paid back; only for those, unless to credits"),
     ] = None
+    refund_to_credits: Annotated[
+        bool, Meta(description="Of a paid invoice: what is credited becomes prepaid credit")
+    ] = False
 
 
 class CreditNoteLine(msgspec.Struct, rename="camel", kw_only=True):
@@ -82,6 +86,7 @@ def to_proto(
         lines=[pb.CreditNoteLineInput(line=each.line, amount=each.amount) for each in note.lines],
         refund_reference=note.refund_reference or "",
         idempotency_key=idempotency_key,
+        refund_to_credits=note.refund_to_credits,
     )
 
 

@@ -61,6 +61,14 @@ class Invoice(msgspec.Struct, rename="camel", kw_only=True):
     lines: list[InvoiceLine]
     taxes: Annotated[list[InvoiceTax], Meta(description="One for each rate")]
     hash: Annotated[str | None, Meta(description=HASH)]
+    credits_applied: Annotated[Amount, Meta(description="What prepaid credits paid of it")]
+    amount_due: Annotated[
+        Amount,
+        Meta(
+            description="What is to be paid of it otherwise: `amount`, less `creditsApplied`, less "
+            "what credit notes took off before it was paid; it stays when it is paid"
+        ),
+    ]
 
 
 class InvoicePreview(Invoice, rename="camel", kw_only=True):
@@ -157,6 +165,8 @@ def _fields(message: pb.Invoice) -> dict[str, Any]:
         "lines": [_line(line) for line in message.lines],
         "taxes": [tax_from_proto(tax) for tax in message.taxes],
         "hash": message.hash or None,
+        "credits_applied": message.credits_applied,
+        "amount_due": message.amount_due,
     }
 
 

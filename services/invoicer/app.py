@@ -10,6 +10,7 @@ from usageflow.invoicer.v1 import (
     audit_pb2_grpc,
     billing_settings_pb2_grpc,
     billing_terms_pb2_grpc,
+    credits_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
     simulation_pb2_grpc,
@@ -21,6 +22,8 @@ from services.invoicer.billing_events import CONSUMER
 from services.invoicer.billing_settings_servicer import BillingSettingsServicer
 from services.invoicer.change_servicer import SubscriptionChangesServicer
 from services.invoicer.closer import Closer, ClosingSettings
+from services.invoicer.credit_expiry import CreditExpiry
+from services.invoicer.credit_servicer import CreditsServicer
 from services.invoicer.customers_seen import (
     BATCH_MAX,
     DURABLE,
@@ -36,6 +39,7 @@ from services.invoicer.service.billing_periods import BillingPeriods
 from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
+from services.invoicer.service.credits import Credits
 from services.invoicer.service.customers import Customers
 from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.documents import Documents
@@ -143,6 +147,8 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("outbox", relay.run)
         runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         runtime.spawn("scheduler", scheduler.run)
+        expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
+        runtime.spawn("credit_expiry", expiry.run)
 
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
@@ -159,6 +165,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                 CreditNotes(database, clock.now, wakes),
             ),
             "usageflow.invoicer.v1.BillingTermsService",
+        )
+        server.add(
+            credits_pb2_grpc.add_CreditsServiceServicer_to_server,
+            CreditsServicer(Credits(database, clock.now, wakes)),
+            "usageflow.invoicer.v1.CreditsService",
         )
         events = IngestEvents(ingest, settings.internal_token, settings.ingest_timeout_s)
         changes = SubscriptionChanges(database, usage, clock.now, wakes, late=LATE)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from usageflow.events.v1 import events_pb2
 
 from services.invoicer.credit_notes import CreditNote
+from services.invoicer.credits import CreditGrant, Wallet
 from services.invoicer.domain import Invoice, InvoiceStatus, Subscription
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
@@ -21,6 +22,9 @@ INVOICE_PAID = "invoice.paid"
 INVOICE_FAILED = "invoice.failed"
 INVOICE_VOIDED = "invoice.voided"
 CREDIT_NOTE_CREATED = "credit_note.created"
+CREDITS_GRANTED = "credits.granted"
+CREDITS_EXPIRED = "credits.expired"
+CREDITS_LOW_BALANCE = "credits.low_balance"
 SUBSCRIPTION_CREATED = "subscription.created"
 SUBSCRIPTION_CHANGED = "subscription.changed"
 SUBSCRIPTION_SUSPENDED = "subscription.suspended"
@@ -44,6 +48,8 @@ def invoice_event(
         "number": invoice.number,
         "customerId": invoice.customer_id,
         "amount": format_money(invoice.amount, invoice.currency),
+        "creditsApplied": format_money(invoice.credits_applied, invoice.currency),
+        "amountDue": format_money(invoice.amount_due, invoice.currency),
         "currency": invoice.currency,
         "periodStart": rfc3339(invoice.period.start),
         "periodEnd": rfc3339(invoice.period.end),
@@ -66,6 +72,51 @@ def credit_note_event(tenant: TenantKey, note: CreditNote, time: datetime) -> Bi
         "sequence": 1,
     }
     return _event(tenant, CREDIT_NOTE_CREATED, data, time)
+
+
+def credits_granted_event(
+    tenant: TenantKey, grant: CreditGrant, wallet: Wallet, time: datetime
+) -> BillingEvent:
+    """The event that a customer has credit that was not there before; `wallet` as it is then."""
+    data: dict[str, str | int] = {
+        "grantId": grant.id,
+        "kind": grant.kind.value,
+        "amount": format_money(grant.amount, grant.currency),
+        **_wallet(wallet),
+    }
+    if grant.expire_time is not None:
+        data["expiresAt"] = rfc3339(grant.expire_time)
+    return _event(tenant, CREDITS_GRANTED, data, time)
+
+
+def credits_expired_event(
+    tenant: TenantKey, grant: CreditGrant, wallet: Wallet, time: datetime
+) -> BillingEvent:
+    """The event that what was left of a grant is gone; `wallet` as it is without it."""
+    data: dict[str, str | int] = {
+        "grantId": grant.id,
+        "amount": format_money(grant.balance, grant.currency),
+        **_wallet(wallet),
+    }
+    return _event(tenant, CREDITS_EXPIRED, data, time)
+
+
+def low_balance_event(tenant: TenantKey, wallet: Wallet, time: datetime) -> BillingEvent:
+    """The event that a wallet has come down to its threshold."""
+    assert wallet.low_balance is not None
+    threshold = format_money(wallet.low_balance, wallet.currency)
+    data: dict[str, str | int] = {"threshold": threshold, **_wallet(wallet)}
+    return _event(tenant, CREDITS_LOW_BALANCE, data, time)
+
+
+def _wallet(wallet: Wallet) -> dict[str, str | int]:
+    """`sequence` is that of the ledger."""
+    return {
+        "customerId": wallet.customer_id,
+        "balance": format_money(wallet.balance, wallet.currency),
+        "currency": wallet.currency,
+        "sequence": wallet.sequence,
+    }
 
 
 def _invoice_sequence(invoice: Invoice) -> int:

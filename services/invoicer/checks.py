@@ -166,7 +166,8 @@ def _check_currency(checks: FieldChecks, code: str) -> None:
     checks.require(is_currency(code), "currency", 'must be an ISO 4217 code such as "USD"')
 
 
-def _check_metadata(checks: FieldChecks, text: str) -> None:
+def check_metadata(checks: FieldChecks, text: str) -> None:
+    """Note a problem unless `text` is "" or a JSON object that is not too long."""
     if not text:
         return
     short = len(text.encode()) <= METADATA_BYTES_MAX
@@ -191,7 +192,7 @@ _CUSTOMER_CHECKS = {
     "email": _check_email,
     "time_zone": _check_time_zone,
     "currency": _check_customer_currency,
-    "metadata_json": _check_metadata,
+    "metadata_json": check_metadata,
 }
 
 

@@ -51,17 +51,25 @@ class CreditNote:
     hash: str
 
 
-def check_creditable(invoice: Invoice, refund_reference: str) -> None:
+def check_creditable(invoice: Invoice, *, refunded: bool) -> None:
     """PreconditionError when the invoice is void, or a refund does not go with its state."""
     if invoice.status is InvoiceStatus.VOID:
         raise PreconditionError("The invoice is void", reason="invoice_void")
     paid = invoice.status is InvoiceStatus.PAID
-    if paid and not refund_reference:
+    if paid and not refunded:
         raise PreconditionError(
-            "The invoice is paid: give the reference of the refund", reason="refund_required"
+            "The invoice is paid: give the reference of the refund, or refund to credits",
+            reason="refund_required",
         )
-    if refund_reference and not paid:
+    if refunded and not paid:
         raise PreconditionError("The invoice is not paid", reason="invoice_not_paid")
+
+
+def credit_needed_no_more(invoice: Invoice, amount: Decimal) -> Decimal:
+    """What prepaid credits paid of an invoice that is not paid, and is too much once a credit note
+    of `amount` takes so much off it.
+    """
+    return max(subtract(amount, invoice.amount_due), ZERO)
 
 
 def key_conflict() -> ConflictError:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from services.invoicer.discounts import Discount
-from services.invoicer.exact import ZERO, total
+from services.invoicer.exact import ZERO, subtract, total
 from services.invoicer.periods import (
     BillingAnchor,
     BillingPeriod,
@@ -293,6 +293,8 @@ class Invoice:
 
     `subscription_id` is "" on the invoice of a one-off charge. `hash`: SHA-256 of its content and
     of the hash of the invoice before, in hexadecimal digits; "" when it was not asked for.
+    `credits_applied`: what prepaid credits paid. `credited`: what credit notes took off it before
+    it was paid; what they bring back of a paid one is no part of it.
     """
 
     id: str
@@ -308,6 +310,15 @@ class Invoice:
     lines: tuple[InvoiceLine, ...] = ()
     taxes: tuple[TaxAmount, ...] = ()
     hash: str = ""
+    credits_applied: Decimal = ZERO
+    credited: Decimal = ZERO
+
+    @property
+    def amount_due(self) -> Decimal:
+        """What is to be paid of it by other means, or was."""
+        if self.status is InvoiceStatus.VOID:
+            return ZERO
+        return subtract(subtract(self.amount, self.credits_applied), self.credited)
 
 
 def invoice_number(series: str, sequence: int) -> str:

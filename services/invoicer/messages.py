@@ -23,7 +23,7 @@ from services.invoicer.domain import (
     Subscription,
     TaxAmount,
 )
-from services.invoicer.exact import format_price
+from services.invoicer.exact import ZERO, format_price, subtract
 from services.invoicer.phases import Phase, PhaseKind
 from services.invoicer.quotes import Quote
 from services.invoicer.service.invoices import InvoiceFilter, Preview
@@ -329,11 +329,13 @@ def invoice(found: Invoice) -> pb.Invoice:
         failed_payments=found.failed_payments,
         taxes=_taxes(found.taxes, found.currency),
         hash=found.hash,
+        credits_applied=format_money(found.credits_applied, found.currency),
+        amount_due=format_money(found.amount_due, found.currency),
     )
 
 
-def draft(found: InvoiceDraft) -> pb.Invoice:
-    """A preview: an invoice that has no id and no number."""
+def draft(found: InvoiceDraft, credits_applied: Decimal = ZERO) -> pb.Invoice:
+    """A preview: an invoice without id and number, of which `credits_applied` would pay a part."""
     return pb.Invoice(
         customer_id=found.customer_id,
         subscription_id=found.subscription_id,
@@ -344,6 +346,8 @@ def draft(found: InvoiceDraft) -> pb.Invoice:
         period_end_time=timestamp(found.period.end),
         lines=_lines(found.lines, found.currency),
         taxes=_taxes(found.taxes, found.currency),
+        credits_applied=format_money(credits_applied, found.currency),
+        amount_due=format_money(subtract(found.amount, credits_applied), found.currency),
     )
 
 
@@ -364,8 +368,8 @@ def _taxes(taxes: Sequence[TaxAmount], currency: str) -> list[pb.InvoiceTax]:
 def preview(found: Preview) -> pb.PreviewInvoiceResponse:
     """An invoice as it is now, and as it will be."""
     return pb.PreviewInvoiceResponse(
-        invoice=draft(found.draft),
-        projected=draft(found.projected),
+        invoice=draft(found.draft, found.credits_applied),
+        projected=draft(found.projected, found.projected_credits),
         as_of=timestamp(found.as_of),
     )
 

@@ -49,4 +49,7 @@ class InvoicerSettings(ServiceSettings):
     invoice_batch_max: int = Field(
         default=25, ge=1, le=200, description="invoices of one tenant in one transaction"
     )
+    credits_poll_s: float = Field(
+        default=5.0, gt=0, le=600, description="between looks for credits that have expired"
+    )
     invoice_writers_max: int = Field(default=4, ge=1, le=20, description="transactions at once")

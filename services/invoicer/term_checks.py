@@ -63,6 +63,7 @@ class CreditNoteInput:
     """A credit note as asked for; no `lines`: all that is left of the invoice.
 
     `lines`: positions of lines of the invoice, from 1, and what to credit of them.
+    `refund_to_credits`: what is credited of a paid invoice becomes credit of the customer.
     """
 
     invoice_id: str
@@ -70,11 +71,16 @@ class CreditNoteInput:
     lines: Sequence[tuple[int, str]] = ()
     refund_reference: str = ""
     idempotency_key: str = ""
+    refund_to_credits: bool = False
 
     @property
     def digest(self) -> bytes:
         """Of all but the key: the same content has the same one."""
-        return _digest(asdict(self))
+        content = asdict(self)
+        # As it was when there was no such field.
+        if not self.refund_to_credits:
+            del content["refund_to_credits"]
+        return _digest(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def check_discounts(checks: FieldChecks, given: Sequence[DiscountInput]) -> tupl
 
 def check_discount(checks: FieldChecks, given: DiscountInput, where: str = "") -> Discount:
     """A discount, noting what is wrong; `where` comes before the fields' names."""
-    _check_text(checks, given.name, f"{where}name", 0, NAME_CHARS_MAX)
+    check_text(checks, given.name, f"{where}name", 0, NAME_CHARS_MAX)
     one = bool(given.percent) != bool(given.amount)
     checks.require(one, f"{where}percent", "give either percent or amount")
     percent = amount = None
@@ -126,7 +132,7 @@ def check_discount(checks: FieldChecks, given: DiscountInput, where: str = "") -
 
 def check_tax_rate(checks: FieldChecks, given: TaxRateInput) -> Decimal:
     """The rate in percent, noting what is wrong."""
-    _check_text(checks, given.name, "name", 1, TAX_NAME_CHARS_MAX)
+    check_text(checks, given.name, "name", 1, TAX_NAME_CHARS_MAX)
     rate = checks.decimal(given.percent, "percent", scale_max=PERCENT_SCALE_MAX)
     checks.require(rate <= HUNDRED, "percent", "must be at most 100")
     return rate
@@ -134,8 +140,11 @@ def check_tax_rate(checks: FieldChecks, given: TaxRateInput) -> Decimal:
 
 def check_credit_note(checks: FieldChecks, given: CreditNoteInput) -> dict[int, Decimal] | None:
     """What to credit, by the lines' positions; None: all that is left."""
-    _check_text(checks, given.reason, "reason", 1, DESCRIPTION_CHARS_MAX)
-    _check_text(checks, given.refund_reference, "refundReference", 0, NAME_CHARS_MAX)
+    check_text(checks, given.reason, "reason", 1, DESCRIPTION_CHARS_MAX)
+    check_text(checks, given.refund_reference, "refundReference", 0, NAME_CHARS_MAX)
+    twice = given.refund_to_credits and given.refund_reference
+    message = "is for what was paid back otherwise: refundToCredits gives it one"
+    checks.require(not twice, "refundReference", message)
     _check_key(checks, given.idempotency_key)
     few = len(given.lines) <= CREDIT_LINES_MAX
     if not given.lines or not checks.require(few, "lines", f"must be at most {CREDIT_LINES_MAX}"):
@@ -161,7 +170,7 @@ def _check_key(checks: FieldChecks, key: str) -> None:
 
 def check_charge(checks: FieldChecks, given: ChargeInput) -> ChargeContent:
     """What a charge says, noting what is wrong."""
-    _check_text(checks, given.description, "description", 1, DESCRIPTION_CHARS_MAX)
+    check_text(checks, given.description, "description", 1, DESCRIPTION_CHARS_MAX)
     quantity = checks.decimal(given.quantity or "1", "quantity", digits_max=MONEY_DIGITS_MAX)
     checks.require(quantity > 0, "quantity", "must be more than 0")
     unit_price = checks.decimal(given.unit_price, "unitPrice", digits_max=MONEY_DIGITS_MAX)
@@ -178,7 +187,8 @@ def check_charge(checks: FieldChecks, given: ChargeInput) -> ChargeContent:
     return ChargeContent(given.description, quantity, unit_price, timing)
 
 
-def _check_text(checks: FieldChecks, text: str, name: str, chars_min: int, chars_max: int) -> None:
+def check_text(checks: FieldChecks, text: str, name: str, chars_min: int, chars_max: int) -> None:
+    """Note a problem unless a text has so many characters, and no control characters."""
     right = chars_min <= len(text) <= chars_max and not CONTROL.search(text)
     message = f"must have {chars_min}-{chars_max} characters and no control characters"
     checks.require(right, name, message)

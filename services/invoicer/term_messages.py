@@ -100,6 +100,7 @@ def credit_note_input(request: pb.CreateCreditNoteRequest) -> CreditNoteInput:
         lines=tuple((each.line, each.amount) for each in request.lines),
         refund_reference=request.refund_reference,
         idempotency_key=request.idempotency_key,
+        refund_to_credits=request.refund_to_credits,
     )
 
 

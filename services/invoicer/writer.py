@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import structlog
 from prometheus_client import Counter
@@ -15,13 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_events import (
     INVOICE_CREATED,
+    INVOICE_PAID,
     SUBSCRIPTION_CHANGED,
     BillingEvent,
     invoice_event,
     subscription_event,
 )
 from services.invoicer.closing import OpenPeriod, Usage, is_billed
+from services.invoicer.credit_use import pay_from_credits
 from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceKind, InvoiceStatus
+from services.invoicer.exact import ZERO
 from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing, invoices
 from services.invoicer.repository.events import add_events
@@ -162,14 +166,24 @@ async def write_drafts(
 ) -> list[Invoice]:
     """Store drafts, by invoice id, as final invoices with their events; without lines.
 
-    Nobody else of the tenant gets a number until the transaction ends: do this last.
+    Prepaid credits pay what they can: what is then not due any more is paid at once. Nobody else
+    of the tenant gets a number until the transaction ends: do this last.
     """
     await invoices.insert_drafts(connection, tenant, drafts, now)
+    applied = await pay_from_credits(connection, tenant, drafts, now)
     numbers = await invoices.finalize(connection, tenant, list(drafts), now)
-    written = _finalized(drafts, numbers, now)
+    written = _finalized(drafts, numbers, applied, now)
     events = [invoice_event(tenant, INVOICE_CREATED, each, now) for each in written]
+    paid = {
+        each.id: replace(each, status=InvoiceStatus.PAID)
+        for each in written
+        if each.credits_applied and not each.amount_due
+    }
+    if paid:
+        await invoices.set_paid(connection, tenant, list(paid), now)
+        events += [invoice_event(tenant, INVOICE_PAID, each, now) for each in paid.values()]
     await add_events(connection, events)
-    return written
+    return [paid.get(each.id, each) for each in written]
 
 
 def tell_written(written: Sequence[Invoice]) -> None:
@@ -180,7 +194,10 @@ def tell_written(written: Sequence[Invoice]) -> None:
 
 
 def _finalized(
-    drafts: Mapping[str, InvoiceDraft], numbers: Sequence[str], now: datetime
+    drafts: Mapping[str, InvoiceDraft],
+    numbers: Sequence[str],
+    applied: Mapping[str, Decimal],
+    now: datetime,
 ) -> list[Invoice]:
     """The drafts as they are after their finalization; without lines."""
     return [
@@ -195,6 +212,7 @@ def _finalized(
             period=draft.period,
             finalize_time=now,
             failed_payments=0,
+            credits_applied=applied.get(invoice_id, ZERO),
         )
         for (invoice_id, draft), number in zip(drafts.items(), numbers, strict=True)
     ]

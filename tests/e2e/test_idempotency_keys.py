@@ -47,6 +47,17 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"unitPrice": "2.00"},
     ),
+    "credit": (
+        "/api/customers/ada/credits/grants",
+        {"amount": "50", "currency": "USD"},
+        {"amount": "60"},
+    ),
+    "a debit": (
+        "/api/customers/bob/credits/debits",
+        {"amount": "1", "currency": "USD", "reason": "R"},
+        {"amount": "2"},
+    ),
+    "a void of credit": ("/api/customers/bob/credits/grants/{grant}/void", {}, {"reason": "R"}),
     "a metric": ("/api/metrics", {"key": "NEW"}, {"key": "OTHER"}),
     "a quota": ("/api/quotas", {"metric": "API_CALL", "limit": "10"}, {"limit": "20"}),
     "a void": ("/api/events/{event}/void", {"reason": "twice"}, {"reason": "other"}),
@@ -64,9 +75,14 @@ def ids(api: Api) -> dict[str, str]:
     """What requests refer to."""
     api.post("/api/metrics", {"key": "API_CALL"})
     plan = api.post("/api/plans", PLAN)["id"]
+    for customer_id in ("ada", "bob"):
+        api.post("/api/customers", {"id": customer_id})
+    credit = {"amount": "5", "currency": "USD"}
+    grants = [api.post("/api/customers/bob/credits/grants", credit)["id"] for _ in range(2)]
     subscription = {"customerId": "ada", "planId": plan}
     return {
         "plan": plan,
+        "grant": grants[1],
         "subscription": api.post("/api/subscriptions", subscription)["id"],
         "webhook": api.post("/api/webhooks", HOOK)["id"],
         "event": api.track(new_key()).json()["eventId"],

@@ -20,6 +20,8 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    credits_pb2,
+    credits_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
     invoicer_pb2,
@@ -40,6 +42,7 @@ from tests.e2e.api import (
 )
 
 CUSTOMER = "shared_customer_id"
+CREDITS = f"/api/customers/{CUSTOMER}/credits"
 METRIC = "ISOLATION"
 # A metric that no stranger has one of the same name of.
 OURS = "ISOLATION_OURS"
@@ -68,6 +71,9 @@ class Ours:
         self.charge = api.post("/api/charges", charge)["id"]
         rate = {"name": "VAT", "percent": "0"}
         self.rate = api.post("/api/tax-rates", rate)["id"]
+        grant = {"amount": "0.01", "currency": "USD"}
+        path = f"/api/customers/{CUSTOMER}/credits/grants"
+        self.grant = api.post(path, grant)["id"]
         hook = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
         self.endpoint = api.post("/api/webhooks", hook)["id"]
         self.key = api.post("/api/keys", {"name": "k", "scopes": ["read"]})["id"]
@@ -217,6 +223,13 @@ ROUTES = [
     ("GET", "/api/tax-rates/{rate}"),
     ("GET", "/api/customers/" + CUSTOMER + "/tax-rates"),
     ("PUT", "/api/customers/" + CUSTOMER + "/tax-rates"),
+    ("GET", CREDITS),
+    ("GET", CREDITS + "/grants"),
+    ("POST", CREDITS + "/grants"),
+    ("POST", CREDITS + "/grants/{grant}/void"),
+    ("POST", CREDITS + "/debits"),
+    ("PUT", CREDITS + "/low-balance"),
+    ("GET", CREDITS + "/ledger"),
     ("DELETE", "/api/charges/{charge}"),
     ("GET", "/api/invoices/{invoice}"),
     ("GET", "/api/invoices/{invoice}/lines/1/events"),
@@ -249,6 +262,9 @@ BODIES: dict[str, Any] = {
     "/api/subscriptions/{subscription}/change/preview": {"quantity": 2},
     "/api/invoices/{invoice}/credit-notes": {"reason": "R"},
     "/api/customers/" + CUSTOMER + "/tax-rates": {"taxRateIds": []},
+    CREDITS + "/grants": {"amount": "1", "currency": "USD"},
+    CREDITS + "/debits": {"amount": "0.01", "currency": "USD", "reason": "R"},
+    CREDITS + "/low-balance": {"lowBalance": "1", "currency": "USD"},
 }
 
 
@@ -312,6 +328,9 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     by_endpoint = {"endpoint_id": ours.endpoint}
     terms, term_stub = billing_terms_pb2, billing_terms_pb2_grpc.BillingTermsServiceStub
     discount = invoicer.Discount(percent="10")
+    prepaid = credits_pb2_grpc.CreditsServiceStub
+    by_customer: dict[str, Any] = {"customer_id": CUSTOMER}
+    money = {**by_customer, "amount": "0.01", "currency": "USD"}
     change_stub = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub
     change = subscription_changes_pb2.ChangeSubscriptionRequest(**by_subscription, quantity=2)
     return [
@@ -329,6 +348,19 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          terms.AssignTaxRatesRequest(customer_id=CUSTOMER, inherit=True)),
         ("invoicer", term_stub, "GetAssignedTaxRates",
          terms.GetAssignedTaxRatesRequest(customer_id=CUSTOMER)),
+        ("invoicer", prepaid, "GrantCredits", credits_pb2.GrantCreditsRequest(**money)),
+        ("invoicer", prepaid, "ListCreditGrants",
+         credits_pb2.ListCreditGrantsRequest(**by_customer)),
+        ("invoicer", prepaid, "VoidCreditGrant",
+         credits_pb2.VoidCreditGrantRequest(**by_customer, grant_id=ours.grant)),
+        ("invoicer", prepaid, "DebitCredits",
+         credits_pb2.DebitCreditsRequest(**money, reason="R")),
+        ("invoicer", prepaid, "ListCreditBalances",
+         credits_pb2.ListCreditBalancesRequest(**by_customer)),
+        ("invoicer", prepaid, "SetLowCreditBalance",
+         credits_pb2.SetLowCreditBalanceRequest(**by_customer, currency="USD")),
+        ("invoicer", prepaid, "ListCreditEntries",
+         credits_pb2.ListCreditEntriesRequest(**by_customer)),
         ("invoicer", term_stub, "GetCharge", terms.GetChargeRequest(charge_id=ours.charge)),
         ("invoicer", term_stub, "DeleteCharge", terms.DeleteChargeRequest(charge_id=ours.charge)),
         ("ingest", ingest_pb2_grpc.IngestServiceStub, "GetEvent",

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from litestar import Response, get, post
 from litestar.params import FromPath
 from usageflow.aggregator.v1 import quotas_pb2
-from usageflow.invoicer.v1 import billing_terms_pb2, invoicer_pb2
+from usageflow.invoicer.v1 import billing_terms_pb2, credits_pb2, invoicer_pb2
 
 from gateway.calls import Calls
 from gateway.dashboard import questions
@@ -20,6 +20,7 @@ from gateway.shapes import (
     credit_notes,
     customers,
     invoices,
+    prepaid,
     quotas,
     subscriptions,
 )
@@ -172,8 +173,12 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         _limits(calls, metrics, customer_id),
         calls.call(calls.quotas.ListQuotas, quotas_pb2.ListQuotasRequest(customer_id=customer_id)),
     )
-    plans, subscribed, billed, credited = await asyncio.gather(
+    plans, balances, subscribed, billed, credited = await asyncio.gather(
         questions.all_plans(calls),
+        calls.call(
+            calls.prepaid.ListCreditBalances,
+            credits_pb2.ListCreditBalancesRequest(customer_id=customer_id),
+        ),
         calls.call(
             calls.invoicer.ListSubscriptions,
             invoicer_pb2.ListSubscriptionsRequest(customer_id=customer_id, page_size=LATEST),
@@ -200,6 +205,7 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         plan_names={plan.id: plan.name for plan in plans},
         subscriptions=[subscriptions.from_proto(each) for each in subscribed.subscriptions],
         invoices=[invoices.from_proto(each) for each in billed.invoices],
+        balances=[prepaid.balance_from_proto(each) for each in balances.balances],
         credit_notes=[credit_notes.from_proto(each) for each in credited.credit_notes],
     )
 

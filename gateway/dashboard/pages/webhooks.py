@@ -33,6 +33,9 @@ EVENT_TYPES: Final = (
     "subscription.suspended",
     "subscription.cancelled",
     "usage.threshold_reached",
+    "credits.granted",
+    "credits.expired",
+    "credits.low_balance",
 )
 Status: TypeAlias = Literal["PENDING", "SUCCEEDED", "FAILED"]
 PAGE_ROWS: Final = 30

@@ -35,7 +35,7 @@ class ViewLine:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An invoice in words. `sums` are (label, amount); the last is the total."""
+    """An invoice in words. `sums` are (label, amount); the last is the total, or what is due."""
 
     title: str
     status: str
@@ -83,7 +83,7 @@ def _line(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> ViewLine:
 
 
 def _sums(invoice: Invoice) -> tuple[tuple[str, str], ...]:
-    """Taxes, where there are any, and the total."""
+    """Taxes, where there are any, the total, and what is left of it to pay."""
     currency = invoice.currency
     added = [line for line in invoice.lines if line.kind is LineKind.TAX]
     sums: list[tuple[str, str]] = []
@@ -96,7 +96,18 @@ def _sums(invoice: Invoice) -> tuple[tuple[str, str], ...]:
         for tax in invoice.taxes
         if tax.inclusive
     ]
-    return (*sums, (f"Total {currency}", money(invoice.amount, currency)))
+    sums.append((f"Total {currency}", money(invoice.amount, currency)))
+    taken = (
+        ("Paid by prepaid credits", invoice.credits_applied),
+        ("Credited by credit notes", invoice.credited),
+    )
+    settled = [
+        (label, money(subtract(ZERO, amount), currency)) for label, amount in taken if amount
+    ]
+    if settled:
+        sums += settled
+        sums.append((f"Amount due {currency}", money(invoice.amount_due, currency)))
+    return tuple(sums)
 
 
 def money(amount: Decimal, currency: str) -> str:

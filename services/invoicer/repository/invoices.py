@@ -19,6 +19,7 @@ from services.invoicer.domain import (
 )
 from services.invoicer.periods import Period
 from services.invoicer.repository.documents import chain, hash_of
+from services.invoicer.repository.settlements import NOTHING, Settlement, settlements_of
 from services.invoicer.tables import document_hashes, invoice_lines, invoice_taxes, invoices
 from services.kit.database import TenantKey
 
@@ -286,6 +287,22 @@ async def set_status(
     )
 
 
+async def set_paid(
+    connection: AsyncConnection, tenant: TenantKey, invoice_ids: Sequence[str], now: datetime
+) -> None:
+    """Mark invoices paid that were just finalized."""
+    columns = invoices.c
+    await connection.execute(
+        update(invoices)
+        .where(
+            columns.organization_id == tenant.organization_id,
+            columns.mode == tenant.mode,
+            columns.id.in_(invoice_ids),
+        )
+        .values(status=InvoiceStatus.PAID.value, paid_time=now)
+    )
+
+
 async def _with_lines(
     connection: AsyncConnection, tenant: TenantKey, rows: Sequence[Row[tuple[object, ...]]]
 ) -> list[Invoice]:
@@ -304,9 +321,17 @@ async def _with_lines(
     lines: dict[str, list[InvoiceLine]] = {}
     for row in await connection.execute(query):
         lines.setdefault(row.invoice_id, []).append(_line(row))
-    taxes = await _taxes(connection, tenant, [row.id for row in rows])
+    ids = [row.id for row in rows]
+    taxes = await _taxes(connection, tenant, ids)
+    settled = await settlements_of(connection, tenant, ids)
     return [
-        _invoice(row, tuple(lines.get(row.id, ())), tuple(taxes.get(row.id, ()))) for row in rows
+        _invoice(
+            row,
+            tuple(lines.get(row.id, ())),
+            tuple(taxes.get(row.id, ())),
+            settled.get(row.id, NOTHING),
+        )
+        for row in rows
     ]
 
 
@@ -333,7 +358,10 @@ async def _taxes(
 
 
 def _invoice(
-    row: Row[tuple[object, ...]], lines: tuple[InvoiceLine, ...], taxes: tuple[TaxAmount, ...]
+    row: Row[tuple[object, ...]],
+    lines: tuple[InvoiceLine, ...],
+    taxes: tuple[TaxAmount, ...],
+    settled: Settlement,
 ) -> Invoice:
     return Invoice(
         id=row.id,
@@ -349,6 +377,8 @@ def _invoice(
         failed_payments=row.failed_payments,
         lines=lines,
         taxes=taxes,
+        credits_applied=settled.applied,
+        credited=settled.credited,
     )
 
 

@@ -1,6 +1,7 @@
 """Credit notes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -14,11 +15,14 @@ from services.invoicer.credit_notes import (
     CreditNoteDraft,
     check_creditable,
     credit_lines,
+    credit_needed_no_more,
     key_conflict,
 )
+from services.invoicer.credit_use import bring_in, give_back
+from services.invoicer.credits import PRIORITY_DEFAULT, CreditGrant, GrantKind
 from services.invoicer.domain import Invoice
 from services.invoicer.exact import total
-from services.invoicer.repository import credit_notes, invoices
+from services.invoicer.repository import credit_notes, invoices, ledger
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
@@ -56,16 +60,39 @@ class CreditNotes:
             earlier = await _sent_before(connection, tenant, given)
             if earlier is not None:
                 return earlier, True
-            check_creditable(invoice, given.refund_reference)
+            refunded = bool(given.refund_reference) or given.refund_to_credits
+            check_creditable(invoice, refunded=refunded)
             draft = await _draft(connection, tenant, invoice, given, wanted)
-            key, now = (given.idempotency_key, given.digest), self._now()
-            note = await credit_notes.insert_credit_note(
-                connection, tenant, new_id("cn"), draft, key, now
-            )
-            await add_events(connection, [credit_note_event(tenant, note, now)])
+            now = self._now()
+            if not refunded:
+                too_much = credit_needed_no_more(invoice, draft.amount)
+                await give_back(connection, tenant, invoice, too_much, given.reason, now)
+            note = await self._write(connection, tenant, draft, given, now)
         log.info("credit_note_created", credit_note_id=note.id, number=note.number)
         self._wakes.relay()
         return note, False
+
+    async def _write(
+        self,
+        connection: AsyncConnection,
+        tenant: TenantKey,
+        draft: CreditNoteDraft,
+        given: CreditNoteInput,
+        now: datetime,
+    ) -> CreditNote:
+        """The credit note, and where credit is to be the refund, the grant that brings it."""
+        note_id, key = new_id("cn"), (given.idempotency_key, given.digest)
+        wallet = None
+        if given.refund_to_credits:
+            # Before the counter: wallets are locked first.
+            owner = (draft.customer_id, draft.currency)
+            wallet = await ledger.lock_wallet(connection, tenant, owner, now)
+            draft = replace(draft, refund_reference=new_id("crg"))
+        note = await credit_notes.insert_credit_note(connection, tenant, note_id, draft, key, now)
+        if wallet is not None:
+            await bring_in(connection, tenant, wallet, _refund(note))
+        await add_events(connection, [credit_note_event(tenant, note, now)])
+        return note
 
     async def get_credit_note(self, tenant: TenantKey, note_id: str) -> CreditNote:
         """The credit note with its lines."""
@@ -96,6 +123,24 @@ class CreditNotes:
                 limit=limit + 1,
             )
         return found[:limit], next_token([note.id for note in found], limit)
+
+
+def _refund(note: CreditNote) -> CreditGrant:
+    """The credit that a refund is: it does not expire, whatever paid the invoice."""
+    draft = note.draft
+    return CreditGrant(
+        id=draft.refund_reference,
+        customer_id=draft.customer_id,
+        currency=draft.currency,
+        amount=draft.amount,
+        balance=draft.amount,
+        kind=GrantKind.PAID,
+        priority=PRIORITY_DEFAULT,
+        description=f"Refund of {note.number}",
+        metadata_json="",
+        create_time=note.create_time,
+        credit_note_id=note.id,
+    )
 
 
 async def _draft(

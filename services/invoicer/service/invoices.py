@@ -1,8 +1,9 @@
 """Invoices and their payments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.invoicer import billing_events
 from services.invoicer.billing_events import invoice_event
 from services.invoicer.checks import is_customer_id
+from services.invoicer.closing import Usage
+from services.invoicer.credit_use import give_back
+from services.invoicer.credits import payable
 from services.invoicer.domain import (
     Invoice,
     InvoiceDraft,
@@ -20,8 +24,9 @@ from services.invoicer.domain import (
     check_payable,
     check_voidable,
 )
+from services.invoicer.exact import ZERO
 from services.invoicer.projection import projected_usages
-from services.invoicer.repository import closing, credit_notes, invoices, subscriptions
+from services.invoicer.repository import closing, credit_notes, invoices, ledger, subscriptions
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import require_subscription, store_and_tell
@@ -49,12 +54,14 @@ class InvoiceFilter:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """An invoice as it is with everything accepted before `as_of`, and as it is `projected` to be
-    at its period's end.
+    at its period's end; and what prepaid credits would pay of either.
     """
 
     draft: InvoiceDraft
     projected: InvoiceDraft
     as_of: datetime
+    credits_applied: Decimal = ZERO
+    projected_credits: Decimal = ZERO
 
 
 class Invoices:
@@ -111,18 +118,29 @@ class Invoices:
         async with self._database.transaction() as connection:
             subscription = await require_subscription(connection, tenant, subscription_id)
             found = await closing.open_periods(connection, [subscription], self._late)
-        if subscription.period is None:
-            raise PreconditionError(
-                "The subscription has ended: nothing is left to bill", reason="subscription_ended"
-            )
-        (period,) = found
-        selections = period.selections()
-        if not selections:
-            draft = period.draft(())
-            return Preview(draft, draft, self._now())
-        answer = await self._usage.billable(tenant, selections)
-        projected = projected_usages(period, answer.usages, answer.as_of)
-        return Preview(period.draft(answer.usages), period.draft(projected), answer.as_of)
+            if subscription.period is None:
+                raise PreconditionError(
+                    "The subscription has ended: nothing is left to bill",
+                    reason="subscription_ended",
+                )
+            (period,) = found
+            wallet = (subscription.customer_id, period.plan.content.currency)
+            grants = await ledger.open_grants(connection, tenant, [wallet])
+        now = as_of = self._now()
+        usages: Sequence[Usage] = ()
+        projected: Sequence[Usage] = ()
+        if selections := period.selections():
+            answer = await self._usage.billable(tenant, selections)
+            usages, as_of = answer.usages, answer.as_of
+            projected = projected_usages(period, usages, as_of)
+        draft, at_end = period.draft(usages), period.draft(projected)
+        return Preview(
+            draft,
+            at_end,
+            as_of,
+            payable(grants, draft.amount, now),
+            payable(grants, at_end.amount, max(now, period.period.end)),
+        )
 
     async def pay_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
         """Mark an invoice paid; repeating it changes nothing. PreconditionError when void."""
@@ -159,7 +177,8 @@ class Invoices:
     async def void_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
         """Declare an unpaid invoice void; repeating it changes nothing. PreconditionError: paid.
 
-        Its period is not billed again; late usage of earlier periods that it carried is.
+        Its period is not billed again; late usage of earlier periods that it carried is. Credit
+        that paid some of it goes back.
         """
         async with self._database.transaction() as connection:
             subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
@@ -170,8 +189,14 @@ class Invoices:
                     "The invoice has credit notes: credit all that is left instead",
                     reason="invoice_credited",
                 )
+            reason, now = f"{invoice.number} is void", self._now()
+            await give_back(connection, tenant, invoice, invoice.credits_applied, reason, now)
             voided = await self._set_status(
-                connection, tenant, invoice, InvoiceStatus.VOID, billing_events.INVOICE_VOIDED
+                connection,
+                tenant,
+                replace(invoice, credits_applied=ZERO),
+                InvoiceStatus.VOID,
+                billing_events.INVOICE_VOIDED,
             )
             if subscription:
                 # What is just being computed from what this invoice billed must not be written.

@@ -14,6 +14,7 @@ from services.invoicer.tables.catalog import (
 )
 from services.invoicer.tables.columns import metadata
 from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
+from services.invoicer.tables.credits import credit_entries, credit_grants, credit_wallets
 from services.invoicer.tables.documents import (
     document_hashes,
     invoice_readings,
@@ -44,8 +45,11 @@ __all__ = [
     "audit_outbox",
     "billing_settings",
     "charges",
+    "credit_entries",
+    "credit_grants",
     "credit_note_lines",
     "credit_notes",
+    "credit_wallets",
     "currencies",
     "customers",
     "discounts",

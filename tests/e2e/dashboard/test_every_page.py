@@ -31,6 +31,7 @@ PAGES = [
     "/customers",
     "/customers/new",
     "/customers/hostile_customer",
+    "/customers/hostile_customer/credits",
     "/plans",
     "/plans/new",
     "/subscriptions",
@@ -64,6 +65,8 @@ def hostile_content(stack: Connection) -> None:
     api.post("/api/metrics", metric)
     customer = {"id": "hostile_customer", "name": HOSTILE, "metadata": {"note": HOSTILE}}
     api.post("/api/customers", customer)
+    credit = {"amount": "5", "currency": "USD", "description": HOSTILE}
+    api.post("/api/customers/hostile_customer/credits/grants", credit)
     plan = {"name": HOSTILE, "currency": "USD", "basePrice": "1.00", "metrics": []}
     plan_id = api.post("/api/plans", plan)["id"]
     api.post("/api/subscriptions", {"customerId": "hostile_customer", "planId": plan_id})

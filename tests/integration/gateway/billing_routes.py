@@ -187,6 +187,8 @@ INVOICE = invoicer.Invoice(
         )
     ],
     hash="5e" * 32,
+    credits_applied="20.00",
+    amount_due="100.03",
 )
 INVOICE_JSON = {
     "id": "inv_1",
@@ -224,6 +226,8 @@ INVOICE_JSON = {
         }
     ],
     "hash": "5e" * 32,
+    "creditsApplied": "20.00",
+    "amountDue": "100.03",
 }
 # Every field that a price can have, whether one model takes them all or not.
 ALL_FIELDS = invoicer.MetricPrice(
@@ -276,6 +280,8 @@ PROJECTED = invoicer.Invoice(
     status=invoicer.INVOICE_STATUS_DRAFT,
     currency="USD",
     amount="30.00",
+    credits_applied="0.00",
+    amount_due="30.00",
     period_start_time=at(1),
     period_end_time=at(31),
 )
@@ -288,6 +294,8 @@ PROJECTED_JSON = INVOICE_JSON | {
     "lines": [],
     "taxes": [],
     "hash": None,
+    "creditsApplied": "0.00",
+    "amountDue": "30.00",
 }
 # The field's name is a keyword of Python.
 FROM: dict[str, Any] = {"from": at(1)}
@@ -603,6 +611,8 @@ CASES = [
                 status=invoicer.INVOICE_STATUS_DRAFT,
                 currency="USD",
                 amount="1.00",
+                credits_applied="0.00",
+                amount_due="1.00",
                 period_start_time=at(1),
                 period_end_time=at(31),
             ),
@@ -610,7 +620,7 @@ CASES = [
             as_of=at(2),
         ),
         PROJECTED_JSON
-        | {"amount": "1.00", "asOf": "2026-01-02T00:00:00Z"}
+        | {"amount": "1.00", "amountDue": "1.00", "asOf": "2026-01-02T00:00:00Z"}
         | {"projected": PROJECTED_JSON},
         {"subscriptionId": "sub_1"},
     ),

@@ -67,6 +67,8 @@ async def test_all_pages_become_one_table_with_a_row_a_line(
         "status": "PENDING",
         "currency": "USD",
         "invoiceAmount": "120.03",
+        "creditsApplied": "20.00",
+        "amountDue": "100.03",
         "periodStart": "2026-01-01T00:00:00Z",
         "periodEnd": "2026-01-31T00:00:00Z",
         "createdAt": "2026-01-31T00:00:00Z",

@@ -19,6 +19,7 @@ from services.invoicer.line_events import CountedUsage
 from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.credit_notes import CreditNotes
+from services.invoicer.service.credits import Credits
 from services.invoicer.service.customers import Customers
 from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import InvoiceFilter, Invoices
@@ -227,6 +228,7 @@ class World:
         self.charges = Charges(self.database, self.clock, wakes)
         self.taxes = Taxes(self.database, self.clock)
         self.credit_notes = CreditNotes(self.database, self.clock, wakes)
+        self.credits = Credits(self.database, self.clock, wakes)
         self.subscriptions = Subscriptions(self.database, self.clock, wakes)
         self.changes = SubscriptionChanges(self.database, self.usage, self.clock, wakes, late=LATE)
         self.invoices = Invoices(

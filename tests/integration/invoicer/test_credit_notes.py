@@ -83,6 +83,17 @@ async def test_lines_are_credited_in_parts_that_sum_to_the_invoice(world: World)
     assert [note.number for note in found] == ["CN-000003", "CN-000002", "CN-000001"]
 
 
+async def test_what_is_credited_of_an_open_invoice_is_due_no_more(world: World) -> None:
+    """What comes back of a paid one is a refund: what was due of it stays as it was."""
+    invoice = await invoiced(world)
+    assert invoice.amount_due == invoice.amount == Decimal("112.50")
+    await credit(world, invoice, (1, "40.00"))
+    assert (await world.all_invoices())[0].amount_due == Decimal("72.50")
+    await world.invoices.pay_invoice(world.tenant, invoice.id)
+    await credit(world, invoice, (1, "20.00"), refund_reference="re_1")
+    assert (await world.all_invoices())[0].amount_due == Decimal("72.50")
+
+
 async def test_several_rates_and_contained_taxes(world: World) -> None:
     invoice = await invoiced(world, "5", "9.975")
     # 50.00 x 5 / 100 and x 9.975 / 100 = 4.9875

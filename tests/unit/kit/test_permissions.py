@@ -75,6 +75,8 @@ def test_every_rule_is_of_an_rpc_that_is_there() -> None:
         ("usageflow.ingest.v1.IngestService/VoidEvents", BILLING),
         ("usageflow.ingest.v1.IngestService/ListEvents", READ),
         ("usageflow.invoicer.v1.BillingTermsService/CreateCreditNote", BILLING),
+        ("usageflow.invoicer.v1.CreditsService/GrantCredits", BILLING),
+        ("usageflow.invoicer.v1.CreditsService/ListCreditEntries", READ),
         ("usageflow.invoicer.v1.DocumentsService/ListLineEvents", READ),
         ("usageflow.invoicer.v1.SubscriptionChangesService/ListBillingPeriods", READ),
         ("usageflow.invoicer.v1.DocumentsService/GetRenderedInvoice", READ),

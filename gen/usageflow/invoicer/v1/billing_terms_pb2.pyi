@@ -920,7 +920,7 @@ class CreditNote(_message.Message):
     reason: _builtins.str
     """For people."""
     refund_reference: _builtins.str
-    """How it was paid back; empty: the invoice was not paid."""
+    """How it was paid back, "crg_...": by that grant of credits; empty: the invoice was not paid."""
     hash: _builtins.str
     """SHA-256 of its content and of the hash of the credit note whose number is one less, 64
     hexadecimal digits.
@@ -993,6 +993,7 @@ class CreateCreditNoteRequest(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     REFUND_REFERENCE_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    REFUND_TO_CREDITS_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     """"inv_..."."""
     reason: _builtins.str
@@ -1001,6 +1002,10 @@ class CreateCreditNoteRequest(_message.Message):
     """How a paid invoice was paid back, at most 200 characters; empty for one that is not paid."""
     idempotency_key: _builtins.str
     """1-255 printable ASCII characters; empty: none."""
+    refund_to_credits: _builtins.bool
+    """Of a paid invoice, in place of refund_reference: what is credited becomes prepaid credit of the
+    customer, which does not expire; the credit note's refund_reference is then the grant's id.
+    """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreditNoteLineInput]:
         """None: all that is left of the invoice."""
@@ -1013,10 +1018,11 @@ class CreateCreditNoteRequest(_message.Message):
         lines: _abc.Iterable[Global___CreditNoteLineInput] | None = ...,
         refund_reference: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        refund_to_credits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "invoice_id", b"invoice_id", "lines", b"lines", "reason", b"reason", "refund_reference", b"refund_reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "invoice_id", b"invoice_id", "lines", b"lines", "reason", b"reason", "refund_reference", b"refund_reference", "refund_to_credits", b"refund_to_credits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

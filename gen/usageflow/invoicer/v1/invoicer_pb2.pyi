@@ -870,6 +870,8 @@ class Invoice(_message.Message):
     FAILED_PAYMENTS_FIELD_NUMBER: _builtins.int
     TAXES_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    CREDITS_APPLIED_FIELD_NUMBER: _builtins.int
+    AMOUNT_DUE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"inv_..."."""
     number: _builtins.str
@@ -889,6 +891,12 @@ class Invoice(_message.Message):
     hash: _builtins.str
     """SHA-256 of its content and of the hash of the invoice whose number is one less, 64 hexadecimal
     digits; empty in a preview.
+    """
+    credits_applied: _builtins.str
+    """What prepaid credits paid of it when it was finalized; in a preview: what they would pay now."""
+    amount_due: _builtins.str
+    """What is to be paid of it otherwise: amount, less credits_applied, less what credit notes took off
+    before it was paid. It stays as it is when it is paid; of a void one nothing is due.
     """
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
@@ -927,10 +935,12 @@ class Invoice(_message.Message):
         failed_payments: _builtins.int = ...,
         taxes: _abc.Iterable[Global___InvoiceTax] | None = ...,
         hash: _builtins.str = ...,
+        credits_applied: _builtins.str = ...,
+        amount_due: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "hash", b"hash", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id", "taxes", b"taxes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_due", b"amount_due", "create_time", b"create_time", "credits_applied", b"credits_applied", "currency", b"currency", "customer_id", b"customer_id", "failed_payments", b"failed_payments", "hash", b"hash", "id", b"id", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "subscription_id", b"subscription_id", "taxes", b"taxes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
