@@ -196,20 +196,8 @@ async def claim(
             "claims_max": claims_max,
         },
     )
-    claims = [
-        Claim(
-            delivery_id=row.id,
-            event_id=row.event_id,
-            endpoint_id=row.endpoint_id,
-            organization_id=row.organization_id,
-            schedule_step=row.schedule_step,
-            lease_until=row.lease_until,
-            body=row.body,
-            ailing=row.ailing,
-        )
-        for row in rows
-        if row.lease_until is not None
-    ]
+    # The columns are those of Claim, in their order.
+    claims = [Claim(*row) for row in rows if row.lease_until is not None]
     return sorted(claims, key=lambda claimed: claimed.delivery_id)
 
 
@@ -259,6 +247,8 @@ async def release(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
 
 # Every attempt took place, so every attempt is recorded. But who lost the lease meanwhile (the
 # process was stopped for a minute, say) decides nothing, unless it succeeded.
+_DECIDES = """(r.status = 'succeeded' AND d.status IN ('pending', 'failed')
+            OR (d.status = 'pending' AND d.lease_until = r.lease_until) IS TRUE)"""
 _RECORD = text(
     """
 WITH results AS (
@@ -269,35 +259,30 @@ WITH results AS (
         CAST(:errors AS text[]), CAST(:response_bodies AS bytea[])
     ) AS r (delivery_id, lease_until, status, next_attempt_time, start_time, duration_ms,
             response_status, error, response_body)
-), decided AS (
-    SELECT r.delivery_id,
-        r.status = 'succeeded' AND d.status IN ('pending', 'failed')
-            OR (d.status = 'pending' AND d.lease_until = r.lease_until) IS TRUE AS decides
-    FROM results r JOIN deliveries d ON d.id = r.delivery_id
-    ORDER BY d.id FOR UPDATE OF d
 ), counted AS (
     UPDATE deliveries d SET
         attempt_count = d.attempt_count + 1,
-        status = CASE WHEN c.decides THEN r.status ELSE d.status END,
-        schedule_step = d.schedule_step + CASE WHEN c.decides THEN 1 ELSE 0 END,
-        next_attempt_time = CASE WHEN c.decides THEN r.next_attempt_time
+        status = CASE WHEN {decides} THEN r.status ELSE d.status END,
+        schedule_step = d.schedule_step + CASE WHEN {decides} THEN 1 ELSE 0 END,
+        next_attempt_time = CASE WHEN {decides} THEN r.next_attempt_time
             ELSE d.next_attempt_time END,
-        lease_until = CASE WHEN c.decides THEN NULL ELSE d.lease_until END
-    FROM results r JOIN decided c ON c.delivery_id = r.delivery_id
+        lease_until = CASE WHEN {decides} THEN NULL ELSE d.lease_until END
+    FROM results r
     WHERE d.id = r.delivery_id
-    RETURNING d.id, d.attempt_count
+    RETURNING d.id, d.attempt_count, r.start_time, r.duration_ms, r.response_status, r.error,
+        r.response_body
 )
 INSERT INTO delivery_attempts
     (delivery_id, number, start_time, duration_ms, response_status, error, response_body)
-SELECT r.delivery_id, c.attempt_count, r.start_time, r.duration_ms, r.response_status, r.error,
-    r.response_body
-FROM results r JOIN counted c ON c.id = r.delivery_id
-"""
+SELECT * FROM counted
+""".replace("{decides}", _DECIDES)
 )
 
 
 async def record(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
     """Record attempts, at most one of each delivery, and what they mean for the deliveries."""
+    # Rows are locked in the order of their ids, so that workers do not deadlock.
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.claim.delivery_id)
     attempts = [outcome.attempt for outcome in outcomes]
     await connection.execute(
         _RECORD,

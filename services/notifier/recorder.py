@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -20,7 +20,7 @@ OUTCOMES_MAX = 500  # in one transaction
 GATHER_S = 0.01
 RETRY_DELAY_S = 0.5
 
-_Waiting = tuple[Outcome, asyncio.Future[None]]
+_Waiting = tuple[Outcome, Callable[[], None]]
 
 
 class Recorder:
@@ -33,12 +33,10 @@ class Recorder:
         self._wake = asyncio.Event()
         self._begun_s = 0.0  # the last transaction
 
-    async def record(self, outcome: Outcome) -> None:
-        """Return when the outcome is committed (or can't ever be, which is logged)."""
-        written = asyncio.get_running_loop().create_future()
+    def record(self, outcome: Outcome, written: Callable[[], None]) -> None:
+        """Call `written` when the outcome is committed (or can't ever be, which is logged)."""
         self._waiting.append((outcome, written))
         self._wake.set()
-        await written
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -81,5 +79,4 @@ class Recorder:
                 log.exception("attempt_not_recorded", delivery_id=outcomes[0].claim.delivery_id)
                 break
         for _, written in batch:
-            if not written.done():
-                written.set_result(None)
+            written()

@@ -214,23 +214,35 @@ async def expire_current_secret(
     )
 
 
+_INSERT_EVENTS = text(
+    """
+INSERT INTO webhook_events (id, organization_id, mode, type, create_time, body)
+SELECT * FROM unnest(
+    CAST(:ids AS text[]), CAST(:organization_ids AS text[]), CAST(:modes AS text[]),
+    CAST(:types AS text[]), CAST(:create_times AS timestamptz[]), CAST(:bodies AS bytea[])
+)
+ON CONFLICT DO NOTHING
+RETURNING id
+"""
+)
+
+
 async def insert_events(connection: AsyncConnection, events: Sequence[WebhookEvent]) -> set[str]:
     """Store events; returns the ids of those that were not there before."""
-    values = [
-        {
-            "id": event.id,
-            "organization_id": event.tenant.organization_id,
-            "mode": event.tenant.mode,
-            "type": event.type,
-            "create_time": event.create_time,
-            "body": event.body,
-        }
-        for event in events
-    ]
-    if not values:
+    if not events:
         return set()
-    statement = insert(webhook_events).on_conflict_do_nothing().returning(webhook_events.c.id)
-    return set((await connection.execute(statement, values)).scalars())
+    rows = await connection.execute(
+        _INSERT_EVENTS,
+        {
+            "ids": [event.id for event in events],
+            "organization_ids": [event.tenant.organization_id for event in events],
+            "modes": [event.tenant.mode for event in events],
+            "types": [event.type for event in events],
+            "create_times": [event.create_time for event in events],
+            "bodies": [event.body for event in events],
+        },
+    )
+    return set(rows.scalars())
 
 
 @dataclass(frozen=True, slots=True)

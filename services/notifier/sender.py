@@ -8,53 +8,54 @@ included, of which little is read and less is kept.
 """
 
 import asyncio
-import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
-import aiohttp
 import certifi
 import structlog
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_exceptions import ClientConnectorDNSError, ClientSSLError
 
 from services.kit import clock
-from services.notifier.addresses import is_public, parse_address
 from services.notifier.domain import Attempt
+from services.notifier.http_client import Answer, Client, Target, head_of, target_of
 from services.notifier.pace import retry_after_s
+from services.notifier.resolving import (
+    CheckedResolver,
+    LookUp,
+    RefusedAddressError,
+    UnknownNameError,
+    system_look_up,
+)
 from services.notifier.signing import SigningKey, signature_header
 
 log = structlog.get_logger()
 
 USER_AGENT = "UsageFlow-Webhooks/1"
-READ_BYTES_MAX = 64 * 1024
 KEPT_BYTES_MAX = 16 * 1024
-LOOK_UPS_RUNNING_MAX = 32
-LOOK_UP_REMEMBERED_S = 10
-# Shorter than the 5 s after which common servers close, so that we rarely meet a closing one.
-IDLE_CONNECTION_S = 4.0
-
-AddressInfo = tuple[
-    int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-]
-LookUp = Callable[[str, int], Sequence[AddressInfo]]
 
 
-class RefusedAddressError(OSError):
-    """The address is not one that webhooks may go to."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
     """Where an endpoint's webhooks go, the headers of its own, and the keys that sign."""
 
     url: str
     headers: Mapping[str, str]
     keys: Sequence[SigningKey]
+
+    @cached_property
+    def target(self) -> Target:
+        """Where the URL leads; ValueError when nowhere."""
+        return target_of(self.url)
+
+    @cached_property
+    def head(self) -> bytes:
+        """What is the same in the head of each of its webhooks."""
+        headers = {"accept": "*/*"} | {name.lower(): text for name, text in self.headers.items()}
+        ours = {"content-type": "application/json", "user-agent": USER_AGENT}
+        return head_of(self.target, headers | ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,57 +65,6 @@ class Webhook:
     address: Address
     webhook_id: str
     body: bytes
-
-
-class CheckedResolver(AbstractResolver):
-    """Resolves a name once, in threads of its own, and refuses it when any address is denied.
-
-    One denied address among public ones is what an attack looks like, not a working receiver.
-    """
-
-    def __init__(self, *, allow_private: bool, look_up: LookUp) -> None:
-        self._allow_private = allow_private
-        self._look_up = look_up
-        # Names that hang must not keep other work of the process from its threads.
-        self._threads = ThreadPoolExecutor(LOOK_UPS_RUNNING_MAX, thread_name_prefix="dns")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The addresses of `host`. RefusedAddressError, or OSError when it has none."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._look_up, host, port)
-        results = []
-        for kind, _, protocol, _, where in found:
-            address = str(where[0])
-            check_address(address, allow_private=self._allow_private)
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=address,
-                    port=port,
-                    family=kind,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-            )
-        return results
-
-    async def close(self) -> None:
-        """Wait for no look-up."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def system_look_up(host: str, port: int) -> Sequence[AddressInfo]:
-    """getaddrinfo, for streams."""
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-def check_address(text: str, *, allow_private: bool) -> None:
-    """RefusedAddressError unless webhooks may go to this address."""
-    address = parse_address(text)
-    if address is None or not (allow_private or is_public(address)):
-        raise RefusedAddressError(1, "not an address that webhooks may go to")
 
 
 class Sender:
@@ -130,31 +80,17 @@ class Sender:
     ) -> None:
         self._allow_private = allow_private
         self._timeout_s = timeout_s
-        connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(allow_private=allow_private, look_up=look_up),
-            ttl_dns_cache=LOOK_UP_REMEMBERED_S,
-            ssl=tls or _tls(),
-            limit=0,  # the worker bounds what is in flight
-            keepalive_timeout=IDLE_CONNECTION_S,
-            socket_factory=self._open_socket,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # none of its own: _post has one for everything
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("Accept-Encoding",),
-        )
+        resolver = CheckedResolver(allow_private=allow_private, look_up=look_up)
+        self._client = Client(resolver, tls or _tls(), allow_private=allow_private)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        self._client.close()
 
     async def send(self, webhook: Webhook) -> Attempt:
         """One attempt, over in `timeout_s` at most."""
         start_time, started_s = clock.now(), time.monotonic()
-        answer = _Answer()
+        answer = Answer()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._post(webhook, answer)
@@ -167,51 +103,23 @@ class Sender:
             response_status=answer.status,
             error=error,
             response_body=bytes(answer.body[:KEPT_BYTES_MAX]),
-            retry_after_s=answer.retry_after_s,
+            retry_after_s=(
+                retry_after_s(answer.retry_after, _receivers_time()) if answer.retry_after else None
+            ),
         )
 
-    async def _post(self, webhook: Webhook, answer: "_Answer") -> None:
-        if not self._allow_private and not webhook.address.url.startswith("https://"):
+    async def _post(self, webhook: Webhook, answer: Answer) -> None:
+        address = webhook.address
+        if not address.target.tls and not self._allow_private:
             raise RefusedAddressError(1, "webhooks go over https only")
-        timestamp_s = _receivers_time().timestamp()
-        headers = {
-            **webhook.address.headers,
-            "content-type": "application/json",
-            "user-agent": USER_AGENT,
-            "webhook-id": webhook.webhook_id,
-            "webhook-timestamp": str(int(timestamp_s)),
-            "webhook-signature": signature_header(
-                webhook.address.keys, webhook.webhook_id, int(timestamp_s), webhook.body
-            ),
-        }
-        async with self._session.post(
-            webhook.address.url, data=webhook.body, headers=headers, allow_redirects=False
-        ) as response:
-            answer.status = response.status
-            asked = response.headers.get("retry-after", "")
-            answer.retry_after_s = retry_after_s(asked, _receivers_time()) if asked else None
-            while len(answer.body) < READ_BYTES_MAX:
-                chunk = await response.content.read(READ_BYTES_MAX - len(answer.body))
-                if not chunk:
-                    return
-                answer.body += chunk
-            # The receiver has answered; what it goes on saying is of no interest.
-            response.close()
-
-    def _open_socket(self, info: AddressInfo) -> socket.socket:
-        # Addresses written in the URL pass by the resolver, but nothing passes by here.
-        family, kind, protocol, _, where = info
-        check_address(str(where[0]), allow_private=self._allow_private)
-        return socket.socket(family, kind, protocol)
-
-
-class _Answer:
-    """What has come of the answer so far, also when the rest never comes."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.retry_after_s: float | None = None
-        self.body = bytearray()
+        timestamp_s = int(_receivers_time().timestamp())
+        signature = signature_header(address.keys, webhook.webhook_id, timestamp_s, webhook.body)
+        own = (
+            f"webhook-id: {webhook.webhook_id}\r\nwebhook-timestamp: {timestamp_s}\r\n"
+            f"webhook-signature: {signature}\r\ncontent-length: {len(webhook.body)}\r\n\r\n"
+        )
+        request = b"".join((address.head, own.encode(), webhook.body))
+        await self._client.post(address.target, request, answer)
 
 
 def _tls() -> ssl.SSLContext:
@@ -228,13 +136,12 @@ def _receivers_time() -> datetime:
 def _error_class(failure: Exception) -> str:
     if isinstance(failure, TimeoutError):
         return "timeout"
-    causes = (failure, getattr(failure, "os_error", None))
-    if any(isinstance(cause, RefusedAddressError) for cause in causes):
+    if isinstance(failure, RefusedAddressError):
         return "refused_address"
-    if isinstance(failure, ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
-        return "dns"
-    if isinstance(failure, ClientSSLError | ssl.SSLError):
+    if isinstance(failure, ssl.SSLError):  # a wrong certificate is a ValueError, too
         return "tls"
-    if not isinstance(failure, aiohttp.ClientError | OSError):
+    if isinstance(failure, UnknownNameError | ValueError):
+        return "dns"
+    if not isinstance(failure, OSError):
         log.error("webhook_attempt_failed", exc_info=failure)
     return "connection"

@@ -5,10 +5,12 @@ others: each has its share of what is claimed and of what is in flight.
 """
 
 import asyncio
+import contextlib
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -22,7 +24,7 @@ from services.kit.database import Database
 from services.kit.errors import UnavailableError
 from services.notifier import pace, queue_repository
 from services.notifier.domain import Attempt
-from services.notifier.limits import KeyedCount, KeyedSlots, Lanes, Rests, Shares
+from services.notifier.limits import KeyedCount, Lanes, Rests, Shares
 from services.notifier.queue_repository import Claim, Outcome, Target, Visited
 from services.notifier.recorder import Recorder
 from services.notifier.sealing import Sealer, SealError
@@ -34,6 +36,8 @@ log = structlog.get_logger()
 
 CLAIMS_MAX = 256  # in one transaction
 CLAIMED_MAX = 2_000  # by this process, waiting for their turn or in flight
+# Under load a claim at most so often: each costs as much as sending a few webhooks.
+GATHER_S = 0.01
 ENDPOINTS_VISITED_MAX = 100  # in one transaction
 # So many are claimed for each that an endpoint may have in flight, so that fast ones never wait;
 # of one that answers slowly so many, and of one that nobody knows 1.
@@ -45,6 +49,7 @@ SLOW_AFTER_S = 0.5
 SLOW_PER_IN_FLIGHT = 4
 
 _ATTEMPTS = Metric("usageflow_webhook_attempts", "Attempts to deliver a webhook", ["error"])
+_DELIVERIES = Metric("usageflow_webhook_deliveries", "Deliveries that are done", ["status"])
 _CLAIMED = Gauge("usageflow_webhook_claimed", "Deliveries this process has claimed")
 
 # Jitter needs no secrecy, but this source needs no seed and no lock either.
@@ -56,6 +61,24 @@ class Posts(Protocol):
 
     async def send(self, webhook: Webhook) -> Attempt:
         """One attempt; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be sent, and since when it is claimed (time.monotonic())."""
+
+    claim: Claim
+    address: Address
+    claimed_s: float
+
+
+@dataclass(slots=True)
+class Line:
+    """What is claimed of one endpoint and waits, and how many tasks send it."""
+
+    organization_id: str
+    waiting: deque[Due] = field(default_factory=deque)
+    senders: int = 0
 
 
 class Worker:
@@ -76,16 +99,20 @@ class Worker:
         self._recorder = recorder
         self._settings = settings
         self._wake = due
-        self._stopping = False
+        self._begun_s = 0.0  # the last claim
         self._after = ""  # the endpoint up to which this walk has come
         self._cut_short = False  # this walk left something that was due
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._claimed: set[str] = set()  # from its claim until its outcome is recorded
+        self._lines: dict[str, Line] = {}
+        self._senders: set[asyncio.Task[None]] = set()
+        self._settled = asyncio.Event()  # nothing is claimed
+        self._settled.set()
         self._unsent: list[Claim] = []
         in_flight_max = settings.webhook_in_flight_max
         endpoint_max = min(settings.webhook_endpoint_in_flight_max, in_flight_max)
+        self._senders_max = endpoint_max
         organization_max = max(in_flight_max // ORGANIZATION_SHARE, endpoint_max)
         self._rests = Rests()
-        self._endpoint_slots = KeyedSlots(endpoint_max)
         self._lanes = Lanes(
             quick=in_flight_max,
             quick_of_key=organization_max,
@@ -102,7 +129,6 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; then finish what is in flight and give the rest back."""
-        self._stopping = False
         try:
             while True:
                 self._wake.clear()
@@ -117,18 +143,24 @@ class Worker:
             await self._drain()
 
     async def _wait(self) -> None:
+        """Until something may be there to claim; let more come when the last claim was just now."""
         try:
-            await asyncio.wait_for(self._wake.wait(), self._settings.webhook_poll_s)
+            # Not wait_for: in Python 3.11 it forgets to be cancelled when it was just woken.
+            async with asyncio.timeout(self._settings.webhook_poll_s):
+                await self._wake.wait()
         except TimeoutError:
             return
+        early_s = self._begun_s + GATHER_S - time.monotonic()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
 
     async def _claim_some(self) -> bool:
         """Claim from the next endpoints of the walk. Returns whether to go on at once."""
         await self._give_back()
-        claims_max = min(CLAIMS_MAX, CLAIMED_MAX - len(self._tasks))
+        claims_max = min(CLAIMS_MAX, CLAIMED_MAX - len(self._claimed))
         if claims_max <= 0:
             return False
-        claimed_s = time.monotonic()
+        claimed_s = self._begun_s = time.monotonic()
         now = clock.now()
         async with self._database.transaction() as connection:
             visited = await queue_repository.endpoints_with_pending(
@@ -151,7 +183,7 @@ class Worker:
         opened = self._open(targets)
         for claim in claims:
             if claim.endpoint_id in opened:
-                self._start(claim, opened[claim.endpoint_id], claimed_s)
+                self._start(Due(claim, opened[claim.endpoint_id], claimed_s))
         return self._go_on(visited, claims, claims_max)
 
     def _wants(self, endpoint: Visited, now_s: float) -> bool:
@@ -212,52 +244,82 @@ class Worker:
         again, self._cut_short = self._cut_short, False
         return again
 
-    def _start(self, claim: Claim, address: Address, claimed_s: float) -> None:
-        if claim.delivery_id in self._tasks:
+    def _start(self, due: Due) -> None:
+        claim = due.claim
+        if claim.delivery_id in self._claimed:
             return  # our own lease ran out while we are still at it
+        self._claimed.add(claim.delivery_id)
+        self._settled.clear()
+        _CLAIMED.set(len(self._claimed))
         self._endpoint_claims.take(claim.endpoint_id)
         self._organization_claims.take(claim.organization_id)
-        task = asyncio.create_task(self._deliver(claim, address, claimed_s))
-        self._tasks[claim.delivery_id] = task
-        task.add_done_callback(lambda _task: self._ended(claim))
-        _CLAIMED.set(len(self._tasks))
+        line = self._lines.setdefault(claim.endpoint_id, Line(claim.organization_id))
+        line.waiting.append(due)
+        if line.senders < self._senders_max:
+            line.senders += 1
+            sender = asyncio.create_task(self._send_line(claim.endpoint_id, line))
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
 
     def _ended(self, claim: Claim) -> None:
-        del self._tasks[claim.delivery_id]
-        _CLAIMED.set(len(self._tasks))
+        self._claimed.remove(claim.delivery_id)
+        _CLAIMED.set(len(self._claimed))
         room = (
             self._endpoint_claims.give_back(claim.endpoint_id),
             self._organization_claims.give_back(claim.organization_id),
-            len(self._tasks) == CLAIMED_MAX // 2,
+            len(self._claimed) == CLAIMED_MAX // 2,
         )
         if any(room):
             self._wake.set()
+        if not self._claimed:
+            self._settled.set()
 
-    async def _deliver(self, claim: Claim, address: Address, claimed_s: float) -> None:
-        async with (
-            self._endpoint_slots.hold(claim.endpoint_id),
-            self._lanes.hold(
-                claim.organization_id, proven=self._endpoint_claims.quick(claim.endpoint_id)
-            ),
-        ):
-            if self._stopping or self._rests.resting(claim.endpoint_id, time.monotonic()):
-                self._unsent.append(claim)
-                return
-            # A lease that may run out during the attempt is left to do so: nobody sends it twice.
-            held_s = time.monotonic() - claimed_s
-            if held_s + self._settings.webhook_timeout_s > self._settings.webhook_lease_s:
-                return
-            attempt = await self._sender.send(Webhook(address, claim.event_id, claim.body))
-            if attempt.response_status in pace.THROTTLING_STATUSES:
-                # Before the slot goes to the next one; the database follows (health.py).
-                self._rests.rest(claim.endpoint_id, pace.rest_s(attempt.retry_after_s))
+    async def _send_line(self, endpoint_id: str, line: Line) -> None:
+        """Send what waits in a line, one after the other; an endpoint has a few such tasks."""
+        try:
+            while line.waiting:
+                proven = self._endpoint_claims.quick(endpoint_id)
+                async with self._lanes.hold(line.organization_id, proven=proven):
+                    if not line.waiting:  # taken by another, while this one waited for its lane
+                        return
+                    due = line.waiting.popleft()
+                    attempt = await self._attempt(due)
+                if attempt is not None:
+                    self._attempted(due.claim, attempt)
+        finally:
+            line.senders -= 1
+            if not line.senders and not line.waiting:
+                del self._lines[endpoint_id]
+
+    async def _attempt(self, due: Due) -> Attempt | None:
+        """One attempt; None when there is to be none now."""
+        claim, now_s = due.claim, time.monotonic()
+        if self._rests.resting(claim.endpoint_id, now_s):
+            self._unsent.append(claim)
+            self._ended(claim)
+            return None
+        # A lease that may run out during the attempt is left to do so: nobody sends it twice.
+        timeout_s = self._settings.webhook_timeout_s
+        if now_s - due.claimed_s + timeout_s > self._settings.webhook_lease_s:
+            self._ended(claim)
+            return None
+        attempt = await self._sender.send(Webhook(due.address, claim.event_id, claim.body))
+        if attempt.response_status in pace.THROTTLING_STATUSES:
+            # Before the slot goes to the next one; the database follows (health.py).
+            self._rests.rest(claim.endpoint_id, pace.rest_s(attempt.retry_after_s))
+        return attempt
+
+    def _attempted(self, claim: Claim, attempt: Attempt) -> None:
         self._endpoint_claims.note(
             claim.endpoint_id,
             slow=attempt.duration_ms >= SLOW_AFTER_S * 1_000,
             failed=bool(attempt.error),
         )
         _ATTEMPTS.labels(attempt.error or "none").inc()
-        await self._recorder.record(self._outcome(claim, attempt))
+        outcome = self._outcome(claim, attempt)
+        if outcome.status != "pending":
+            _DELIVERIES.labels(outcome.status).inc()
+        self._recorder.record(outcome, lambda: self._ended(claim))
 
     def _outcome(self, claim: Claim, attempt: Attempt) -> Outcome:
         if not attempt.error:
@@ -283,11 +345,16 @@ class Worker:
 
     async def _drain(self) -> None:
         """Finish what is in flight, for as long as an attempt may take; give the rest back."""
-        self._stopping = True
-        tasks = list(self._tasks.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._settings.webhook_timeout_s)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for line in self._lines.values():
+            for due in line.waiting:
+                self._unsent.append(due.claim)
+                self._ended(due.claim)
+            line.waiting.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.webhook_timeout_s):
+                await self._settled.wait()
+        senders = list(self._senders)
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
         await self._give_back()

@@ -110,9 +110,12 @@ class KnownRecorder(Recorder):
         super().__init__(database, health)
         self.committed: asyncio.Queue[Outcome] = asyncio.Queue()
 
-    async def record(self, outcome: Outcome) -> None:
-        await super().record(outcome)
-        self.committed.put_nowait(outcome)
+    def record(self, outcome: Outcome, written: Callable[[], None]) -> None:
+        def tell() -> None:
+            written()
+            self.committed.put_nowait(outcome)
+
+        super().record(outcome, tell)
 
     async def next(self) -> Outcome:
         """The next outcome, once it is committed."""

@@ -14,14 +14,8 @@ import pytest
 from aiohttp import web
 
 from services.notifier.domain import Attempt
-from services.notifier.sender import (
-    Address,
-    AddressInfo,
-    CheckedResolver,
-    RefusedAddressError,
-    Sender,
-    Webhook,
-)
+from services.notifier.resolving import AddressInfo, CheckedResolver, RefusedAddressError
+from services.notifier.sender import Address, Sender, Webhook
 from services.notifier.signing import SigningKey
 from tests.integration.notifier.conftest import Receiver, status
 
@@ -284,11 +278,13 @@ async def test_a_name_that_changes_its_address_meets_the_check_each_time(
     """DNS rebinding: what a look-up found is checked and, as addresses, connected to."""
     answers = [found("1.1.1.1"), found("127.0.0.1")]
     resolver = CheckedResolver(
-        allow_private=False, look_up=lambda host, port: answers.pop(0)(host, port)
+        allow_private=False,
+        look_up=lambda host, port: answers.pop(0)(host, port),
+        remembered_s=0,
     )
-    stack.push_async_callback(resolver.close)
+    stack.callback(resolver.close)
     (first,) = await resolver.resolve("rebound.example", 443)
-    assert (first["hostname"], first["host"]) == ("rebound.example", "1.1.1.1")
+    assert first[-1] == ("1.1.1.1", 443)
     with pytest.raises(RefusedAddressError):
         await resolver.resolve("rebound.example", 443)
 
