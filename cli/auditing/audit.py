@@ -13,19 +13,23 @@ from datetime import datetime, time, timedelta
 from fractions import Fraction
 
 from cli.auditing.parts import Figures, Metric, Parts
-from cli.auditing.recount import Recount, Tally
+from cli.auditing.recount import Recount, Tally, merge
 
 ATTEMPTS_MAX = 5
 PAUSE_S = 1.0
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
+PERCENTILES = {"P50": 50, "P95": 95, "P99": 99}
 # More are counted, not kept.
 DIFFERENCES_KEPT_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure that is not what the events say. None: nothing is told, or there are no events."""
+    """A figure that is not what the events say. None: nothing is told, or there are no events.
+
+    `customer_id`: in the window DAY values of dimensions or a percentile stand there.
+    """
 
     metric: Metric
     window: str
@@ -88,7 +92,7 @@ async def _audit_metric(
     undecided = outcome.undecided
     async for recount in _days(parts, metric, start, end, outcome):
         for customer_id, tally in recount.by_customer.items():
-            _merge(whole.setdefault(customer_id, Tally()), tally)
+            merge(whole.setdefault(customer_id, Tally()), tally)
     if outcome.undecided > undecided:
         return
     counted = _figures(metric, {(start, customer): tally for customer, tally in whole.items()})
@@ -108,11 +112,13 @@ async def _days(
     for day, next_day in days(start, end):
         for attempt in range(1, ATTEMPTS_MAX + 1):
             before = await parts.usage(metric, day, next_day, "HOUR")
-            recount = Recount(metric.unique_by)
+            cut_before = await _cut(parts, metric, day, next_day)
+            recount = Recount(metric.unique_by, metric.dimensions)
             async for events in parts.events(metric.key, day, next_day):
                 recount.add(events)
             moving = await parts.accepted(day, next_day, metric.key)
             after = await parts.usage(metric, day, next_day, "HOUR")
+            cut = await _cut(parts, metric, day, next_day)
             counted = _figures(metric, recount.by_hour, first=day)
             keys = before.keys() | after.keys() | counted.keys()
             at_rest = {
@@ -120,13 +126,59 @@ async def _days(
                 for key in keys
                 if before.get(key) == after.get(key) and not _moves(moving, metric, key[0])
             }
-            if at_rest == keys or attempt == ATTEMPTS_MAX:
+            cut_rests = cut == cut_before and not any(moving.values())
+            if (at_rest == keys and cut_rests) or attempt == ATTEMPTS_MAX:
                 break
             await asyncio.sleep(PAUSE_S)
         _compare(metric, "HOUR", after, counted, at_rest, outcome)
+        if cut_rests:
+            told, cut_counted = _cut_figures(metric, day, cut, recount)
+            _compare(metric, "DAY", told, cut_counted, told.keys() | cut_counted.keys(), outcome)
+        else:
+            outcome.undecided += 1
         outcome.undecided += len(keys - at_rest)
         outcome.events += recount.events
         yield recount
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What is told of a day by values of dimensions, and in percentiles."""
+
+    groups: dict[tuple[str, ...], Fraction]
+    percentiles: dict[str, Fraction]
+
+
+async def _cut(parts: Parts, metric: Metric, day: datetime, next_day: datetime) -> _Cut:
+    groups = await parts.groups(metric, day, next_day) if metric.dimensions else {}
+    percentiles = {}
+    if metric.percentiles:
+        percentiles = {
+            name: await parts.percentile(metric, day, next_day, name) for name in PERCENTILES
+        }
+    return _Cut(groups, percentiles)
+
+
+def _cut_figures(
+    metric: Metric, day: datetime, cut: _Cut, recount: Recount
+) -> tuple[Figures, Figures]:
+    """What is told and what is counted, each by what stands in the place of a customer."""
+    told = {(day, _label(metric, group)): figure for group, figure in cut.groups.items()}
+    counted = {
+        (day, _label(metric, group)): tally.figure(metric.aggregation)
+        for group, tally in recount.groups(cut.groups.keys()).items()
+    }
+    # Of no events there is no percentile: 0 is told.
+    if recount.events:
+        for name, figure in cut.percentiles.items():
+            told[day, name] = figure
+            counted[day, name] = recount.percentile(PERCENTILES[name])
+    return told, counted
+
+
+def _label(metric: Metric, group: tuple[str, ...]) -> str:
+    pairs = zip(metric.dimensions, group, strict=True)
+    return ", ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _moves(moving: dict[tuple[str, datetime], bool], metric: Metric, start: datetime) -> bool:
@@ -157,22 +209,6 @@ def _compare(
         outcome.figures += 1
         if told.get(key) != counted.get(key):
             outcome.note(Difference(metric, window, *key, told.get(key), counted.get(key)))
-
-
-def _merge(whole: Tally, part: Tally) -> None:
-    """Add what is known of other events."""
-    if whole.count == 0:
-        whole.smallest, whole.largest = part.smallest, part.largest
-    elif part.smallest is not None and part.largest is not None:
-        assert whole.smallest is not None
-        assert whole.largest is not None
-        whole.smallest = min(whole.smallest, part.smallest)
-        whole.largest = max(whole.largest, part.largest)
-    whole.count += part.count
-    whole.total += part.total
-    if whole.last is None or (part.last is not None and part.last > whole.last):
-        whole.last, whole.last_amount = part.last, part.last_amount
-    whole.values |= part.values
 
 
 def days(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

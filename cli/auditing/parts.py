@@ -78,6 +78,7 @@ class Metric:
     unique_by: str = ""
     known: bool = True
     dimensions: tuple[str, ...] = ()
+    percentiles: bool = False
 
 
 # Start of a window, and a customer ("": none).
@@ -116,6 +117,7 @@ class Parts:
                     ),
                     metric.unique_by,
                     dimensions=tuple(metric.dimensions),
+                    percentiles=metric.percentiles,
                 )
                 for metric in answer.metrics
             ]
@@ -157,16 +159,49 @@ class Parts:
             page_size=ROWS_PER_PAGE,
             **_range(start, end),
         )
-        figures: Figures = {}
+        return {
+            (row.start_time.ToDatetime(tzinfo=UTC), row.group["customerId"]): Fraction(row.value)
+            async for row in self._usage_rows(question)
+        }
+
+    async def groups(
+        self, metric: Metric, start: datetime, end: datetime
+    ) -> dict[tuple[str, ...], Fraction]:
+        """What aggregator answers by values of the metric's dimensions."""
+        question = aggregator_pb2.QueryUsageRequest(
+            metric=metric.key,
+            group_by=metric.dimensions,
+            page_size=ROWS_PER_PAGE,
+            **_range(start, end),
+        )
+        return {
+            tuple(row.group[name] for name in metric.dimensions): Fraction(row.value)
+            async for row in self._usage_rows(question)
+        }
+
+    async def percentile(
+        self, metric: Metric, start: datetime, end: datetime, name: str
+    ) -> Fraction:
+        """What aggregator answers: "P50" .. "P99"; 0 without events."""
+        question = aggregator_pb2.QueryUsageRequest(
+            metric=metric.key,
+            percentile=aggregator_pb2.Percentile.Value(f"PERCENTILE_{name}"),
+            **_range(start, end),
+        )
+        return sum([Fraction(row.value) async for row in self._usage_rows(question)], Fraction(0))
+
+    async def _usage_rows(
+        self, question: aggregator_pb2.QueryUsageRequest
+    ) -> AsyncIterator[aggregator_pb2.UsageRow]:
+        """Page after page."""
         while True:
             request = audit_pb2.QueryTenantUsageRequest(**self._whose, question=question)
             usage = (await self._call(self._audit.QueryTenantUsage, request)).usage
             for row in usage.rows:
-                key = (row.start_time.ToDatetime(tzinfo=UTC), row.group["customerId"])
-                figures[key] = Fraction(row.value)
+                yield row
             question.page_token = usage.next_page_token
             if not question.page_token:
-                return figures
+                return
 
     async def _call(self, method: Any, request: Any) -> Any:
         try:

@@ -4,7 +4,8 @@ It shares no code with the service that it checks: no buckets, no SQL, no Decima
 """
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -12,6 +13,10 @@ from fractions import Fraction
 from usageflow.events.v1.events_pb2 import UsageEvent
 
 AVERAGE_DIGITS = 12
+# Percentiles are told of amounts with so many digits.
+AMOUNT_DIGITS = 3
+# Under it stand values that came when a dimension was full.
+OVERFLOW = "__other__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_MICROS = 3_600_000_000
 
@@ -63,11 +68,16 @@ HourOf = tuple[datetime, str]
 
 @dataclass(slots=True)
 class Recount:
-    """The events of one metric by hour and customer, and by customer alone."""
+    """The events of one metric by hour and customer, by customer alone, by values of dimensions."""
 
     unique_by: str = ""
+    dimensions: tuple[str, ...] = ()
     by_hour: dict[HourOf, Tally] = field(default_factory=dict)
     by_customer: dict[str, Tally] = field(default_factory=dict)
+    # By values of the dimensions; none without dimensions.
+    by_group: dict[tuple[str, ...], Tally] = field(default_factory=dict)
+    # How many events have which rounded amount.
+    amounts: Counter[Fraction] = field(default_factory=Counter)
     events: int = 0
 
     def add(self, events: Iterable[UsageEvent]) -> None:
@@ -78,6 +88,61 @@ class Recount:
             hour = self.by_hour.setdefault((hour_of(event), customer_id), Tally())
             hour.add(event, self.unique_by)
             self.by_customer.setdefault(customer_id, Tally()).add(event, self.unique_by)
+            self.amounts[rounded(Fraction(event.amount))] += 1
+            if self.dimensions:
+                group = tuple(text_of(event.metadata_json, name) for name in self.dimensions)
+                self.by_group.setdefault(group, Tally()).add(event, self.unique_by)
+
+    def percentile(self, percent: int) -> Fraction:
+        """The smallest rounded amount that so many of 100 events do not exceed (nearest rank)."""
+        rank = -(-self.events * percent // 100)
+        for amount in sorted(self.amounts):
+            rank -= self.amounts[amount]
+            if rank <= 0:
+                return amount
+        raise ValueError("there are no events")
+
+    def groups(self, told: Collection[tuple[str, ...]]) -> Mapping[tuple[str, ...], Tally]:
+        """By values as they are told: which ones a full dimension knows only aggregator can say."""
+        known = [set(values) for values in zip(*told, strict=True)]
+        if not any(OVERFLOW in values for values in known):
+            return self.by_group
+        found: dict[tuple[str, ...], Tally] = {}
+        for group, tally in self.by_group.items():
+            shown = tuple(
+                OVERFLOW if OVERFLOW in values and value not in values else value
+                for value, values in zip(group, known, strict=True)
+            )
+            merge(found.setdefault(shown, Tally()), tally)
+        return found
+
+
+def rounded(amount: Fraction) -> Fraction:
+    """Half up to AMOUNT_DIGITS digits."""
+    if amount == 0:
+        return amount
+    unit = Fraction(1)
+    while amount / unit >= 10**AMOUNT_DIGITS:
+        unit *= 10
+    while amount / unit < 10 ** (AMOUNT_DIGITS - 1):
+        unit /= 10
+    return (amount / unit + Fraction(1, 2)).__floor__() * unit
+
+
+def merge(whole: Tally, part: Tally) -> None:
+    """Add what is known of other events."""
+    if whole.count == 0:
+        whole.smallest, whole.largest = part.smallest, part.largest
+    elif part.smallest is not None and part.largest is not None:
+        assert whole.smallest is not None
+        assert whole.largest is not None
+        whole.smallest = min(whole.smallest, part.smallest)
+        whole.largest = max(whole.largest, part.largest)
+    whole.count += part.count
+    whole.total += part.total
+    if whole.last is None or (part.last is not None and part.last > whole.last):
+        whole.last, whole.last_amount = part.last, part.last_amount
+    whole.values |= part.values
 
 
 def hour_of(event: UsageEvent) -> datetime:

@@ -12,7 +12,7 @@ from cli.auditing.audit import Outcome
 def report(outcomes: Mapping[str, Outcome], console: Console) -> None:
     """A table of the differences, and what was counted."""
     if any(outcome.differences for outcome in outcomes.values()):
-        table = Table("mode", "metric", "aggregation", "window", "start", "customer")
+        table = Table("mode", "metric", "aggregation", "window", "start", "of")
         for name in ("usage says", "events say"):
             table.add_column(name, justify="right", overflow="fold")
         for mode, outcome in outcomes.items():

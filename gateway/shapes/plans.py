@@ -17,6 +17,7 @@ from gateway.shapes.billing_terms import (
 from gateway.shapes.common import Amount, name_of, number_of, time_of
 
 _MODEL, _PERIOD, _TIMING = "PRICING_MODEL_", "BILLING_PERIOD_", "BASE_PRICE_TIMING_"
+_ENFORCEMENT = "USAGE_LIMIT_ENFORCEMENT_"
 METRICS_MAX = 1_000
 # Decimals of a metric's price that are called the same in JSON and in the message.
 _TEXTS = (
@@ -31,6 +32,7 @@ _TEXTS = (
     "free_amount",
     "min_per_event",
     "max_per_event",
+    "usage_limit",
 )
 
 
@@ -73,6 +75,17 @@ class NewMetricPrice(msgspec.Struct, rename="camel", kw_only=True):
     min_per_event: Quantity | None = None
     max_per_event: Quantity | None = None
     prices: list[NewDimensionPrice] = []
+    usage_limit: Annotated[
+        Quantity | None,
+        Meta(
+            description="How much a customer may use in a period, as GET /api/quotas/check tells, "
+            "unless the customer has a quota of its own; null: no limit"
+        ),
+    ] = None
+    usage_limit_enforcement: Annotated[
+        Literal["HARD", "SOFT"],
+        Meta(description="HARD: no more than usageLimit; SOFT: it is only told"),
+    ] = "HARD"
 
 
 class NewPlan(msgspec.Struct, rename="camel", kw_only=True):
@@ -128,6 +141,8 @@ class MetricPrice(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tr
     min_per_event: Amount | None = None
     max_per_event: Amount | None = None
     prices: list[DimensionPrice] = []
+    usage_limit: Amount | None = None
+    usage_limit_enforcement: str | None = None
 
 
 class Plan(msgspec.Struct, rename="camel", kw_only=True):
@@ -234,6 +249,11 @@ def to_proto(plan: NewPlan, plan_id: str = "") -> pb.Plan:
                     pb.DimensionPrice(match=each.match, unit_price=each.unit_price)
                     for each in price.prices
                 ],
+                usage_limit_enforcement=number_of(
+                    pb.UsageLimitEnforcement,
+                    price.usage_limit_enforcement if price.usage_limit else "UNSPECIFIED",
+                    _ENFORCEMENT,
+                ),
                 **{name: getattr(price, name) or "" for name in _TEXTS},
             )
             for price in plan.metrics
@@ -289,6 +309,11 @@ def from_proto(message: pb.Plan) -> Plan:
                     DimensionPrice(match=dict(each.match), unit_price=each.unit_price)
                     for each in price.prices
                 ],
+                usage_limit_enforcement=name_of(
+                    pb.UsageLimitEnforcement, price.usage_limit_enforcement, _ENFORCEMENT
+                )
+                if price.usage_limit
+                else None,
                 **{name: getattr(price, name) or None for name in _TEXTS},
             )
             for price in message.metrics

@@ -17,6 +17,8 @@ from services.aggregator.live.watching import LiveUsage
 from services.aggregator.maintenance import Maintenance
 from services.aggregator.quotas import thresholds
 from services.aggregator.quotas.checking import QuotaChecks
+from services.aggregator.quotas.plan_limits import PlanLimits
+from services.aggregator.quotas.plan_limits_servicer import PlanLimitsServicer
 from services.aggregator.quotas.service import Quotas, Reservations
 from services.aggregator.quotas.servicer import QuotaServicer
 from services.aggregator.rebuilds.rebuilder import Rebuilder
@@ -156,6 +158,11 @@ async def main() -> None:
                 Quotas(database, checks), checks, Reservations(database, watermark, checks)
             ),
             "usageflow.aggregator.v1.QuotaService",
+        )
+        server.add(
+            quotas_pb2_grpc.add_PlanLimitsInternalServiceServicer_to_server,
+            PlanLimitsServicer(PlanLimits(database, checks)),
+            "usageflow.aggregator.v1.PlanLimitsInternalService",
         )
         server.add(
             live_pb2_grpc.add_LiveUsageServiceServicer_to_server,

@@ -259,7 +259,10 @@ async def untake_batches(connection: AsyncConnection, batch_ids: Collection[str]
 _FIND_DEFINITIONS = text("""
 SELECT metrics.organization_id, metrics.mode, metrics.key, metrics.counted_id, metrics.dimensions,
     metrics.unique_by, metrics.percentiles,
-    (SELECT metric_id FROM quotas WHERE quotas.metric_id = metrics.metric_id LIMIT 1) AS limited_id,
+    coalesce(
+        (SELECT metric_id FROM quotas WHERE quotas.metric_id = metrics.metric_id LIMIT 1),
+        (SELECT metric_id FROM plan_limits WHERE plan_limits.metric_id = metrics.metric_id LIMIT 1)
+    ) AS limited_id,
     building_id, built.dimensions AS built_dimensions, built.unique_by AS built_unique_by,
     built.percentiles AS built_percentiles
 FROM unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]))

@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
-from usageflow.aggregator.v1 import audit_pb2
+from usageflow.aggregator.v1 import audit_pb2, quotas_pb2
 from usageflow.aggregator.v1.aggregator_pb2_grpc import (
     AggregatorInternalServiceServicer,
     AggregatorServiceServicer,
@@ -284,6 +284,7 @@ def _row(row: UsageRow) -> pb.UsageRow:
 def tenant_of(
     request: pb.GetBillableUsageRequest
     | pb.FindDefinedMetricsRequest
+    | quotas_pb2.SetSubscriptionLimitsRequest
     | audit_pb2.ListTenantMetricsRequest
     | audit_pb2.QueryTenantUsageRequest,
 ) -> TenantKey:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from functools import partial
 
 from usageflow.accounts.v1 import accounts_pb2
-from usageflow.aggregator.v1 import aggregator_pb2
+from usageflow.aggregator.v1 import aggregator_pb2, quotas_pb2
 from usageflow.ingest.v1 import counted_pb2
 from usageflow.invoicer.v1 import (
     audit_pb2_grpc,
@@ -32,6 +32,7 @@ from services.invoicer.customers_seen import (
 )
 from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.event_prices import EventPricedUsage, IngestAmounts
+from services.invoicer.limit_teller import AggregatorLimits, LimitTeller
 from services.invoicer.line_events import IngestEvents
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
@@ -75,6 +76,7 @@ from services.kit.runtime import Runtime
 PACKAGE = "services.invoicer"
 _ACCOUNTS = accounts_pb2.DESCRIPTOR.services_by_name["AccountsInternalService"]
 _INGEST = counted_pb2.DESCRIPTOR.services_by_name["CountedEventsInternalService"]
+_LIMITS = quotas_pb2.DESCRIPTOR.services_by_name["PlanLimitsInternalService"]
 _AGGREGATOR = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalService"]
 
 
@@ -92,7 +94,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.on_stop("messaging", messaging.close)
         aggregator = open_channel(
             settings.aggregator_address,
-            [_AGGREGATOR],
+            [_AGGREGATOR, _LIMITS],
         )
         runtime.on_stop("aggregator", aggregator.close)
         ingest = open_channel(settings.ingest_address, [_INGEST])
@@ -119,9 +121,14 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         scheduler = Scheduler(closer, settings.invoice_poll_s)
-        wakes = Wakes(
-            partial(wake_after_commit, relay.wake), partial(wake_after_commit, scheduler.wake)
-        )
+        limits = AggregatorLimits(aggregator, settings.internal_token)
+        teller = LimitTeller(database, limits, clock.now)
+
+        def look() -> None:
+            scheduler.wake()
+            teller.wake()
+
+        wakes = Wakes(partial(wake_after_commit, relay.wake), partial(wake_after_commit, look))
         invoices = Invoices(
             database,
             usage,
@@ -149,6 +156,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("scheduler", scheduler.run)
         expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
         runtime.spawn("credit_expiry", expiry.run)
+        runtime.spawn("limits", teller.run)
 
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(

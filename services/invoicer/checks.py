@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from services.invoicer.domain import BasePriceTiming, MetricPrice, PlanContent
+from services.invoicer.domain import BasePriceTiming, MetricPrice, PlanContent, UsageLimit
 from services.invoicer.exact import ZERO, add, total
 from services.invoicer.periods import (
     BillingAnchor,
@@ -37,6 +37,7 @@ EMAIL_CHARS_MAX = 254
 CUSTOMER_ID_CHARS_MAX = 255
 METADATA_BYTES_MAX = 8 * 1024
 PLAN_METRICS_MAX = 100
+USAGE_LIMIT_ENFORCEMENTS = ("HARD", "SOFT")
 # A subscription asks for up to 100 periods in one message of at most 16 MiB.
 PLAN_MATCH_BYTES_MAX = 100_000
 QUOTE_EVENTS_MAX = 10_000
@@ -76,6 +77,8 @@ class MetricPriceInput:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     minimum: str = ""
     maximum: str = ""
+    usage_limit: str = ""
+    usage_limit_enforcement: str = "HARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +321,22 @@ def _metric_prices(
         else:
             model = kind.parse(price.parameters, where, checks)
             limits = _limits(checks, price.minimum, price.maximum, f"{where}.")
-            prices.append(MetricPrice(price.metric, included, model, limits))
+            usage_limit = _usage_limit(checks, price, where)
+            prices.append(MetricPrice(price.metric, included, model, limits, usage_limit))
     models = [price.model for price in prices if isinstance(price.model, Dimensional)]
     short = sum(model.match_bytes for model in models) <= PLAN_MATCH_BYTES_MAX
     checks.require(short, "metrics", f"must match at most {PLAN_MATCH_BYTES_MAX:,} bytes in all")
     return tuple(prices)
+
+
+def _usage_limit(checks: FieldChecks, price: MetricPriceInput, where: str) -> UsageLimit | None:
+    known = price.usage_limit_enforcement in USAGE_LIMIT_ENFORCEMENTS
+    allowed = f"must be one of {', '.join(USAGE_LIMIT_ENFORCEMENTS)}"
+    checks.require(known, f"{where}.usageLimitEnforcement", allowed)
+    if not price.usage_limit:
+        return None
+    units = checks.decimal(price.usage_limit, f"{where}.usageLimit")
+    return UsageLimit(units, price.usage_limit_enforcement)
 
 
 def _limits(checks: FieldChecks, least: str, most: str, where: str) -> Limits:

@@ -101,13 +101,22 @@ class Customer:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageLimit:
+    """How much a customer may use in a period. HARD: no more; SOFT: it is only told."""
+
+    units: Decimal
+    enforcement: str
+
+
+@dataclass(frozen=True, slots=True)
 class MetricPrice:
-    """A plan's price for one metric."""
+    """A plan's price for one metric, and how much of it may be used; None: any amount."""
 
     metric: str
     included_units: Decimal
     model: PricingModel
     limits: Limits = NO_LIMITS
+    usage_limit: UsageLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from services.kit.etag import tagged
 from services.kit.money import format_decimal, format_money
 
 _MODEL = "PRICING_MODEL_"
+_ENFORCEMENT = "USAGE_LIMIT_ENFORCEMENT_"
 _PERIOD = "BILLING_PERIOD_"
 _ANCHOR = "BILLING_ANCHOR_"
 _TIMING = "BASE_PRICE_TIMING_"
@@ -101,6 +102,12 @@ def _metric_price_input(price: pb.MetricPrice) -> MetricPriceInput:
         parameters=_parameters(price),
         minimum=price.minimum,
         maximum=price.maximum,
+        usage_limit=price.usage_limit,
+        usage_limit_enforcement=_name(
+            pb.UsageLimitEnforcement.DESCRIPTOR,
+            _ENFORCEMENT,
+            price.usage_limit_enforcement or pb.USAGE_LIMIT_ENFORCEMENT_HARD,
+        ),
     )
 
 
@@ -247,6 +254,10 @@ def _metric_price(price: MetricPrice) -> pb.MetricPrice:
         minimum=_optional(price.limits.minimum),
         maximum=_optional(price.limits.maximum),
     )
+    if price.usage_limit is not None:
+        enforcement = _ENFORCEMENT + price.usage_limit.enforcement
+        message.usage_limit = format_decimal(price.usage_limit.units)
+        message.usage_limit_enforcement = pb.UsageLimitEnforcement.Value(enforcement)
     parameters = price.model.parameters()
     for name, field in _PARAMETERS.items():
         setattr(message, field, parameters.get(name, ""))

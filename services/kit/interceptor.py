@@ -95,6 +95,11 @@ class _Call:
         self._keys = keys
         self._token = token
         self._method = method
+        # What would be worked out anew for each call.
+        self._internal = "InternalService/" in method
+        self._only_reads = permissions.only_reads(method.rpartition("/")[2])
+        self._answered = _CALLS.labels(method, "OK")
+        self._seconds = _SECONDS.labels(method)
 
     def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         async def answer(request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -112,8 +117,9 @@ class _Call:
                 code = status.code.name
                 await servicer_context.abort(status.code, status.details, status.trailing_metadata)
             finally:
-                _CALLS.labels(self._method, code).inc()
-                _SECONDS.labels(self._method).observe(time.perf_counter() - started)
+                answered = code == "OK"
+                (self._answered if answered else _CALLS.labels(self._method, code)).inc()
+                self._seconds.observe(time.perf_counter() - started)
 
         return answer
 
@@ -121,7 +127,7 @@ class _Call:
         self, request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]
     ) -> KeyedCall | None:
         """The call with its idempotency key; None when it has none, or changes nothing."""
-        if self._answers is None or permissions.only_reads(self._method.rpartition("/")[2]):
+        if self._answers is None or self._only_reads:
             return None
         principal, metadata = auth.principal_or_none(), _texts(servicer_context)
         key = metadata.get(IDEMPOTENCY_HEADER)
@@ -184,7 +190,7 @@ class _Call:
         metadata = _texts(servicer_context)
         context.from_headers(metadata)
         auth.set_principal(None)
-        if "InternalService/" in self._method:
+        if self._internal:
             given = metadata.get(INTERNAL_TOKEN_HEADER, "").encode()
             if not hmac.compare_digest(given, self._token):
                 raise UnauthenticatedError("Invalid internal token")

@@ -85,3 +85,31 @@ def test_usage_is_exported_as_csv(stack: Connection) -> None:
     assert [(row["customerId"], row["value"]) for row in rows] == [("a", "2"), ("b", "0.5")]
     top = api.get("/api/usage", metric="CSV_TOKEN", groupBy="customerId", top="1")["data"]
     assert [(row["group"]["customerId"], row["value"]) for row in top] == [("a", "2")]
+
+
+def test_a_plans_limit_holds_for_its_subscribers(stack: Connection) -> None:
+    """From the plan to the check; a quota of the customer's own goes before."""
+    api = Api(stack.http, stack.api_key)
+    metric, customer = new_key("LIMITED"), new_key("customer")
+    api.post("/api/metrics", {"key": metric})
+    price = {"metric": metric, "model": "PER_UNIT", "unitPrice": "1", "usageLimit": "3"}
+    plan = api.post("/api/plans", {"name": "P", "currency": "USD", "metrics": [price]})
+    assert plan["metrics"][0]["usageLimitEnforcement"] == "HARD"
+    made = {"customerId": customer, "planId": plan["id"]}
+    subscription = api.post("/api/subscriptions", made)["id"]
+
+    def check() -> Any:
+        return api.get("/api/quotas/check", metric=metric, customerId=customer, amount="4")
+
+    wait_for("the limit", lambda: not check()["allowed"], 30)
+    [state] = check()["quotas"]
+    assert (state["period"], state["remaining"]) == ("BILLING_PERIOD", "3")
+    usage = {"metric": metric, "customerId": customer, "window": "BILLING_PERIOD"}
+    api.ok(api.track(new_key(), metric=metric, amount=2, customerId=customer))
+    wait_for("the usage", lambda: check()["remaining"] == "1", 30)
+    [row] = api.get("/api/usage", **usage)["data"]
+    assert row["value"] == "2"
+    [period] = api.get(f"/api/subscriptions/{subscription}/periods")["data"]
+    assert row["start"] == period["start"]
+    api.post("/api/quotas", {"metric": metric, "customerId": customer, "limit": "100"})
+    assert check()["allowed"]

@@ -59,10 +59,17 @@ def api(stack: Connection) -> Api:
     """With metrics of every kind, called R_SUM and so on, and events of two customers of each."""
     api = Api(stack.http, stack.api_key)
     for kind in KINDS:
-        api.post("/api/metrics", {"key": f"R_{kind}", "aggregation": kind})
+        by_region = {"dimensions": ["region"], "percentiles": True} if kind == "SUM" else {}
+        api.post("/api/metrics", {"key": f"R_{kind}", "aggregation": kind} | by_region)
         for customer in ("r_1", "r_2"):
             for amount in AMOUNTS:
-                sent = api.track(new_key(), metric=f"R_{kind}", amount=amount, customerId=customer)
+                sent = api.track(
+                    new_key(),
+                    metric=f"R_{kind}",
+                    amount=amount,
+                    customerId=customer,
+                    metadata={"region": customer},
+                )
                 assert sent.status_code == 200
     wait_for("usage", lambda: events_counted(stack) == len(KINDS) * 2 * len(AMOUNTS), 30)
     return api

@@ -32,12 +32,16 @@ from services.kit import clock
 from services.kit.database import Database
 from services.kit.errors import FieldChecks, OverloadedError
 
-# However little has changed: reconciliation and rebuilds need not note what they do.
-REMEMBERED_S = 5.0
+# However little has changed. All who change usage note it, reconciliation and rebuilds included,
+# so this only bounds what somebody has changed by hand. To read again takes 20 times what a check
+# does: every 5 s it was what kept one check in a hundred above 10 ms.
+REMEMBERED_S = 600.0
 # About 50 MB.
 REMEMBERED_MAX = 50_000
 READ_TOGETHER_MAX = 500
 WAITING_MAX = 20_000
+# For so long the connection of looks is kept when nobody comes.
+REST_S = 0.05
 # After a longer pause all is forgotten, well before the changes are.
 LOOK_PAUSE_MAX_S = 30.0
 # No fold that does not know that a metric has quotas runs on for longer; see Quotas.set.
@@ -79,6 +83,8 @@ class QuotaChecks:
         self._to_look: _Waiting = {}
         self._to_read: _Waiting = {}
         self._looking: asyncio.Task[None] | None = None
+        # Set while looks rest.
+        self._nobody_waits: asyncio.Future[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         # The last look, and when it began: what was committed before is not remembered otherwise.
         self._seen: Changes | None = None
@@ -115,6 +121,8 @@ class QuotaChecks:
             looked = self._wait(self._to_look, customer)
             if self._looking is None:
                 self._looking = asyncio.create_task(self._look_for_all())
+            elif self._nobody_waits is not None and not self._nobody_waits.done():
+                self._nobody_waits.set_result(None)
             # One caller that goes away must not cancel the others' answer.
             if found := await asyncio.shield(looked):
                 return found
@@ -132,7 +140,8 @@ class QuotaChecks:
         return future
 
     async def _look_for_all(self) -> None:
-        """Until nobody waits, one look after the other: what comes during one shares the next.
+        """One look after the other, until nobody comes for a while: what comes during one shares
+        the next. To take a connection out of the pool costs more than a look.
 
         What waits belongs to this task, so it answers whatever happens.
         """
@@ -141,7 +150,7 @@ class QuotaChecks:
             while self._to_look:
                 try:
                     async with self._database.driving() as driver:
-                        while self._to_look:
+                        while await self._somebody_waits():
                             waiting, self._to_look = self._to_look, {}
                             await self._look(driver)
                             for customer, future in waiting.items():
@@ -157,6 +166,20 @@ class QuotaChecks:
                     waiting = {}
         finally:
             self._looking = None
+
+    async def _somebody_waits(self) -> bool:
+        """At once when somebody does; False: nobody has come for REST_S."""
+        if self._to_look:
+            return True
+        loop = asyncio.get_running_loop()
+        rest = self._nobody_waits = loop.create_future()
+        timer = loop.call_later(REST_S, _end, rest)
+        try:
+            await rest
+        finally:
+            timer.cancel()
+            self._nobody_waits = None
+        return bool(self._to_look)
 
     async def _look(self, driver: Any) -> None:
         """Forget what has changed; when the last look is long ago, everything."""
@@ -238,6 +261,11 @@ class QuotaChecks:
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
             return await load_states(connection, customers, now=now, watermark=watermark)
+
+
+def _end(rest: asyncio.Future[None]) -> None:
+    if not rest.done():
+        rest.set_result(None)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """Quotas, how much of them is used, and reservations. Pure."""
 
+import bisect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,15 +70,24 @@ class QuotaSettings:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A quota as stored."""
+    """A quota as stored. `boundaries`: of a plan's, where the subscription's periods begin and end;
+    of others there are none.
+    """
 
     quota_id: str
     settings: QuotaSettings
     create_time: datetime
     update_time: datetime
+    boundaries: tuple[datetime, ...] = ()
 
-    def period_at(self, instant: datetime) -> tuple[datetime, datetime]:
-        """The period that `instant` lies in: [start, end), in UTC."""
+    def period_at(self, instant: datetime) -> tuple[datetime, datetime] | None:
+        """The period that `instant` lies in: [start, end), in UTC. None: of a subscription that
+        has none then.
+        """
+        if self.boundaries:
+            after = bisect.bisect_right(self.boundaries, instant)
+            within = 0 < after < len(self.boundaries)
+            return self.boundaries[after - 1 : after + 1] if within else None  # type: ignore[return-value] # two of them
         zone = ZoneInfo(self.settings.time_zone or "UTC")
         return windows.period_at(instant, self.settings.period, zone)
 
@@ -129,12 +139,18 @@ class QuotaState:
 
 
 def applicable(quotas: Iterable[Quota]) -> list[Quota]:
-    """Of a customer's own and the default ones, one for each period: its own where it has one."""
+    """Of a customer's own and the default ones, one for each period: its own where it has one; and
+    those of its plans, unless it has any of its own.
+    """
     found: dict[str, Quota] = {}
+    of_plans: list[Quota] = []
     for quota in quotas:
-        if quota.settings.period not in found or quota.settings.customer_id:
+        if quota.boundaries:
+            of_plans.append(quota)
+        elif quota.settings.period not in found or quota.settings.customer_id:
             found[quota.settings.period] = quota
-    return list(found.values())
+    is_set = any(quota.settings.customer_id for quota in found.values())
+    return [*found.values(), *([] if is_set else of_plans)]
 
 
 def tightest_first(states: Iterable[QuotaState]) -> list[QuotaState]:

@@ -1,7 +1,7 @@
 """The SQL of quotas and reservations. Each function works inside the caller's transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.quotas.domain import (
     ACTIVE,
+    THRESHOLDS_DEFAULT,
     Customer,
     NewReservation,
     Quota,
@@ -19,6 +20,7 @@ from services.aggregator.quotas.domain import (
     Reservation,
 )
 from services.aggregator.tables import metrics, quota_reservations, quotas
+from services.aggregator.windows import BILLING_PERIOD
 from services.kit.database import TenantKey
 
 # Quotas
@@ -148,14 +150,24 @@ class Limited:
 
 _FIND_LIMITED = text("""
 SELECT number, metrics.metric_id, metrics.counted_id, metrics.aggregation, metrics.key,
-    quotas.quota_id, quotas.customer_id, quotas.period, quotas.limit_amount, quotas.enforcement,
-    quotas.time_zone, quotas.thresholds, quotas.create_time, quotas.update_time
+    limits.quota_id, limits.customer_id, limits.period, limits.limit_amount, limits.enforcement,
+    limits.time_zone, limits.thresholds, limits.create_time, limits.update_time, limits.boundaries
 FROM unnest(CAST(:organizations AS text[]), CAST(:modes AS text[]), CAST(:keys AS text[]),
     CAST(:customers AS text[]))
     WITH ORDINALITY AS wanted (organization_id, mode, key, customer_id, number)
 JOIN metrics USING (organization_id, mode, key)
-LEFT JOIN quotas ON quotas.metric_id = metrics.metric_id
-    AND quotas.customer_id IN ('', wanted.customer_id)
+LEFT JOIN LATERAL (
+    SELECT quota_id, customer_id, period, limit_amount, enforcement, time_zone, thresholds,
+        create_time, update_time, CAST('{}' AS timestamptz[]) AS boundaries
+    FROM quotas
+    WHERE quotas.metric_id = metrics.metric_id AND quotas.customer_id IN ('', wanted.customer_id)
+    UNION ALL
+    SELECT quota_id, customer_id, :plan_period, limit_amount, enforcement, '',
+        CAST(:plan_thresholds AS text[]), create_time, update_time, boundaries
+    FROM plan_limits
+    WHERE plan_limits.metric_id = metrics.metric_id
+        AND plan_limits.customer_id = wanted.customer_id
+) AS limits ON true
 """)
 
 
@@ -168,6 +180,8 @@ async def find_limited(
         "modes": [customer.tenant.mode for customer in wanted],
         "keys": [customer.metric for customer in wanted],
         "customers": [customer.customer_id for customer in wanted],
+        "plan_period": BILLING_PERIOD,
+        "plan_thresholds": list(THRESHOLDS_DEFAULT),
     }
     found: dict[Customer, Limited] = {}
     for row in await connection.execute(_FIND_LIMITED, values):
@@ -176,7 +190,7 @@ async def find_limited(
             customer, Limited(row.metric_id, row.counted_id, row.aggregation, [])
         )
         if row.quota_id is not None:
-            limited.quotas.append(_quota(row, row.key))
+            limited.quotas.append(replace(_quota(row, row.key), boundaries=tuple(row.boundaries)))
     return found
 
 

@@ -40,7 +40,10 @@ async def load_states(
 ) -> dict[Customer, CustomerStates]:
     """Those whose metric exists. The watermark was told before anything here is read."""
     limited = await repository.find_limited(connection, customers)
-    quotas = {customer: applicable(found.quotas) for customer, found in limited.items()}
+    quotas = {
+        customer: [quota for quota in applicable(found.quotas) if quota.period_at(now)]
+        for customer, found in limited.items()
+    }
     held = await _held(connection, limited, quotas, now=now, watermark=watermark)
     used = await figures_of(connection, _wanted(limited, quotas, now))
     states: dict[Customer, CustomerStates] = {}
@@ -90,4 +93,6 @@ def _wanted(
 
 
 def _one(found: Limited, customer: Customer, quota: Quota, now: datetime) -> Wanted:
-    return Wanted(found.counted_id, customer.customer_id, *quota.period_at(now))
+    period = quota.period_at(now)
+    assert period is not None, "such a quota is none now"
+    return Wanted(found.counted_id, customer.customer_id, *period)

@@ -191,10 +191,15 @@ async def set_archive_time(
     await connection.execute(statement, {"metric_id": metric_id, "time": time})
 
 
+_HAS_QUOTAS = text("""
+SELECT EXISTS (SELECT FROM quotas WHERE metric_id = :metric_id)
+    OR EXISTS (SELECT FROM plan_limits WHERE metric_id = :metric_id)
+""")
+
+
 async def has_quotas(connection: AsyncConnection, metric_id: int) -> bool:
-    """Whether the metric has any."""
-    statement = text("SELECT EXISTS (SELECT FROM quotas WHERE metric_id = :metric_id)")
-    found: bool = (await connection.execute(statement, {"metric_id": metric_id})).scalar_one()
+    """Whether the metric has any, those of plans included."""
+    found: bool = (await connection.execute(_HAS_QUOTAS, {"metric_id": metric_id})).scalar_one()
     return found
 
 

@@ -3,6 +3,7 @@
 from services.aggregator.tables.base import metadata
 from services.aggregator.tables.metrics import dimension_values, metric_rebuilds, metrics, series
 from services.aggregator.tables.quotas import (
+    plan_limits,
     quota_changes,
     quota_reservations,
     quota_thresholds_reached,
@@ -45,6 +46,7 @@ __all__ = [
     "metric_rebuilds",
     "metrics",
     "outbox",
+    "plan_limits",
     "quota_changes",
     "quota_reservations",
     "quota_thresholds_reached",

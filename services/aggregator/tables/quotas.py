@@ -43,6 +43,28 @@ quotas = Table(
     CheckConstraint("cardinality(thresholds) <= 10", name="thresholds"),
 )
 
+# Limits that come from plans: on the usage of a subscription's customer in each of its periods,
+# which lie between `boundaries`.
+plan_limits = Table(
+    "plan_limits",
+    metadata,
+    Column("quota_id", Text, primary_key=True),
+    Column("metric_id", BigInteger, ForeignKey("metrics.metric_id"), nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("limit_amount", Numeric, nullable=False),
+    Column("enforcement", Text, nullable=False),
+    Column("boundaries", ARRAY(DateTime(timezone=True)), nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("update_time", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("subscription_id", "metric_id"),
+    CheckConstraint("char_length(customer_id) BETWEEN 1 AND 255", name="customer_id"),
+    CheckConstraint("limit_amount >= 0 AND limit_amount < 'Infinity'", name="limit_amount"),
+    CheckConstraint("enforcement IN ('HARD', 'SOFT')", name="enforcement"),
+    CheckConstraint("cardinality(boundaries) BETWEEN 2 AND 100", name="boundaries"),
+    Index(None, "metric_id", "customer_id"),
+)
+
 # A queue: usage of a metric that has quotas has grown in a bucket, so thresholds may be reached.
 # Written by the fold in its transaction, only ever inserted and deleted.
 quota_touches = Table(

@@ -7,7 +7,7 @@ from sqlalchemy import Row, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.discounts import discount_parameters, parse_discount
-from services.invoicer.domain import BasePriceTiming, MetricPrice, Plan, PlanContent
+from services.invoicer.domain import BasePriceTiming, MetricPrice, Plan, PlanContent, UsageLimit
 from services.invoicer.periods import BillingPeriod
 from services.invoicer.pricing.charge import Limits
 from services.invoicer.pricing.registry import PRICING_MODELS
@@ -84,6 +84,8 @@ async def insert_version(connection: AsyncConnection, tenant: TenantKey, plan: P
             "included_units": price.included_units,
             "minimum": price.limits.minimum,
             "maximum": price.limits.maximum,
+            "usage_limit": price.usage_limit and price.usage_limit.units,
+            "usage_limit_enforcement": price.usage_limit and price.usage_limit.enforcement,
             "model": price.model.name,
             "parameters": price.model.parameters(),
         }
@@ -164,4 +166,7 @@ def _metric_price(row: Row[tuple[object, ...]]) -> MetricPrice:
     model = PRICING_MODELS[row.model].parse(row.parameters, row.metric, checks)
     checks.done()
     limits = Limits(row.minimum, row.maximum)
-    return MetricPrice(row.metric, row.included_units, model, limits)
+    usage_limit = None
+    if row.usage_limit is not None:
+        usage_limit = UsageLimit(row.usage_limit, row.usage_limit_enforcement)
+    return MetricPrice(row.metric, row.included_units, model, limits, usage_limit)

@@ -26,6 +26,7 @@ from services.invoicer.tables.settings import billing_settings
 from services.invoicer.tables.subscriptions import (
     charges,
     discounts,
+    limit_tells,
     subscription_phases,
     subscriptions,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "invoice_taxes",
     "invoices",
     "issuers",
+    "limit_tells",
     "metadata",
     "outbox",
     "plan_prices",

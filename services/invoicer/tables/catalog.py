@@ -103,6 +103,9 @@ plan_prices = Table(
     # What a line costs at least and at most; NULL: no limit.
     Column("minimum", Numeric),
     Column("maximum", Numeric),
+    # How much may be used in a period, HARD or SOFT; NULL: no limit.
+    Column("usage_limit", Numeric),
+    Column("usage_limit_enforcement", Text),
     PrimaryKeyConstraint("organization_id", "mode", "plan_id", "version", "position"),
     UniqueConstraint(
         "organization_id", "mode", "plan_id", "version", "metric", name="uq_plan_prices_metric"

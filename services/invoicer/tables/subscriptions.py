@@ -129,6 +129,20 @@ subscription_phases = Table(
     ),
 )
 
+# Subscriptions whose limits of usage aggregator has to be told: written by a trigger on phases, for
+# plans that limit usage. `due_time`: not before; `revision` counts the changes.
+limit_tells = Table(
+    "limit_tells",
+    metadata,
+    *tenant_columns(),
+    Column("subscription_id", Text, nullable=False),
+    time_column("due_time"),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("organization_id", "mode", "subscription_id"),
+    subscription_key("fk_limit_tells_subscriptions"),
+    Index("ix_limit_tells_due_time", "due_time"),
+)
+
 discounts = Table(
     "discounts",
     metadata,

@@ -243,7 +243,9 @@ async def test_what_is_left_is_the_limit_less_the_sum_of_the_periods_events(
     ]
     if events:
         await folder.apply([batch(tenant, *events)])
-    start, end = made.period_at(now)
+    period = made.period_at(now)
+    assert period is not None
+    start, end = period
     for who in range(3):
         used = sum(
             amount

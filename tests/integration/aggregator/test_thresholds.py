@@ -88,7 +88,9 @@ async def test_a_message_says_what_was_reached(
     now = clock.now()
     await folder.apply([batch(quotas.tenant, Event("A", "11", "user_1", now))])
     [message] = await told(database, thresholds)
-    start, end = made.period_at(now)
+    period = made.period_at(now)
+    assert period is not None
+    start, end = period
     assert message == {
         "quotaId": made.quota_id,
         "metric": "A",

@@ -33,6 +33,8 @@ PLAN = invoicer.Plan(
             model=invoicer.PRICING_MODEL_PER_UNIT,
             included_units="10000",
             unit_price="0.01",
+            usage_limit="50000",
+            usage_limit_enforcement=invoicer.USAGE_LIMIT_ENFORCEMENT_SOFT,
         )
     ],
     discounts=[
@@ -58,6 +60,8 @@ PLAN_JSON = {
             "model": "PER_UNIT",
             "includedUnits": "10000",
             "unitPrice": "0.01",
+            "usageLimit": "50000",
+            "usageLimitEnforcement": "SOFT",
         }
     ],
     "discounts": [
@@ -75,7 +79,13 @@ NEW_PLAN_JSON = {
     "basePriceTiming": "IN_ADVANCE",
     "setupFee": 49,
     "metrics": [
-        {"metric": "API_CALL", "model": "PER_UNIT", "includedUnits": 1e4, "unitPrice": "0.01"}
+        {
+            "metric": "API_CALL",
+            "model": "PER_UNIT",
+            "includedUnits": 1e4,
+            "unitPrice": "0.01",
+            "usageLimit": 50000,
+        }
     ],
     "discounts": [{"name": "Launch", "percent": 10, "periods": 3}, {"amount": "5"}],
     "minimum": 50,
@@ -94,6 +104,8 @@ NEW_PLAN = invoicer.Plan(
             model=invoicer.PRICING_MODEL_PER_UNIT,
             included_units="10000.0",
             unit_price="0.01",
+            usage_limit="50000",
+            usage_limit_enforcement=invoicer.USAGE_LIMIT_ENFORCEMENT_HARD,
         )
     ],
     discounts=[

@@ -27,7 +27,9 @@ def quota(name: str, customer_id: str = "", period: str = "MONTH", **more: objec
 
 def state(of: Quota, used: str = "0", reserved: str = "0") -> QuotaState:
     """How much of it is used."""
-    return QuotaState(of, *of.period_at(NOW), Decimal(used), Decimal(reserved))
+    period = of.period_at(NOW)
+    assert period is not None
+    return QuotaState(of, *period, Decimal(used), Decimal(reserved))
 
 
 def test_a_customers_own_quota_takes_the_place_of_the_default_of_the_same_period() -> None:

@@ -54,6 +54,41 @@ def test_averages_are_rounded_half_up_to_twelve_digits() -> None:
     assert tally.figure("AVG") == Fraction("0.666666666667")
 
 
+def test_dimensions_are_counted_apart_and_full_ones_as_they_are_told() -> None:
+    recount = Recount(dimensions=("model", "region"))
+    recount.add(
+        [
+            event("1", model="a", region="eu"),
+            event("2", model="b", region="eu"),
+            event("4", model="c"),
+            event("8", model="b"),
+        ]
+    )
+
+    def sums(*told: tuple[str, str]) -> dict[tuple[str, ...], Fraction]:
+        return {group: tally.total for group, tally in recount.groups(told).items()}
+
+    apart = {("a", "eu"): 1, ("b", "eu"): 2, ("c", ""): 4, ("b", ""): 8}
+    assert sums() == apart
+    assert sums(("a", "eu")) == apart
+    full = sums(("a", "eu"), ("__other__", "eu"), ("__other__", ""))
+    assert full == {("a", "eu"): 1, ("__other__", "eu"): 2, ("__other__", ""): 12}
+
+
+def test_percentiles_are_the_nearest_rank_of_amounts_with_three_digits() -> None:
+    recount = Recount()
+    amounts = ["0", "0.0012345", "1.005", "12.35", "999.5", "123456"]
+    recount.add([event(amount, number) for number, amount in enumerate(amounts)])
+    rounded = [Fraction(text) for text in ("0", "0.00123", "1.01", "12.4", "1000", "123000")]
+    assert sorted(recount.amounts) == rounded
+    assert [recount.percentile(percent) for percent in (1, 50, 51, 99)] == [
+        rounded[0],
+        rounded[2],
+        rounded[3],
+        rounded[5],
+    ]
+
+
 def test_hours_and_customers_are_counted_apart() -> None:
     recount = Recount()
     recount.add([event("1"), event("2", 3_599), event("4", 3_600), event("8", customer_id="c")])

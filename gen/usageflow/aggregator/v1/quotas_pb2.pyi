@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from usageflow.common.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -38,6 +39,8 @@ class _QuotaPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QuotaPeri
     """Calendar months of the time zone."""
     QUOTA_PERIOD_TOTAL: _QuotaPeriod.ValueType  # 5
     """For ever."""
+    QUOTA_PERIOD_BILLING_PERIOD: _QuotaPeriod.ValueType  # 6
+    """The periods of the customer's subscription: of a limit that comes from its plan, never set."""
 
 class QuotaPeriod(_QuotaPeriod, metaclass=_QuotaPeriodEnumTypeWrapper):
     """QuotaPeriod is how long usage adds up before a quota begins anew."""
@@ -54,6 +57,8 @@ QUOTA_PERIOD_MONTH: QuotaPeriod.ValueType  # 4
 """Calendar months of the time zone."""
 QUOTA_PERIOD_TOTAL: QuotaPeriod.ValueType  # 5
 """For ever."""
+QUOTA_PERIOD_BILLING_PERIOD: QuotaPeriod.ValueType  # 6
+"""The periods of the customer's subscription: of a limit that comes from its plan, never set."""
 Global___QuotaPeriod: _TypeAlias = QuotaPeriod  # noqa: Y015
 
 class _QuotaEnforcement:
@@ -814,3 +819,103 @@ class ReleaseReservationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseReservationResponse: _TypeAlias = ReleaseReservationResponse  # noqa: Y015
+
+@_typing.final
+class PlanLimit(_message.Message):
+    """PlanLimit is how much a plan allows of a metric in a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric's key."""
+    limit: _builtins.str
+    """Exact decimal >= 0."""
+    enforcement: Global___QuotaEnforcement.ValueType
+    """What happens at the limit."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        limit: _builtins.str = ...,
+        enforcement: Global___QuotaEnforcement.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforcement", b"enforcement", "limit", b"limit", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanLimit: _TypeAlias = PlanLimit  # noqa: Y015
+
+@_typing.final
+class SetSubscriptionLimitsRequest(_message.Message):
+    """SetSubscriptionLimitsRequest tells the limits of a subscription."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    BOUNDARIES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    mode: _common_pb2.Mode.ValueType
+    """The mode."""
+    customer_id: _builtins.str
+    """Whose usage is limited."""
+    subscription_id: _builtins.str
+    """"sub_..."."""
+    @_builtins.property
+    def boundaries(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """Where its periods begin and end: ascending, on quarters of an hour, 2-100; none: with no limits."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanLimit]:
+        """At most 100, one for a metric; none: the plan limits nothing, or the subscription has ended."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.ValueType = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        boundaries: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        limits: _abc.Iterable[Global___PlanLimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundaries", b"boundaries", "customer_id", b"customer_id", "limits", b"limits", "mode", b"mode", "organization_id", b"organization_id", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSubscriptionLimitsRequest: _TypeAlias = SetSubscriptionLimitsRequest  # noqa: Y015
+
+@_typing.final
+class SetSubscriptionLimitsResponse(_message.Message):
+    """SetSubscriptionLimitsResponse tells what can't be limited now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_METRICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unknown_metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metrics that do not exist, or are neither SUM nor COUNT: tell them again later."""
+
+    def __init__(
+        self,
+        *,
+        unknown_metrics: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown_metrics", b"unknown_metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSubscriptionLimitsResponse: _TypeAlias = SetSubscriptionLimitsResponse  # noqa: Y015

@@ -465,3 +465,80 @@ class QuotaService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class PlanLimitsInternalServiceStub:
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SetSubscriptionLimits = channel.unary_unary(
+                '/usageflow.aggregator.v1.PlanLimitsInternalService/SetSubscriptionLimits',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsResponse.FromString,
+                _registered_method=True)
+
+
+class PlanLimitsInternalServiceServicer:
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token.
+    """
+
+    def SetSubscriptionLimits(self, request, context):
+        """SetSubscriptionLimits tells all that the plan of a subscription limits, in the place of what was
+        told of it before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PlanLimitsInternalServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SetSubscriptionLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSubscriptionLimits,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'usageflow.aggregator.v1.PlanLimitsInternalService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('usageflow.aggregator.v1.PlanLimitsInternalService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PlanLimitsInternalService:
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token.
+    """
+
+    @staticmethod
+    def SetSubscriptionLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.PlanLimitsInternalService/SetSubscriptionLimits',
+            usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_quotas__pb2.SetSubscriptionLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

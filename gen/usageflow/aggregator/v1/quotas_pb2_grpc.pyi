@@ -206,3 +206,40 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_QuotaServiceServicer_to_server(servicer: QuotaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PlanLimitsInternalServiceStub:
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PlanLimitsInternalServiceAsyncStub: ...
+    SetSubscriptionLimits: _grpc.UnaryUnaryMultiCallable[_quotas_pb2.SetSubscriptionLimitsRequest, _quotas_pb2.SetSubscriptionLimitsResponse]
+    """SetSubscriptionLimits tells all that the plan of a subscription limits, in the place of what was
+    told of it before.
+    """
+
+@_typing.type_check_only
+class PlanLimitsInternalServiceAsyncStub(PlanLimitsInternalServiceStub):
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    SetSubscriptionLimits: _aio.UnaryUnaryMultiCallable[_quotas_pb2.SetSubscriptionLimitsRequest, _quotas_pb2.SetSubscriptionLimitsResponse]  # type: ignore[assignment]
+    """SetSubscriptionLimits tells all that the plan of a subscription limits, in the place of what was
+    told of it before.
+    """
+
+class PlanLimitsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
+    """PlanLimitsInternalService is for UsageFlow's own processes; it requires the internal token."""
+
+    @_abc_1.abstractmethod
+    def SetSubscriptionLimits(
+        self,
+        request: _quotas_pb2.SetSubscriptionLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quotas_pb2.SetSubscriptionLimitsResponse, _abc.Awaitable[_quotas_pb2.SetSubscriptionLimitsResponse]]:
+        """SetSubscriptionLimits tells all that the plan of a subscription limits, in the place of what was
+        told of it before.
+        """
+
+def add_PlanLimitsInternalServiceServicer_to_server(servicer: PlanLimitsInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -276,6 +276,30 @@ INVOICE_STATUS_VOID: InvoiceStatus.ValueType  # 5
 """Declared void."""
 Global___InvoiceStatus: _TypeAlias = InvoiceStatus  # noqa: Y015
 
+class _UsageLimitEnforcement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageLimitEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageLimitEnforcement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_LIMIT_ENFORCEMENT_UNSPECIFIED: _UsageLimitEnforcement.ValueType  # 0
+    """Not given: HARD."""
+    USAGE_LIMIT_ENFORCEMENT_HARD: _UsageLimitEnforcement.ValueType  # 1
+    """More is not allowed."""
+    USAGE_LIMIT_ENFORCEMENT_SOFT: _UsageLimitEnforcement.ValueType  # 2
+    """More is allowed; the limit is only told."""
+
+class UsageLimitEnforcement(_UsageLimitEnforcement, metaclass=_UsageLimitEnforcementEnumTypeWrapper):
+    """UsageLimitEnforcement is what happens at a limit of usage."""
+
+USAGE_LIMIT_ENFORCEMENT_UNSPECIFIED: UsageLimitEnforcement.ValueType  # 0
+"""Not given: HARD."""
+USAGE_LIMIT_ENFORCEMENT_HARD: UsageLimitEnforcement.ValueType  # 1
+"""More is not allowed."""
+USAGE_LIMIT_ENFORCEMENT_SOFT: UsageLimitEnforcement.ValueType  # 2
+"""More is allowed; the limit is only told."""
+Global___UsageLimitEnforcement: _TypeAlias = UsageLimitEnforcement  # noqa: Y015
+
 @_typing.final
 class Customer(_message.Message):
     """Customer is whom the organization bills."""
@@ -430,6 +454,8 @@ class MetricPrice(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
+    USAGE_LIMIT_FIELD_NUMBER: _builtins.int
+    USAGE_LIMIT_ENFORCEMENT_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric's key."""
     model: Global___PricingModel.ValueType
@@ -462,6 +488,12 @@ class MetricPrice(_message.Message):
     """What the metric costs in a period at least, also without usage; empty: no limit."""
     maximum: _builtins.str
     """What the metric costs in a period at most; empty: no limit."""
+    usage_limit: _builtins.str
+    """How much the customer may use of it in a period: aggregator's CheckQuota and ReserveQuota tell,
+    unless the customer has quotas of its own. Decimal >= 0; empty: no limit.
+    """
+    usage_limit_enforcement: Global___UsageLimitEnforcement.ValueType
+    """What happens at that limit."""
     @_builtins.property
     def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
         """GRADUATED, VOLUME, STAIRSTEP: 1-100 tiers."""
@@ -491,10 +523,12 @@ class MetricPrice(_message.Message):
         prices: _abc.Iterable[Global___DimensionPrice] | None = ...,
         minimum: _builtins.str = ...,
         maximum: _builtins.str = ...,
+        usage_limit: _builtins.str = ...,
+        usage_limit_enforcement: Global___UsageLimitEnforcement.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_per_event", b"fixed_per_event", "free_amount", b"free_amount", "free_events", b"free_events", "included_units", b"included_units", "max_per_event", b"max_per_event", "maximum", b"maximum", "metric", b"metric", "min_per_event", b"min_per_event", "minimum", b"minimum", "model", b"model", "package_price", b"package_price", "package_size", b"package_size", "prices", b"prices", "rate", b"rate", "tiers", b"tiers", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_per_event", b"fixed_per_event", "free_amount", b"free_amount", "free_events", b"free_events", "included_units", b"included_units", "max_per_event", b"max_per_event", "maximum", b"maximum", "metric", b"metric", "min_per_event", b"min_per_event", "minimum", b"minimum", "model", b"model", "package_price", b"package_price", "package_size", b"package_size", "prices", b"prices", "rate", b"rate", "tiers", b"tiers", "unit_price", b"unit_price", "usage_limit", b"usage_limit", "usage_limit_enforcement", b"usage_limit_enforcement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
