@@ -4,7 +4,7 @@ from typing import Final
 
 from services.kit.auth import KeyCache, Principal, invalid_key, missing_key
 from services.kit.errors import PermissionDeniedError
-from services.kit.keys import SESSION_START
+from services.kit.keys import NO_KEY_STARTS
 
 KEY_HEADER: Final = b"x-usageflow-api-key"
 
@@ -18,7 +18,7 @@ def api_key(headers: dict[bytes, bytes]) -> str:
     if not secret:
         raise missing_key()
     key = secret.decode("latin-1")
-    if key.startswith(SESSION_START):
+    if key.startswith(NO_KEY_STARTS):
         raise invalid_key()
     return key
 

@@ -10,6 +10,7 @@ from gateway.coalescer import Coalescer, Limits
 from gateway.dashboard.app import Dashboard
 from gateway.entry import Entry, Handler
 from gateway.health import Readiness
+from gateway.portal.app import Portal
 from gateway.quick import QuickTrack
 from gateway.server import HttpServer
 from gateway.sessions import Sessions
@@ -63,6 +64,7 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
         batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
         api=cast("Handler", api.build(services, live)),
         pages=pages,
+        portal=Portal(services, keys, sessions),
         keys=keys,
         sessions=sessions,
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),

@@ -6,7 +6,14 @@ import grpc
 from google.protobuf.message import Message
 from litestar.di import NamedDependency
 from pydantic import SecretStr
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc, members_pb2, members_pb2_grpc
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
+    portal_pb2,
+    portal_pb2_grpc,
+)
 from usageflow.aggregator.v1 import (
     aggregator_pb2,
     aggregator_pb2_grpc,
@@ -59,6 +66,7 @@ class Channels:
             [
                 *accounts_pb2.DESCRIPTOR.services_by_name.values(),
                 *members_pb2.DESCRIPTOR.services_by_name.values(),
+                *portal_pb2.DESCRIPTOR.services_by_name.values(),
             ],
         )
         self.ingest = open_channel(
@@ -105,6 +113,7 @@ class Services:
     def __init__(self, channels: Channels) -> None:
         self.accounts = accounts_pb2_grpc.AccountsServiceStub(channels.accounts)
         self.members = members_pb2_grpc.MembersServiceStub(channels.accounts)
+        self.portal = portal_pb2_grpc.PortalServiceStub(channels.accounts)
         self.ingest = ingest_pb2_grpc.IngestServiceStub(channels.ingest)
         self.aggregator = aggregator_pb2_grpc.AggregatorServiceStub(channels.aggregator)
         self.live = live_pb2_grpc.LiveUsageServiceStub(channels.aggregator)
@@ -130,6 +139,7 @@ class Calls:
         """`idempotency_key` goes along with each call; what only reads takes no notice of it."""
         self.accounts = services.accounts
         self.members = services.members
+        self.portal = services.portal
         self.ingest = services.ingest
         self.aggregator = services.aggregator
         self.live = services.live

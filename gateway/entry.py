@@ -34,8 +34,9 @@ log = structlog.get_logger()
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPENAPI_PATH: Final = "/api/openapi.json"
-# Under it is what people look at.
+# Under these is what people look at: members, and customers with a link.
 PAGES_PATH: Final = "/dashboard"
+PORTAL_PATH: Final = "/portal"
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 _REQUESTS = Counter(
     "usageflow_gateway_requests", "Requests other than track", ["method", "route", "status"]
@@ -52,6 +53,7 @@ class Entry:
         batch: Handler,
         api: Handler,
         pages: Handler,
+        portal: Handler,
         keys: KeyResolver,
         sessions: Sessions,
         readiness: Readiness,
@@ -60,7 +62,7 @@ class Entry:
     ) -> None:
         self._bare = {"/api/track": track, "/api/track/batch": batch}
         self._api = api
-        self._pages = pages
+        self._pages = {PAGES_PATH: pages, PORTAL_PATH: portal}
         self._keys = keys
         self._sessions = sessions
         self._readiness = readiness
@@ -100,9 +102,9 @@ class Entry:
                 await self._health(scope, answer, request_id)
             elif scope["path"] == "/":
                 await send_redirect(answer.send, PAGES_PATH)
-            elif _is_page(scope["path"]):
+            elif (pages := self._pages_of(scope["path"])) is not None:
                 scope["path"] = routing_path(scope["raw_path"])
-                await self._pages(scope, receive, answer.send)
+                await pages(scope, receive, answer.send)
                 principal = scope.get("principal")
             else:
                 principal = await self._authenticate(scope, headers)
@@ -131,6 +133,9 @@ class Entry:
         scope["credential"] = secret
         return principal
 
+    def _pages_of(self, path: str) -> Handler | None:
+        return self._pages.get("/" + path[1:].partition("/")[0])
+
     async def _health(self, scope: Scope, answer: "_Answer", request_id: str) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             raise method_not_allowed("GET, HEAD")
@@ -138,10 +143,6 @@ class Entry:
         status = 503 if missing else 200
         body = {"status": "not ready", "missing": missing} if missing else {"status": "ok"}
         await send_json(answer.send, status, msgspec.json.encode(body), request_id)
-
-
-def _is_page(path: str) -> bool:
-    return path == PAGES_PATH or path.startswith(f"{PAGES_PATH}/")
 
 
 class _Answer:

@@ -123,8 +123,9 @@ class Sessions:
         self._token = internal_token
         self._clients = clients
         self._public_url = public_url.rstrip("/")
-        self._secure = public_url.startswith("https:")
-        self._cookie = SECURE_COOKIE if self._secure else COOKIE
+        # Whether people reach us over https: cookies are for that alone then.
+        self.secure = public_url.startswith("https:")
+        self._cookie = SECURE_COOKIE if self.secure else COOKIE
 
     async def viewer(self, scope: Scope) -> Viewer | None:
         """Who asks; None: nobody who has signed in. UnavailableError."""
@@ -263,7 +264,7 @@ class Sessions:
         seconds = 0
         if credential and expire_time is not None:
             seconds = max(0, int((expire_time - clock.now()).total_seconds()))
-        secure = "; Secure" if self._secure else ""
+        secure = "; Secure" if self.secure else ""
         value = f"{self._cookie}={credential}; Path=/; Max-Age={seconds}"
         return b"set-cookie", f"{value}; HttpOnly; SameSite=Lax{secure}".encode()
 

@@ -16,18 +16,23 @@ from gateway.dashboard.forms import CSRF, Form
 from gateway.dashboard.live import Streams
 from gateway.dashboard.pages import (
     audit,
+    charges,
     customers,
+    discounts,
     events,
     invoices,
     keys,
     metrics,
+    migrations,
     overview,
     plans,
+    portal_links,
     prepaid,
     settings,
     simulation,
     subscription_changes,
     subscriptions,
+    taxes,
     team,
     usage,
     webhooks,
@@ -51,8 +56,13 @@ _PAGES: Final[Sequence[Any]] = (
     prepaid,
     plans,
     simulation,
+    portal_links,
+    migrations,
     subscriptions,
     subscription_changes,
+    discounts,
+    charges,
+    taxes,
     invoices,
     webhooks,
     keys,
@@ -92,13 +102,18 @@ class Dashboard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        await self._app(scope, receive, guarded(send))  # type: ignore[arg-type]
 
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *PAGE_HEADERS]
-            await send(message)
 
-        await self._app(scope, receive, guarded)  # type: ignore[arg-type]
+def guarded(send: Send) -> Send:
+    """What sends a page's answer, with PAGE_HEADERS."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *PAGE_HEADERS]
+        await send(message)
+
+    return sending
 
 
 def _build(services: Services, streams: Streams, sessions: Sessions) -> Litestar:
@@ -126,7 +141,7 @@ def _build(services: Services, streams: Streams, sessions: Sessions) -> Litestar
     return Litestar(
         [handler for page in _PAGES for handler in page.HANDLERS],
         request_max_body_size=BODY_BYTES_MAX,
-        before_request=_decode_path,
+        before_request=decode_path,
         dependencies={"visit": Provide(provide_visit), "streams": Provide(provide_streams)},
         exception_handlers={
             _SignInNeeded: _go_to_sign_in,
@@ -144,7 +159,7 @@ async def _organization_name(calls: Calls) -> str:
     return (await calls.call(calls.accounts.GetOrganization, request)).organization.name
 
 
-async def _decode_path(request: Request[Any, Any, Any]) -> None:
+async def decode_path(request: Request[Any, Any, Any]) -> None:
     """Ids may contain "/": the gateway routes by paths whose segments are percent-encoded."""
     parameters = request.scope["path_params"]
     for name, value in parameters.items():

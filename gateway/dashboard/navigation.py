@@ -38,6 +38,8 @@ SECTIONS: Final = (
             Entry("Plans", "/dashboard/plans", "tag"),
             Entry("Subscriptions", "/dashboard/subscriptions", "repeat"),
             Entry("Invoices", "/dashboard/invoices", "document"),
+            Entry("Charges", "/dashboard/charges", "coin"),
+            Entry("Taxes", "/dashboard/taxes", "percent"),
         ),
     ),
     Section(

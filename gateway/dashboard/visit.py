@@ -27,6 +27,7 @@ NOTES: Final[Mapping[str, str]] = {
     "saved": "Saved.",
     "created": "Created.",
     "deleted": "Deleted.",
+    "link-revoked": "The link was revoked. It works no more.",
     "revoked": "The key was revoked. Requests with it are refused from now on.",
     "paid": "The invoice was marked as paid.",
     "failed": "The failed payment was recorded.",

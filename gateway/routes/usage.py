@@ -7,10 +7,13 @@ from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 from litestar.response import Stream
+from usageflow.aggregator.v1 import aggregator_pb2
 
 from gateway.billing_periods import set_windows
 from gateway.calls import ApiCalls
 from gateway.query import Asked, query
+from gateway.shapes import reconciliation
+from gateway.shapes.reconciliation import Reconciliation
 from gateway.shapes.usage import (
     Activity,
     ActivityQuery,
@@ -100,4 +103,15 @@ async def get_activity(calls: ApiCalls, asked: Asked[ActivityQuery]) -> Activity
     return activity_from_proto(await calls.call(calls.aggregator.GetActivity, request))
 
 
-HANDLERS = [query_usage, export_usage, watch_usage, get_activity]
+@get("/api/usage/reconciliation")
+async def get_reconciliation(calls: ApiCalls) -> Reconciliation:
+    """Where usage is not what was accepted, and up to when that was looked at.
+
+    Differences are repaired by themselves.
+    """
+    request = aggregator_pb2.GetReconciliationRequest()
+    answer = await calls.call(calls.aggregator.GetReconciliation, request)
+    return reconciliation.from_proto(answer)
+
+
+HANDLERS = [query_usage, export_usage, watch_usage, get_activity, get_reconciliation]

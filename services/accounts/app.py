@@ -1,6 +1,6 @@
 """Wires accounts together."""
 
-from usageflow.accounts.v1 import accounts_pb2_grpc, members_pb2_grpc
+from usageflow.accounts.v1 import accounts_pb2_grpc, members_pb2_grpc, portal_pb2_grpc
 
 from services.accounts import audit_repository
 from services.accounts.audit import BATCH_MAX, AuditConsumer, AuditLog
@@ -14,6 +14,8 @@ from services.accounts.members_servicer import (
     People,
 )
 from services.accounts.passwords import Passwords
+from services.accounts.portal import Portals
+from services.accounts.portal_servicer import PortalInternalServicer, PortalServicer
 from services.accounts.service import Accounts
 from services.accounts.servicer import AccountsInternalServicer, AccountsServicer
 from services.accounts.settings import AccountsSettings
@@ -52,7 +54,7 @@ async def main(settings: AccountsSettings | None = None) -> None:
         await serve_inbox(database, audit_repository.inbox, messaging, CONSUMER)
         runtime.spawn("consumer", consumer.run)
 
-        own_keys = OwnKeys(people.accounts, people.signing_in)
+        own_keys = OwnKeys(people.accounts, people.signing_in, people.portals)
         server = GrpcServer(settings, own_keys, DatabaseCheck(url), Answers(database))
         add_services(server, people, audit_log)
         await server.start()
@@ -68,6 +70,7 @@ def people_of(database: Database, pepper: bytes, changes: Changes, passwords: Pa
         signing_in=signing_in,
         members=Members(database, changes, passwords),
         invitations=Invitations(database, pepper, signing_in, passwords),
+        portals=Portals(database, pepper, changes),
     )
 
 
@@ -92,4 +95,14 @@ def add_services(server: GrpcServer, people: People, audit_log: AuditLog) -> Non
         members_pb2_grpc.add_MembersInternalServiceServicer_to_server,
         MembersInternalServicer(people),
         "usageflow.accounts.v1.MembersInternalService",
+    )
+    server.add(
+        portal_pb2_grpc.add_PortalServiceServicer_to_server,
+        PortalServicer(people.portals),
+        "usageflow.accounts.v1.PortalService",
+    )
+    server.add(
+        portal_pb2_grpc.add_PortalInternalServiceServicer_to_server,
+        PortalInternalServicer(people.portals),
+        "usageflow.accounts.v1.PortalInternalService",
     )

@@ -22,6 +22,9 @@ class Changes(Protocol):
     async def member_changed(self, member_id: str) -> None:
         """A member's role changed, they were removed, or one of their sessions ended."""
 
+    async def portal_link_changed(self, link_id: str) -> None:
+        """A link to the customer portal was revoked."""
+
 
 async def told(telling: Awaitable[None], failure: str, **about: str) -> None:
     """Wait until the others are told. It is done all the same when they can't be: they ask again

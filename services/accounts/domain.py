@@ -182,5 +182,9 @@ def check_new_key(new: NewKey, mode: str, now: datetime) -> None:
 def _check_name(checks: FieldChecks, name: str) -> None:
     short = len(name) <= NAME_CHARACTERS_MAX
     checks.require(short, "name", f"must have at most {NAME_CHARACTERS_MAX} characters")
-    printable = not any(unicodedata.category(character) == "Cc" for character in name)
-    checks.require(printable, "name", "must have no control characters")
+    checks.require(not has_control(name), "name", "must have no control characters")
+
+
+def has_control(text: str) -> bool:
+    """Whether it has control characters."""
+    return any(unicodedata.category(character) == "Cc" for character in text)

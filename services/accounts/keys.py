@@ -4,6 +4,8 @@ from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import messages_pb2
 
 from services.accounts.domain import ResolvedKey
+from services.accounts.portal import Portals
+from services.accounts.portal_repository import ResolvedLink
 from services.accounts.proto import SCOPE_NUMBERS, timestamp
 from services.accounts.service import Accounts
 from services.accounts.signing_in import ResolvedSession, SigningIn
@@ -12,10 +14,11 @@ from services.kit.auth import (
     MEMBER_CHANGED_SUBJECT,
     MODE_NUMBERS,
     ORGANIZATION_CHANGED_SUBJECT,
+    PORTAL_LINK_CHANGED_SUBJECT,
     ROLE_NUMBERS,
     Principal,
 )
-from services.kit.keys import split_session
+from services.kit.keys import is_portal_token, split_session
 from services.kit.messaging import Messaging
 
 
@@ -26,12 +29,15 @@ class OwnKeys:
     here at once, in every replica, whether NATS is up or not.
     """
 
-    def __init__(self, accounts: Accounts, signing_in: SigningIn) -> None:
+    def __init__(self, accounts: Accounts, signing_in: SigningIn, portals: Portals) -> None:
         self._accounts = accounts
         self._signing_in = signing_in
+        self._portals = portals
 
     async def resolve(self, secret: str) -> Principal:
-        """Who the key or session stands for. UnauthenticatedError, UnavailableError."""
+        """Who the key, session or link stands for. UnauthenticatedError, UnavailableError."""
+        if is_portal_token(secret):
+            return Principal.from_proto(principal_of_link(await self._portals.resolve(secret)))
         session = split_session(secret)
         if session is None:
             return Principal.from_proto(
@@ -72,6 +78,21 @@ def principal_of_session(resolved: ResolvedSession, mode: str) -> pb.Principal:
     )
 
 
+def principal_of_link(resolved: ResolvedLink) -> pb.Principal:
+    """Who a link to the customer portal stands for. Without scopes: a process that is older than
+    such links lets it do nothing.
+    """
+    link = resolved.link
+    return pb.Principal(
+        organization_id=link.organization_id,
+        mode=MODE_NUMBERS[link.mode],
+        expire_time=timestamp(link.expire_time),
+        event_past_days=resolved.event_past_days,
+        customer_id=link.customer_id,
+        portal_link_id=link.id,
+    )
+
+
 class ChangeBroadcast:
     """A Changes over core NATS: whoever is away learns of it within 30 s by asking again."""
 
@@ -92,3 +113,8 @@ class ChangeBroadcast:
         """Tell every process that listens now. UnavailableError."""
         message = messages_pb2.MemberChanged(member_id=member_id)
         await self._messaging.broadcast(MEMBER_CHANGED_SUBJECT, message.SerializeToString())
+
+    async def portal_link_changed(self, link_id: str) -> None:
+        """Tell every process that listens now. UnavailableError."""
+        message = messages_pb2.PortalLinkChanged(portal_link_id=link_id)
+        await self._messaging.broadcast(PORTAL_LINK_CHANGED_SUBJECT, message.SerializeToString())

@@ -15,6 +15,7 @@ from services.accounts.invitations_repository import Invitation
 from services.accounts.keys import principal_of_session
 from services.accounts.members import MemberChange, Members
 from services.accounts.people import Member, Seen, Session
+from services.accounts.portal import Portals
 from services.accounts.proto import organization_message, timestamp
 from services.accounts.service import Accounts
 from services.accounts.signing_in import SigningIn
@@ -36,6 +37,7 @@ class People:
     signing_in: SigningIn
     members: Members
     invitations: Invitations
+    portals: Portals
 
 
 class MembersServicer(MembersServiceServicer):

@@ -230,3 +230,30 @@ invitations = Table(
         postgresql_where=text("accept_time IS NULL AND revoke_time IS NULL"),
     ),
 )
+
+# A trigger keeps what a link is for and that a revoked one stays revoked. Rows go some time after
+# they have expired.
+portal_links = Table(
+    "portal_links",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_by", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), nullable=False),
+    Column("revoke_time", DateTime(timezone=True)),
+    CheckConstraint("id ~ '^ptl_[0-9a-f]{32}$'", name="id"),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint("char_length(customer_id) BETWEEN 1 AND 255", name="customer_id"),
+    CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),
+    CheckConstraint(
+        "expire_time > create_time AND expire_time <= create_time + interval '720 hours'",
+        name="expire_time",
+    ),
+    Index("ix_portal_links_of_customer", "organization_id", "mode", "customer_id", "id"),
+    Index("ix_portal_links_of_tenant", "organization_id", "mode", "id"),
+    Index("ix_portal_links_by_end", "organization_id", "mode", "expire_time"),
+)

@@ -26,6 +26,7 @@ from services.aggregator.rebuilds.source import HISTORY_TIMEOUT_S, IngestHistory
 from services.aggregator.reconciliation.reconciler import Reconciler
 from services.aggregator.reconciliation.repair import Repair
 from services.aggregator.reconciliation.source import ACCEPTED_TIMEOUT_S, IngestAccepted
+from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.recounter import RECOUNT_TIMEOUT_S, Recounter
 from services.aggregator.replay import IngestReplay
 from services.aggregator.roller import Roller
@@ -143,7 +144,7 @@ async def main() -> None:
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(metrics, answers, Activities(database)),
+            AggregatorServicer(metrics, answers, Activities(database), Standings(database)),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(

@@ -15,6 +15,7 @@ from services.aggregator.activity import Activities
 from services.aggregator.domain import Metric, NewMetric, Rebuild, UsageRow
 from services.aggregator.questions import Selection, UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
+from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.recounter import answered
 from services.aggregator.service import BilledMetric, Metrics, Usage, UsageAnswers
 from services.kit import usage_token
@@ -39,10 +40,17 @@ _WINDOWS = {number: name.removeprefix("WINDOW_") for name, number in pb.Window.i
 class AggregatorServicer(AggregatorServiceServicer):
     """What callers with an API key may do, in their own organization and mode."""
 
-    def __init__(self, metrics: Metrics, answers: UsageAnswers, activities: Activities) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        answers: UsageAnswers,
+        activities: Activities,
+        standings: Standings,
+    ) -> None:
         self._metrics = metrics
         self._answers = answers
         self._activities = activities
+        self._standings = standings
 
     async def CreateMetric(
         self, request: pb.CreateMetricRequest, context: object
@@ -134,6 +142,29 @@ class AggregatorServicer(AggregatorServiceServicer):
                 for metric, count in activity.metrics
             ],
             **started,
+        )
+
+    async def GetReconciliation(
+        self, request: pb.GetReconciliationRequest, context: object
+    ) -> pb.GetReconciliationResponse:
+        """Where usage is not what was accepted; scope read."""
+        standing = await self._standings.get(require_scope("read").tenant)
+        checked = standing.checked_until
+        return pb.GetReconciliationResponse(
+            checked_until=None if checked is None else _timestamp(checked),
+            difference_count=standing.count,
+            differences=[
+                pb.ReconciliationDifference(
+                    metric=each.metric,
+                    hour=_timestamp(each.hour),
+                    accepted_count=each.accepted_count,
+                    accepted_sum=format_decimal(each.accepted_sum),
+                    counted_count=each.counted_count,
+                    counted_sum=format_decimal(each.counted_sum),
+                    find_time=_timestamp(each.find_time),
+                )
+                for each in standing.differences
+            ],
         )
 
 

@@ -47,6 +47,7 @@ from services.invoicer.service.documents import Documents
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.revenue import Revenues
 from services.invoicer.service.simulations import Simulations
 from services.invoicer.service.subscription_changes import SubscriptionChanges
 from services.invoicer.service.subscriptions import Subscriptions
@@ -143,6 +144,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             Plans(database, clock.now),
             subscriptions,
             invoices,
+            Revenues(database, usage, clock.now, LATE),
             clock.now,
         )
 

@@ -57,8 +57,12 @@ class DocumentsServicer(DocumentsServiceServicer):
         tenant = require_scope("read").tenant
         html = request.format == pb.RENDER_FORMAT_HTML
         wanted = RenderFormat.HTML if html else RenderFormat.PDF
-        content, name = await self._documents.render_invoice(tenant, request.invoice_id, wanted)
-        return pb.GetRenderedInvoiceResponse(content=content, filename=name)
+        content, name, customer_id = await self._documents.render_invoice(
+            tenant, request.invoice_id, wanted
+        )
+        return pb.GetRenderedInvoiceResponse(
+            content=content, filename=name, customer_id=customer_id
+        )
 
 
 def _issuer(issuer: Issuer) -> pb.Issuer:

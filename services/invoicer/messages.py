@@ -27,6 +27,7 @@ from services.invoicer.exact import ZERO, format_price, subtract
 from services.invoicer.phases import Phase, PhaseKind
 from services.invoicer.quotes import Quote
 from services.invoicer.service.invoices import InvoiceFilter, Preview
+from services.invoicer.service.revenue import Revenue
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.invoicer.term_checks import DiscountInput
 from services.kit.errors import FieldProblem, InvalidArgumentError
@@ -382,6 +383,29 @@ def preview(found: Preview) -> pb.PreviewInvoiceResponse:
         invoice=draft(found.draft, found.credits_applied),
         projected=draft(found.projected, found.projected_credits),
         as_of=timestamp(found.as_of),
+    )
+
+
+def revenue(found: Revenue) -> pb.GetRevenueResponse:
+    """What a time has brought, and what accrues."""
+    accrued = found.accrued
+    sums = (found.invoiced, found.credited, accrued.amounts)
+    # The field's name is a keyword of Python.
+    start: dict[str, Any] = {"from": timestamp(found.start)}
+    return pb.GetRevenueResponse(
+        to=timestamp(found.end),
+        currencies=[
+            pb.CurrencyRevenue(
+                currency=currency,
+                invoiced=format_money(found.invoiced.get(currency, ZERO), currency),
+                credited=format_money(found.credited.get(currency, ZERO), currency),
+                accrued=format_money(accrued.amounts.get(currency, ZERO), currency),
+            )
+            for currency in sorted({currency for each in sums for currency in each})
+        ],
+        as_of=timestamp(accrued.as_of),
+        complete=accrued.complete,
+        **start,
     )
 
 

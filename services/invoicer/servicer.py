@@ -11,6 +11,7 @@ from services.invoicer.service.customers import Customers
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.paging import Page
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.revenue import Revenues
 from services.invoicer.service.subscriptions import Subscriptions
 from services.kit.auth import require_scope
 from services.kit.database import TenantKey
@@ -36,12 +37,14 @@ class InvoicerServicer(InvoicerServiceServicer):
         plans: Plans,
         subscriptions: Subscriptions,
         invoices: Invoices,
+        revenues: Revenues,
         now: Callable[[], datetime],
     ) -> None:
         self._customers = customers
         self._plans = plans
         self._subscriptions = subscriptions
         self._invoices = invoices
+        self._revenues = revenues
         self._now = now
 
     async def PutCustomer(
@@ -210,6 +213,15 @@ class InvoicerServicer(InvoicerServiceServicer):
         tenant = _reader()
         preview = await self._invoices.preview_invoice(tenant, request.subscription_id)
         return messages.preview(preview)
+
+    async def GetRevenue(
+        self, request: pb.GetRevenueRequest, context: object
+    ) -> pb.GetRevenueResponse:
+        """What a time has brought, and what accrues."""
+        tenant = _reader()
+        start = messages.time_or_none(request, "from", "from")
+        end = messages.time_or_none(request, "to", "to")
+        return messages.revenue(await self._revenues.get(tenant, start, end))
 
     async def PayInvoice(
         self, request: pb.PayInvoiceRequest, context: object

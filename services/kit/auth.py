@@ -22,6 +22,8 @@ from usageflow.accounts.v1 import (
     members_pb2,
     members_pb2_grpc,
     messages_pb2,
+    portal_pb2,
+    portal_pb2_grpc,
 )
 from usageflow.common.v1 import common_pb2
 
@@ -34,13 +36,20 @@ from services.kit.errors import (
 )
 from services.kit.events import MICROS_PER_DAY, PAST_DAYS_DEFAULT
 from services.kit.grpc_client import internal_metadata
-from services.kit.keys import SESSION_START, looks_like_key, split_session
+from services.kit.keys import (
+    PORTAL_START,
+    SESSION_START,
+    is_portal_token,
+    looks_like_key,
+    split_session,
+)
 from services.kit.messaging import Messaging
 from services.kit.tenant import TenantKey
 
 KEY_CHANGED_SUBJECT = "usageflow.accounts.api_key_changed"
 ORGANIZATION_CHANGED_SUBJECT = "usageflow.accounts.organization_changed"
 MEMBER_CHANGED_SUBJECT = "usageflow.accounts.member_changed"
+PORTAL_LINK_CHANGED_SUBJECT = "usageflow.accounts.portal_link_changed"
 REMEMBERED_S = 30.0
 REFUSED_REMEMBERED_S = 5.0
 REMEMBERED_MAX = 10_000
@@ -63,13 +72,16 @@ ROLE_NAMES = {
 ROLE_NUMBERS = {name: number for number, name in ROLE_NAMES.items()}
 # As far as RPCs ask for scopes: what a role may do is told by permissions.py, before they run.
 _MEMBER_SCOPES = frozenset({"read", "admin"})
+# As far as portal.REACH lets its calls through.
+_PORTAL_SCOPES = frozenset({"read"})
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a key or a member's session stands for. `mode` is the proto number, `mode_name` "live" or
-    "test". Of a key `member_id`, `role`, `session_id` and `member_name` are empty, of a session
-    `key_id`.
+    """Who a key, a member's session or a link to the customer portal stands for. `mode` is the
+    proto number, `mode_name` "live" or "test". Of a key `member_id`, `role`, `session_id` and
+    `member_name` are empty, of a session `key_id`; only a portal's link has `customer_id`, the one
+    customer that it may see, and `portal_link_id`.
 
     `event_past_micros` is `event_past_days` as events.check_event takes it.
     """
@@ -86,6 +98,8 @@ class Principal:
     session_id: str = ""
     member_name: str = ""
     strict_metrics: bool = False
+    customer_id: str = ""
+    portal_link_id: str = ""
     event_past_micros: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +114,7 @@ class Principal:
     @property
     def actor_id(self) -> str:
         """Who does it, for the audit log: the key or the member."""
-        return self.member_id or self.key_id
+        return self.member_id or self.key_id or self.portal_link_id
 
     def may(self, scope: str) -> bool:
         """Whether the caller has the scope; "admin" includes "read"."""
@@ -116,7 +130,11 @@ class Principal:
             organization_id=message.organization_id,
             mode=message.mode,
             mode_name=MODE_NAMES[message.mode],
-            scopes=_MEMBER_SCOPES if message.member_id else scopes,
+            scopes=_MEMBER_SCOPES
+            if message.member_id
+            else _PORTAL_SCOPES
+            if message.customer_id
+            else scopes,
             expire_time=message.expire_time.ToDatetime(clock.UTC) if expires else None,
             event_past_days=message.event_past_days or PAST_DAYS_DEFAULT,
             member_id=message.member_id,
@@ -125,6 +143,8 @@ class Principal:
             session_id=message.session_id,
             member_name=message.member_name,
             strict_metrics=message.strict_metrics,
+            customer_id=message.customer_id,
+            portal_link_id=message.portal_link_id,
         )
 
 
@@ -143,8 +163,17 @@ def invalid_session() -> UnauthenticatedError:
     return UnauthenticatedError("Your session has ended: sign in again", reason="invalid_session")
 
 
+def invalid_portal_link() -> UnauthenticatedError:
+    """The error of a wrong, revoked or expired link to the customer portal, all alike."""
+    return UnauthenticatedError(
+        "This link works no more: ask whoever sent it for a new one", reason="invalid_portal_link"
+    )
+
+
 def invalid_credential(secret: str) -> UnauthenticatedError:
     """The error that fits what was sent."""
+    if secret.startswith(PORTAL_START):
+        return invalid_portal_link()
     return invalid_session() if secret.startswith(SESSION_START) else invalid_key()
 
 
@@ -203,6 +232,7 @@ class KeyCache:
     ) -> None:
         self._accounts = accounts_pb2_grpc.AccountsInternalServiceStub(channel)
         self._members = members_pb2_grpc.MembersInternalServiceStub(channel)
+        self._portals = portal_pb2_grpc.PortalInternalServiceStub(channel)
         self._token = internal_token
         self._messaging = messaging
         self._remembered: dict[str, _Remembered] = {}
@@ -211,12 +241,15 @@ class KeyCache:
         self._changes = 0
 
     async def start(self) -> None:
-        """Begin to listen for revoked keys, changed organizations and changed members."""
+        """Begin to listen for revoked keys and links, changed organizations and members."""
         await self._messaging.on_broadcast(KEY_CHANGED_SUBJECT, self._on_key_changed)
         await self._messaging.on_broadcast(
             ORGANIZATION_CHANGED_SUBJECT, self._on_organization_changed
         )
         await self._messaging.on_broadcast(MEMBER_CHANGED_SUBJECT, self._on_member_changed)
+        await self._messaging.on_broadcast(
+            PORTAL_LINK_CHANGED_SUBJECT, self._on_portal_link_changed
+        )
         self._messaging.on_reconnect(self._on_reconnect)
 
     async def _on_key_changed(self, payload: bytes) -> None:
@@ -230,6 +263,10 @@ class KeyCache:
     async def _on_member_changed(self, payload: bytes) -> None:
         member_id = messages_pb2.MemberChanged.FromString(payload).member_id
         self._forget(lambda principal: principal.member_id == member_id)
+
+    async def _on_portal_link_changed(self, payload: bytes) -> None:
+        link_id = messages_pb2.PortalLinkChanged.FromString(payload).portal_link_id
+        self._forget(lambda principal: principal.portal_link_id == link_id)
 
     def _forget(self, changed: Callable[[Principal], bool]) -> None:
         self._changes += 1
@@ -257,7 +294,7 @@ class KeyCache:
         principal = self.cached(secret)
         if principal is not None:
             return principal
-        if not (looks_like_key(secret) or split_session(secret)):
+        if not (looks_like_key(secret) or split_session(secret) or is_portal_token(secret)):
             raise invalid_credential(secret)
         if time.monotonic() < self._refused_until_s.get(secret, 0):
             raise invalid_credential(secret)
@@ -290,6 +327,9 @@ class KeyCache:
             "timeout": RESOLVE_TIMEOUT_S,
             "metadata": internal_metadata(self._token),
         }
+        if is_portal_token(secret):
+            link = portal_pb2.ResolvePortalLinkRequest(token=secret)
+            return (await self._portals.ResolvePortalLink(link, **options)).principal
         session = split_session(secret)
         if session is None:
             key = accounts_pb2.ResolveApiKeyRequest(secret=secret)

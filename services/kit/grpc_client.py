@@ -11,7 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import SecretStr
 
 from services.kit import context
-from services.kit.keys import SESSION_START
+from services.kit.keys import NO_KEY_STARTS
 
 DEADLINE_S = 10.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -83,9 +83,11 @@ def api_key_metadata(secret: str) -> Metadata:
 
 
 def caller_metadata(credential: str) -> Metadata:
-    """Metadata of a call in the name of an API key's holder, or of a member with a session.
+    """Metadata of a call in the name of an API key's holder, of a member with a session, or of who
+    has a link to the customer portal.
 
-    `credential` is the key, or what keys.session_credential gives. Services look either up.
+    `credential` is the key, what keys.session_credential gives, or the link's token. Services look
+    it up.
     """
-    header = SESSION_HEADER if credential.startswith(SESSION_START) else API_KEY_HEADER
+    header = SESSION_HEADER if credential.startswith(NO_KEY_STARTS) else API_KEY_HEADER
     return ((header, credential), *context.outgoing_headers().items())

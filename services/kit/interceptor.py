@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from pydantic import SecretStr
 
-from services.kit import auth, context, permissions
+from services.kit import auth, context, permissions, portal
 from services.kit.errors import (
     DomainError,
     FieldProblem,
@@ -28,7 +28,7 @@ from services.kit.grpc_client import (
     SESSION_HEADER,
 )
 from services.kit.idempotency import Answers, KeyedCall
-from services.kit.keys import SESSION_START
+from services.kit.keys import NO_KEY_STARTS
 
 log = structlog.get_logger()
 
@@ -106,7 +106,11 @@ class _Call:
             started = time.perf_counter()
             code = "OK"
             try:
-                await self._enter(servicer_context, deadline_required=True)
+                principal = await self._enter(servicer_context, deadline_required=True)
+                if principal is not None and principal.customer_id:
+                    return await self._answer_of_customer(
+                        principal, request, behavior, servicer_context
+                    )
                 if (keyed := self._keyed(request, servicer_context)) is None:
                     return await behavior(request, servicer_context)
                 return await self._answer_once(keyed, behavior, servicer_context)
@@ -121,6 +125,20 @@ class _Call:
                 (self._answered if answered else _CALLS.labels(self._method, code)).inc()
                 self._seconds.observe(time.perf_counter() - started)
 
+        return answer
+
+    async def _answer_of_customer(
+        self,
+        principal: auth.Principal,
+        request: Any,
+        behavior: Callable[[Any, Any], Awaitable[Any]],
+        servicer_context: grpc.aio.ServicerContext[Any, Any],
+    ) -> Any:
+        """For who is bound to a customer: nothing that is not the customer's goes in or out."""
+        reach = portal.REACH[self._method]
+        reach.check_request(principal, request)
+        answer = await behavior(request, servicer_context)
+        reach.check_answer(principal, answer)
         return answer
 
     def _keyed(
@@ -186,10 +204,11 @@ class _Call:
 
     async def _enter(
         self, servicer_context: grpc.aio.ServicerContext[Any, Any], *, deadline_required: bool
-    ) -> None:
+    ) -> auth.Principal | None:
         metadata = _texts(servicer_context)
         context.from_headers(metadata)
         auth.set_principal(None)
+        principal = None
         if self._internal:
             given = metadata.get(INTERNAL_TOKEN_HEADER, "").encode()
             if not hmac.compare_digest(given, self._token):
@@ -202,6 +221,7 @@ class _Call:
             raise InvalidArgumentError(
                 [FieldProblem("deadline", "every call must set a deadline (gRPC timeout)")]
             )
+        return principal
 
     def _status(self, error: Exception) -> Any:
         if not isinstance(error, DomainError):
@@ -228,10 +248,12 @@ def _texts(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, st
 
 
 def _credential(metadata: dict[str, str]) -> str:
-    """The key or session in the call's metadata; UnauthenticatedError when there is none."""
+    """The key, session or portal link in the call's metadata; UnauthenticatedError when there is
+    none.
+    """
     session = metadata.get(SESSION_HEADER, "")
     if session:
-        if not session.startswith(SESSION_START):
+        if not session.startswith(NO_KEY_STARTS):
             raise auth.invalid_session()
         return session
     secret = metadata.get(API_KEY_HEADER, "")
@@ -240,6 +262,6 @@ def _credential(metadata: dict[str, str]) -> str:
         secret = value if scheme.lower() == "bearer" else ""
     if not secret:
         raise auth.missing_key()
-    if secret.startswith(SESSION_START):
+    if secret.startswith(NO_KEY_STARTS):
         raise auth.invalid_key()
     return secret

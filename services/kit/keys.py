@@ -15,6 +15,9 @@ KEY_MODES = ("live", "test")
 SESSION_START = "ufs_"
 SIGN_IN_LINK_START = "ufl_"
 INVITATION_START = "ufi_"
+PORTAL_START = "ufp_"
+# What travels where a session does, and is never taken for a key.
+NO_KEY_STARTS = (SESSION_START, PORTAL_START)
 RANDOM_CHARACTERS = 32
 CHECKSUM_CHARACTERS = 6
 # What may be shown of a key, to recognize it by: the mode and 4 of the random characters.
@@ -63,6 +66,11 @@ def split_session(credential: str) -> tuple[str, str] | None:
     if mode not in KEY_MODES or not is_token(token, SESSION_START):
         return None
     return token, mode
+
+
+def is_portal_token(token: str) -> bool:
+    """Whether `token` has the form of a portal link's."""
+    return is_token(token, PORTAL_START)
 
 
 def checksum(body: str) -> str:

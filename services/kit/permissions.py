@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from services.kit import portal
 from services.kit.auth import Principal
 from services.kit.errors import PermissionDeniedError, UnexpectedError
 
@@ -36,6 +37,8 @@ INTEGRATIONS = Permission("integrations", frozenset({OWNER, DEVELOPER}))
 INVITATIONS = Permission("invitations", frozenset({OWNER, ADMIN}), keys=False)
 MEMBERS = Permission("members", frozenset({OWNER}), keys=False)
 OWN = Permission("own", frozenset(ROLES), keys=False)
+# For links to the customer portal alone: portal.REACH says what these may call.
+PORTAL = Permission("portal", frozenset(), keys=False)
 
 # What an RPC that changes nothing begins with.
 _READS = (
@@ -79,6 +82,9 @@ RULES: Mapping[str, _Rules] = {
             "SetPassword": OWN,
             "CreateInvitation": INVITATIONS,
             "RevokeInvitation": INVITATIONS,
+            "CreatePortalLink": BILLING,
+            "RevokePortalLink": BILLING,
+            "GetCurrentPortal": PORTAL,
         },
     ),
     "usageflow.aggregator.v1": _Rules(
@@ -108,12 +114,20 @@ def permission_of(method: str) -> Permission | None:
 
 
 def allowed(principal: Principal, permission: Permission) -> bool:
-    """Whether the caller may, as far as roles say it."""
+    """Whether the caller may, as far as roles say it; a portal's link has none."""
+    if principal.customer_id:
+        return False
     return principal.role in permission.roles if principal.member_id else permission.keys
 
 
 def require(principal: Principal, method: str) -> None:
     """PermissionDeniedError unless the caller may call "/package.Service/Rpc"."""
+    if principal.customer_id:
+        if method not in portal.REACH:
+            raise PermissionDeniedError(
+                "A link to the customer portal does not reach this", reason="portal_only"
+            )
+        return
     permission = permission_of(method)
     if permission is None:
         if not principal.member_id:
@@ -121,6 +135,10 @@ def require(principal: Principal, method: str) -> None:
         raise UnexpectedError(f"{method} names no permission in kit.permissions")
     if allowed(principal, permission):
         return
+    if permission is PORTAL:
+        raise PermissionDeniedError(
+            "This is for links to the customer portal", reason="portal_links_only"
+        )
     if not principal.member_id:
         raise PermissionDeniedError(
             "This is for members who have signed in, not for API keys", reason="members_only"

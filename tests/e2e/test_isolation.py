@@ -6,7 +6,12 @@ from typing import Any
 
 import grpc
 import pytest
-from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from usageflow.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    portal_pb2,
+    portal_pb2_grpc,
+)
 from usageflow.aggregator.v1 import (
     aggregator_pb2,
     aggregator_pb2_grpc,
@@ -77,6 +82,7 @@ class Ours:
         hook = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
         self.endpoint = api.post("/api/webhooks", hook)["id"]
         self.key = api.post("/api/keys", {"name": "k", "scopes": ["read"]})["id"]
+        self.portal_link = api.post("/api/portal-links", {"customerId": CUSTOMER})["id"]
 
         def invoices() -> list[dict[str, Any]]:
             return list(api.get("/api/invoices", subscriptionId=self.subscription)["data"])
@@ -120,7 +126,7 @@ def stranger(stack: Connection, stranger_key: str) -> Api:
 
 LISTS = ["events", "metrics", "customers", "plans", "subscriptions", "invoices", "webhooks"]
 LISTS += ["webhooks/deliveries", "quotas", "charges", "tax-rates"]
-LISTS += ["credit-notes"]
+LISTS += ["credit-notes", "portal-links"]
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -253,6 +259,7 @@ ROUTES = [
     ("POST", "/api/quotas/reservations/{reservation}/commit"),
     ("POST", "/api/keys/{key}/rotate"),
     ("DELETE", "/api/keys/{key}"),
+    ("DELETE", "/api/portal-links/{portal_link}"),
 ]
 BODIES: dict[str, Any] = {
     "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
@@ -379,6 +386,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          quotas_pb2.CommitReservationRequest(**by_reservation)),
         ("aggregator", quotas, "ReleaseReservation",
          quotas_pb2.ReleaseReservationRequest(**by_reservation)),
+        ("accounts", portal_pb2_grpc.PortalServiceStub, "RevokePortalLink",
+         portal_pb2.RevokePortalLinkRequest(portal_link_id=ours.portal_link)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
          accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
         ("invoicer", change_stub, "ChangeSubscription", change),

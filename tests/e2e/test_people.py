@@ -102,6 +102,8 @@ BY_ROLE: list[tuple[str, str, Any, tuple[str, ...]]] = [
     ("POST", "/api/events/evt_0/void", {}, ("OWNER", "ADMIN")),
     ("PATCH", "/api/organization", {}, ("OWNER", "ADMIN")),
     ("DELETE", "/api/invitations/ivt_0", None, ("OWNER", "ADMIN")),
+    ("GET", "/api/portal-links", None, EVERYBODY),
+    ("DELETE", "/api/portal-links/ptl_0", None, ("OWNER", "ADMIN")),
     ("POST", "/api/webhooks", HOOK, ("OWNER", "DEVELOPER")),
     ("POST", "/api/keys", {"scopes": ["track"]}, ("OWNER", "DEVELOPER")),
     ("DELETE", "/api/members/mem_0", None, ("OWNER",)),

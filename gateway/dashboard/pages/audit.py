@@ -5,14 +5,18 @@ from typing import Final
 
 import msgspec
 from litestar import Response, get
+from usageflow.accounts.v1 import accounts_pb2
 
 from gateway.dashboard.text import indented
-from gateway.dashboard.visit import Visited
+from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import audit
-from gateway.shapes.audit import AuditEvent, AuditQuery
+from gateway.shapes.audit import AuditEvent, AuditQuery, Verification
 
 PAGE_ROWS: Final = 50
-GROUPS: Final = ("webhook.*", "api_key.*", "organization.*", "event.*", "member.*")
+# A press of the button follows the chain for so many calls, of 20,000 entries each.
+VERIFY_CALLS_MAX: Final = 10
+VERIFY_S: Final = 60.0
+GROUPS: Final = ("webhook.*", "api_key.*", "organization.*", "event.*", "member.*", "portal_link.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,24 @@ class Row:
 @get("/dashboard/audit", include_in_schema=False)
 async def show_audit(visit: Visited) -> Response[bytes]:
     """What was done, by whom, when, and what it was before."""
+    return await _show(visit)
+
+
+@get("/dashboard/audit/verification", include_in_schema=False)
+async def verify_audit(visit: Visited) -> Response[bytes]:
+    """The same, and whether the chain of its entries is whole."""
+    calls, found = visit.calls, None
+    for _ in range(VERIFY_CALLS_MAX):
+        after = found.number if found else 0
+        request = accounts_pb2.VerifyAuditLogRequest(after_number=after)
+        answer = await calls.call(calls.accounts.VerifyAuditLog, request, VERIFY_S)
+        found = audit.verification_from_proto(answer)
+        if found.broken_number is not None or found.number >= found.head_number:
+            break
+    return await _show(visit, found)
+
+
+async def _show(visit: Visit, verified: Verification | None = None) -> Response[bytes]:
     query = visit.request.query_params
     asked = AuditQuery(
         action=query.get("action", ""),
@@ -40,6 +62,7 @@ async def show_audit(visit: Visited) -> Response[bytes]:
         cursor=answer.next_page_token,
         groups=GROUPS,
         filtered=bool(asked.action or asked.target_id),
+        verified=verified,
     )
 
 
@@ -48,4 +71,4 @@ def _row(event: AuditEvent) -> Row:
     return Row(event, indented(details.decode()) if msgspec.json.decode(details) else "")
 
 
-HANDLERS = [show_audit]
+HANDLERS = [show_audit, verify_audit]

@@ -7,9 +7,10 @@ from litestar.params import FromPath
 from usageflow.aggregator.v1 import aggregator_pb2
 
 from gateway.dashboard import questions
-from gateway.dashboard.visit import Visited
+from gateway.dashboard.forms import Form, split
+from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import metrics
-from gateway.shapes.metrics import NewMetric
+from gateway.shapes.metrics import Metric, MetricChange, NewMetric
 from gateway.shapes.usage import UsageQuery
 from services.kit.errors import DomainError
 
@@ -54,15 +55,63 @@ async def create_metric(visit: Visited) -> Response[bytes]:
 @get("/dashboard/metrics/{key:str}", include_in_schema=False)
 async def show_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
     """One metric, how to send events for it, and what it counted this month."""
-    request = aggregator_pb2.GetMetricRequest(key=key)
-    answer = await visit.calls.call(visit.calls.aggregator.GetMetric, request)
+    metric = await _metric(visit, key)
     usage = await questions.ask_usage(visit.calls, UsageQuery(metric=key, from_=visit.month))
     return visit.page(
         "metric.html",
-        metric=metrics.from_proto(answer.metric),
+        metric=metric,
         value=usage.data[0].value if usage.data else "0",
         names=dict(AGGREGATIONS),
     )
 
 
-HANDLERS = [list_metrics, new_metric, create_metric, show_metric]
+@get("/dashboard/metrics/{key:str}/edit", include_in_schema=False)
+async def edit_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
+    """The form with its definition."""
+    metric = await _metric(visit, key)
+    pairs = [
+        ("name", metric.name),
+        ("unit", metric.unit),
+        ("aggregation", metric.aggregation),
+        ("dimensions", ", ".join(metric.dimensions)),
+        ("uniqueBy", metric.unique_by or ""),
+        *([("percentiles", "on")] if metric.percentiles else []),
+    ]
+    return _form(visit, Form(pairs), metric)
+
+
+@post("/dashboard/metrics/{key:str}/edit", include_in_schema=False)
+async def change_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
+    """Change it; what it counts is counted anew from its events, in the background."""
+    form = visit.form
+    try:
+        # What is left empty is taken away, not left as it is.
+        change = form.read(
+            MetricChange,
+            name=form.get("name", ""),
+            unit=form.get("unit", ""),
+            dimensions=[*split(form.get("dimensions", ""))],
+            uniqueBy=form.get("uniqueBy", ""),
+            percentiles="percentiles" in form,
+        )
+        request = metrics.change_to_proto(key, change)
+        await visit.calls.call(visit.calls.aggregator.UpdateMetric, request)
+    except DomainError as error:
+        form.refuse(error)
+        return _form(visit, form, await _metric(visit, key), 400)
+    return visit.go(f"/dashboard/metrics/{quote(key, safe='')}", "saved")
+
+
+def _form(visit: Visit, form: Form, metric: Metric, status: int = 200) -> Response[bytes]:
+    return visit.page(
+        "metric_edit.html", status, form=form, metric=metric, aggregations=AGGREGATIONS
+    )
+
+
+async def _metric(visit: Visit, key: str) -> Metric:
+    request = aggregator_pb2.GetMetricRequest(key=key)
+    answer = await visit.calls.call(visit.calls.aggregator.GetMetric, request)
+    return metrics.from_proto(answer.metric)
+
+
+HANDLERS = [list_metrics, new_metric, create_metric, show_metric, edit_metric, change_metric]

@@ -1,7 +1,6 @@
 """/dashboard"""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +9,8 @@ from typing import Final
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.response import Stream
+from usageflow.aggregator.v1 import aggregator_pb2
+from usageflow.invoicer.v1 import invoicer_pb2
 from usageflow.notifier.v1 import notifier_pb2
 
 from gateway.calls import Calls
@@ -18,11 +19,15 @@ from gateway.dashboard.charts.bars import Bars, stacked
 from gateway.dashboard.live import ActivitySource, DayCounter, Streams
 from gateway.dashboard.pages.usage import columns_of
 from gateway.dashboard.visit import Visit, Visited
-from gateway.shapes import webhooks
+from gateway.shapes import invoices, reconciliation, webhooks
+from gateway.shapes import revenue as revenues
 from gateway.shapes.invoices import Invoice
 from gateway.shapes.metrics import Metric
+from gateway.shapes.reconciliation import Reconciliation
+from gateway.shapes.revenue import CurrencyRevenue, RevenueQuery
 from gateway.shapes.usage import Usage, UsageQuery
 from gateway.shapes.webhooks import Webhook
+from services.kit.errors import UnavailableError
 from services.kit.pages import PAGE_SIZE_MAX
 
 # Metrics that are shown with their figures; the others are found under Metrics.
@@ -31,8 +36,8 @@ RECENT_INVOICES: Final = 6
 # What was accepted is counted within a second, unless something is away.
 BEHIND_AFTER: Final = timedelta(minutes=1)
 _DAYS: Final = 14
-# An invoice that is none any more brings nothing.
-_NO_REVENUE: Final = ("VOID", "DRAFT")
+# Why notifier disables an endpoint; nobody has asked for it.
+_BY_ITSELF: Final = ("GONE", "FAILING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,12 @@ class Counter:
 async def show_overview(visit: Visited) -> Response[bytes]:
     """How things are now."""
     calls = visit.calls
-    metrics, invoices, endpoints = await asyncio.gather(
+    metrics, invoices, endpoints, revenue, standing = await asyncio.gather(
         questions.all_metrics(calls),
-        questions.invoices_since(calls, visit.month),
+        _latest_invoices(calls),
         _endpoints(calls),
+        _revenue(visit),
+        _reconciliation(calls),
     )
     counters = await questions.together(
         [_count(visit, metric) for metric in metrics[:SHOWN_METRICS_MAX]]
@@ -66,24 +73,61 @@ async def show_overview(visit: Visited) -> Response[bytes]:
         more_metrics=max(0, len(metrics) - SHOWN_METRICS_MAX),
         chart=await _chart(visit, main) if main else None,
         main=main,
-        revenue=revenue(invoices),
-        invoices=invoices[:RECENT_INVOICES],
+        revenue=revenue,
+        invoices=invoices,
         endpoints=endpoints,
+        disabled=[each for each in endpoints if by_itself(each)],
+        standing=standing,
         failing=[each for each in endpoints if each.failing_since or not each.enabled],
         counted_until=counted_until,
         behind=counted_until is not None and visit.now - counted_until > BEHIND_AFTER,
     )
 
 
-def revenue(invoices: Sequence[Invoice]) -> dict[str, Decimal]:
-    """What was invoiced, by currency."""
-    sums: dict[str, Decimal] = {}
-    for invoice in invoices:
-        if invoice.status not in _NO_REVENUE:
-            sums[invoice.currency] = sums.get(invoice.currency, Decimal(0)) + Decimal(
-                invoice.amount
-            )
-    return sums
+def by_itself(endpoint: Webhook) -> bool:
+    """Whether UsageFlow has disabled the endpoint, not somebody."""
+    return not endpoint.enabled and endpoint.disabled_reason in _BY_ITSELF
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """A currency's revenue of this month: all of it, and of that what was invoiced, less what was
+    credited, and what accrues.
+    """
+
+    currency: str
+    total: Decimal
+    invoiced: Decimal
+    accrued: Decimal
+
+
+async def _revenue(visit: Visit) -> tuple[list[Earned], bool] | None:
+    """This month's revenue so far, and whether that is all; None: it can't be told now."""
+    request = revenues.to_proto(RevenueQuery(from_=visit.month))
+    try:
+        answer = await visit.calls.call(visit.calls.invoicer.GetRevenue, request)
+    except UnavailableError:
+        return None
+    told = revenues.from_proto(answer)
+    return [earned(each) for each in told.data], told.complete
+
+
+def earned(told: CurrencyRevenue) -> Earned:
+    """What the overview shows of it."""
+    invoiced = Decimal(told.invoiced) - Decimal(told.credited)
+    accrued = Decimal(told.accrued)
+    return Earned(told.currency, invoiced + accrued, invoiced, accrued)
+
+
+async def _latest_invoices(calls: Calls) -> list[Invoice]:
+    request = invoicer_pb2.ListInvoicesRequest(page_size=RECENT_INVOICES)
+    answer = await calls.call(calls.invoicer.ListInvoices, request)
+    return [invoices.from_proto(each) for each in answer.invoices]
+
+
+async def _reconciliation(calls: Calls) -> Reconciliation:
+    request = aggregator_pb2.GetReconciliationRequest()
+    return reconciliation.from_proto(await calls.call(calls.aggregator.GetReconciliation, request))
 
 
 async def _count(visit: Visit, metric: Metric) -> Counter:

@@ -203,3 +203,16 @@ for (const source of document.querySelectorAll("[data-live]")) {
   });
   addEventListener("pagehide", () => stream.close());
 }
+
+// What goes on in the background: a part is asked for again until it says that it is done.
+const REFRESH_MS = 2000;
+const refresh = async (part) => {
+  try {
+    const answer = document.hidden ? null : await fetch(location.href);
+    const page = answer && answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html");
+    const next = page && page.getElementById(part.id);
+    if (next) { part.replaceWith(next); part = next; }
+  } catch { /* asked again below */ }
+  if (part.dataset.refresh !== undefined) setTimeout(refresh, REFRESH_MS, part);
+};
+for (const part of document.querySelectorAll("[data-refresh]")) setTimeout(refresh, REFRESH_MS, part);

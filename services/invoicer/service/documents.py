@@ -59,8 +59,10 @@ class Documents:
 
     async def render_invoice(
         self, tenant: TenantKey, invoice_id: str, wanted: RenderFormat
-    ) -> tuple[bytes, str]:
-        """An invoice as a file, and the file's name; NotFoundError. UnavailableError: too busy."""
+    ) -> tuple[bytes, str, str]:
+        """An invoice as a file, the file's name, and whose it is; NotFoundError. UnavailableError:
+        too busy.
+        """
         async with self._database.transaction() as connection:
             invoice = await require_invoice(connection, tenant, invoice_id)
             customer = await customers.get_customer(connection, tenant, invoice.customer_id)
@@ -70,5 +72,5 @@ class Documents:
         view = view_of(invoice, customer, issuer)
         name = f"{invoice.number}.{wanted.value}"
         if wanted is RenderFormat.HTML:
-            return html_of(view).encode(), name
-        return await self._renderer.render(view), name
+            return html_of(view).encode(), name, customer.id
+        return await self._renderer.render(view), name, customer.id

@@ -23,6 +23,7 @@ class RecordedChanges:
         self.key_ids: list[str] = []
         self.organization_ids: list[str] = []
         self.member_ids: list[str] = []
+        self.portal_link_ids: list[str] = []
         self.failure: Exception | None = None
 
     async def key_changed(self, key_id: str) -> None:
@@ -42,6 +43,12 @@ class RecordedChanges:
         if self.failure is not None:
             raise self.failure
         self.member_ids.append(member_id)
+
+    async def portal_link_changed(self, link_id: str) -> None:
+        """Keep the id or fail."""
+        if self.failure is not None:
+            raise self.failure
+        self.portal_link_ids.append(link_id)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ async def client(
     """A client of a running accounts."""
     changes = ChangeBroadcast(messaging)
     people = people_of(database, PEPPER, changes, quick_passwords())
-    server = GrpcServer(settings, OwnKeys(people.accounts, people.signing_in))
+    server = GrpcServer(settings, OwnKeys(people.accounts, people.signing_in, people.portals))
     add_services(server, people, AuditLog(database))
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:

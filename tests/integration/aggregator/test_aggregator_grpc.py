@@ -18,6 +18,7 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.aggregator.activity import Activities
 from services.aggregator.folder import Folder
+from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.replay import IngestReplay
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
@@ -164,7 +165,9 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         server = GrpcServer(settings, Keys())
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
-            AggregatorServicer(Metrics(database), answers, Activities(database)),
+            AggregatorServicer(
+                Metrics(database), answers, Activities(database), Standings(database)
+            ),
             "usageflow.aggregator.v1.AggregatorService",
         )
         server.add(

@@ -17,6 +17,8 @@ from usageflow.accounts.v1 import (
     accounts_pb2_grpc,
     members_pb2,
     members_pb2_grpc,
+    portal_pb2,
+    portal_pb2_grpc,
 )
 from usageflow.aggregator.v1 import (
     aggregator_pb2,
@@ -58,7 +60,9 @@ from services.kit.grpc_server import GrpcServer
 from services.kit.ids import new_uuid
 from services.kit.keys import (
     KEY_MODES,
+    PORTAL_START,
     SESSION_START,
+    is_portal_token,
     looks_like_key,
     make_key,
     make_token,
@@ -75,6 +79,7 @@ ALL_SCOPES = ("track", "read", "admin")
 MODULES = (
     (accounts_pb2, accounts_pb2_grpc),
     (members_pb2, members_pb2_grpc),
+    (portal_pb2, portal_pb2_grpc),
     (aggregator_pb2, aggregator_pb2_grpc),
     (quotas_pb2, quotas_pb2_grpc),
     (live_pb2, live_pb2_grpc),
@@ -150,9 +155,24 @@ class World:
             )
         return session_credential(token, mode)
 
+    def new_portal_link(self, customer_id: str) -> str:
+        """A link to the portal of this customer: its token."""
+        token = make_token(PORTAL_START)
+        self.principals[token] = Principal(
+            key_id="",
+            organization_id=ORGANIZATION_ID,
+            mode=auth.MODE_NUMBERS["test"],
+            mode_name="test",
+            scopes=frozenset({"read"}),
+            expire_time=clock.now() + timedelta(days=1),
+            customer_id=customer_id,
+            portal_link_id=f"ptl_{len(self.principals):032x}",
+        )
+        return token
+
     async def resolve(self, secret: str) -> Principal:
         """The KeyResolver of the services' own interceptor."""
-        known = looks_like_key(secret) or split_session(secret)
+        known = looks_like_key(secret) or split_session(secret) or is_portal_token(secret)
         if not known or secret not in self.principals:
             raise auth.invalid_credential(secret)
         return self.principals[secret]
@@ -207,6 +227,22 @@ class World:
                 member_name=principal.member_name,
             )
         )
+
+    def _ResolvePortalLink(
+        self, request: portal_pb2.ResolvePortalLinkRequest
+    ) -> portal_pb2.ResolvePortalLinkResponse:
+        principal = self.principals.get(request.token)
+        if principal is None:
+            raise auth.invalid_portal_link()
+        message = accounts_pb2.Principal(
+            organization_id=principal.organization_id,
+            mode=principal.mode,  # type: ignore[arg-type]
+            customer_id=principal.customer_id,
+            portal_link_id=principal.portal_link_id,
+        )
+        if principal.expire_time is not None:
+            message.expire_time.FromDatetime(principal.expire_time)
+        return portal_pb2.ResolvePortalLinkResponse(principal=message)
 
     def _SignIn(self, request: members_pb2.SignInRequest) -> members_pb2.SignInResponse:
         self.requests.append(("SignIn", request))

@@ -22,6 +22,7 @@ SERVED_OTHERWISE = {
     "SimulatePlan": ["POST /api/plans/simulate"],
 }
 WITHOUT_ROUTE = {
+    "GetCurrentPortal": "for links to the customer portal, which /api does not take",
     "StreamEvents": "back-pressure event by event needs two directions; over HTTP a body of NDJSON",
     "ListenEvents": "for `usageflow webhooks listen`, over HTTP there are webhooks",
 }

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import caller_metadata
-from services.kit.permissions import ROLES, permission_of
+from services.kit.permissions import PORTAL, ROLES, permission_of
+from services.kit.portal import REACH
 from tests.integration.gateway.conftest import MODULES, World, serving_services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,6 +71,8 @@ async def test_a_member_may_call_what_their_role_is_for_and_nothing_else(
         permission = permission_of(rpc)
         assert permission is not None
         expected = "" if role in permission.roles else "missing_role"
+        if permission is PORTAL:
+            expected = "portal_links_only"
         assert await refused(to_services, rpc, method, credential) == expected, rpc
 
 
@@ -82,7 +85,19 @@ async def test_a_key_may_call_all_that_is_not_for_members_alone(
         permission = permission_of(rpc)
         assert permission is not None
         expected = "" if permission.keys else "members_only"
+        if permission is PORTAL:
+            expected = "portal_links_only"
         assert await refused(to_services, rpc, method, world.new_key()) == expected, rpc
+
+
+async def test_a_link_to_the_portal_reaches_what_is_named_for_it_and_nothing_else(
+    channel: tuple[grpc.aio.Channel, World],
+) -> None:
+    to_services, world = channel
+    token = world.new_portal_link("user_123")
+    for rpc, method in RPCS:
+        expected = "" if rpc in REACH else "portal_only"
+        assert await refused(to_services, rpc, method, token) == expected, rpc
 
 
 async def test_a_role_that_is_newer_than_the_service_may_do_nothing(
@@ -91,7 +106,9 @@ async def test_a_role_that_is_newer_than_the_service_may_do_nothing(
     to_services, world = channel
     credential = world.new_session("ACCOUNTANT")
     for rpc, method in RPCS:
-        assert await refused(to_services, rpc, method, credential) == "missing_role", rpc
+        permission = permission_of(rpc)
+        expected = "portal_links_only" if permission is PORTAL else "missing_role"
+        assert await refused(to_services, rpc, method, credential) == expected, rpc
 
 
 async def test_nobody_calls_anything(channel: tuple[grpc.aio.Channel, World]) -> None:

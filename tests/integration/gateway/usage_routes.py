@@ -266,4 +266,40 @@ CASES = [
             "data": [{"metric": "AI_TOKEN", "eventCount": 7}],
         },
     ),
+    Case(
+        "GET",
+        "/api/usage/reconciliation",
+        "GetReconciliation",
+        aggregator.GetReconciliationRequest(),
+        aggregator.GetReconciliationResponse(
+            checked_until=at(2),
+            difference_count=1,
+            differences=[
+                aggregator.ReconciliationDifference(
+                    metric="AI_TOKEN",
+                    hour=at(1),
+                    accepted_count=2,
+                    accepted_sum="0.3",
+                    counted_count=1,
+                    counted_sum="0.1",
+                    find_time=at(2),
+                )
+            ],
+        ),
+        {
+            "checkedUntil": "2026-01-02T00:00:00Z",
+            "differenceCount": 1,
+            "differences": [
+                {
+                    "metric": "AI_TOKEN",
+                    "hour": "2026-01-01T00:00:00Z",
+                    "acceptedCount": 2,
+                    "acceptedSum": "0.3",
+                    "countedCount": 1,
+                    "countedSum": "0.1",
+                    "foundAt": "2026-01-02T00:00:00Z",
+                }
+            ],
+        },
+    ),
 ]

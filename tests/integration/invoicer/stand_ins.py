@@ -25,6 +25,7 @@ from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import InvoiceFilter, Invoices
 from services.invoicer.service.paging import Page
 from services.invoicer.service.plans import Plans
+from services.invoicer.service.revenue import Revenues
 from services.invoicer.service.subscription_changes import SubscriptionChanges
 from services.invoicer.service.subscriptions import SubscriptionInput, Subscriptions
 from services.invoicer.service.taxes import Taxes
@@ -235,6 +236,7 @@ class World:
             self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
         )
         self.settings = BillingSettingsOf(self.database, self.clock, wakes, usual_grace=GRACE)
+        self.revenues = Revenues(self.database, self.usage, self.clock, LATE)
         self.closer = self.new_closer()
 
     def new_closer(

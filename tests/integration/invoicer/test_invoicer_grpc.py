@@ -85,7 +85,12 @@ async def api(world: World) -> AsyncIterator[Api]:
     server.add(
         invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
         InvoicerServicer(
-            world.customers, world.plans, world.subscriptions, world.invoices, world.clock
+            world.customers,
+            world.plans,
+            world.subscriptions,
+            world.invoices,
+            world.revenues,
+            world.clock,
         ),
         "usageflow.invoicer.v1.InvoicerService",
     )

@@ -64,8 +64,10 @@ async def test_a_pdf_says_everything_on_as_many_pages_as_it_takes(
 ) -> None:
     await documents.set_issuer(world.tenant, replace(ISSUER, logo=png(120, 40)))
     invoice_id = await invoiced(world)
-    content, name = await documents.render_invoice(world.tenant, invoice_id, RenderFormat.PDF)
-    assert name == "INV-000001.pdf"
+    content, name, customer_id = await documents.render_invoice(
+        world.tenant, invoice_id, RenderFormat.PDF
+    )
+    assert (name, customer_id) == ("INV-000001.pdf", "user_123")
     pages = PdfReader(io.BytesIO(content)).pages
     assert len(pages) >= 2
     assert len(pages[0].images) == 1
@@ -87,7 +89,7 @@ async def test_a_pdf_says_everything_on_as_many_pages_as_it_takes(
 async def test_html_says_the_same_and_how_it_came_about(world: World, documents: Documents) -> None:
     await documents.set_issuer(world.tenant, replace(ISSUER, logo=png(2, 1)))
     invoice_id = await invoiced(world)
-    content, name = await documents.render_invoice(world.tenant, invoice_id, RenderFormat.HTML)
+    content, name, _ = await documents.render_invoice(world.tenant, invoice_id, RenderFormat.HTML)
     page = content.decode()
     assert name == "INV-000001.html"
     for text in ("Straße &amp; Söhne", "株式会社山田 Ωmega Жук &lt;script&gt;", "86,415.67"):
@@ -103,7 +105,7 @@ async def test_a_finalized_invoice_keeps_the_issuer_of_its_time(
     world: World, documents: Documents
 ) -> None:
     async def issued_by() -> str:
-        content, _ = await documents.render_invoice(world.tenant, invoice_id, RenderFormat.HTML)
+        content, _, _ = await documents.render_invoice(world.tenant, invoice_id, RenderFormat.HTML)
         return next(name for name in ("Early", "Old", "New", "") if f">{name}" in content.decode())
 
     invoice_id = await invoiced(world)

@@ -11,6 +11,7 @@ from services.aggregator.quotas import change_repository
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.reconciliation import repository
 from services.aggregator.reconciliation.domain import Difference, HourKey, Totals
+from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.spans import BLOCK
 from services.aggregator.void_repository import find_due_recounts
 from services.kit import clock
@@ -393,3 +394,28 @@ async def test_the_database_refuses_what_is_no_difference(setting: Setting, colu
         await repository.note_difference(connection, noted, clock.now())
     with pytest.raises(DBAPIError, match="ck_reconciliation_differences"):
         await setting.sql(f"UPDATE reconciliation_differences SET {column} = {WRONG_ROWS[column]}")
+
+
+async def test_open_differences_are_told_to_whose_they_are(
+    setting: Setting, tenant: TenantKey
+) -> None:
+    standings = Standings(setting.database)
+    other = await setting.world.new_tenant()
+    await setting.send(tenant, sent("3"))
+    await setting.world.settle()
+    for metric, repair_time in (("SUM", None), ("COUNT", clock.now() + timedelta(hours=1))):
+        await setting.sql(
+            "INSERT INTO reconciliation_differences (organization_id, mode, metric, hour,"
+            " accepted_count, accepted_sum, counted_count, counted_sum, find_time, check_time,"
+            " repair_time) VALUES (:organization_id, :mode, :metric, :hour, 2, 0.3, 1, 0.1, now(),"
+            " now(), :repair_time)",
+            **tenant._asdict(),
+            metric=metric,
+            hour=HOUR,
+            repair_time=repair_time,
+        )
+    standing = await standings.get(tenant)
+    (found,) = standing.differences
+    assert (standing.count, found.metric, found.hour) == (1, "SUM", HOUR)
+    assert (found.accepted_count, found.counted_count) == (2, 1)
+    assert (await standings.get(other)).count == 0

@@ -244,6 +244,8 @@ class Principal(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MEMBER_NAME_FIELD_NUMBER: _builtins.int
     STRICT_METRICS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PORTAL_LINK_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's identifier, "key_..."; empty: a member calls."""
     organization_id: _builtins.str
@@ -262,6 +264,10 @@ class Principal(_message.Message):
     """The member's name; empty for a key."""
     strict_metrics: _builtins.bool
     """The organization's strict_metrics; of a key only."""
+    customer_id: _builtins.str
+    """The customer whose portal it is, the only one that the caller may see; empty: no such limit."""
+    portal_link_id: _builtins.str
+    """The portal's link, "ptl_..."; empty for keys and members."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do; empty for a member, whose role says it."""
@@ -284,10 +290,12 @@ class Principal(_message.Message):
         session_id: _builtins.str = ...,
         member_name: _builtins.str = ...,
         strict_metrics: _builtins.bool = ...,
+        customer_id: _builtins.str = ...,
+        portal_link_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "portal_link_id", b"portal_link_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

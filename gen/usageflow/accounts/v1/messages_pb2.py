@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/messages.proto\x12\x15usageflow.accounts.v1\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\".\n\x13OrganizationChanged\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"\"\n\rMemberChanged\x12\x11\n\tmember_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/accounts/v1/messages.proto\x12\x15usageflow.accounts.v1\"\x1f\n\rApiKeyChanged\x12\x0e\n\x06key_id\x18\x01 \x01(\t\".\n\x13OrganizationChanged\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"\"\n\rMemberChanged\x12\x11\n\tmember_id\x18\x01 \x01(\t\"+\n\x11PortalLinkChanged\x12\x16\n\x0eportal_link_id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,4 +37,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONCHANGED']._serialized_end=142
   _globals['_MEMBERCHANGED']._serialized_start=144
   _globals['_MEMBERCHANGED']._serialized_end=178
+  _globals['_PORTALLINKCHANGED']._serialized_start=180
+  _globals['_PORTALLINKCHANGED']._serialized_end=223
 # @@protoc_insertion_point(module_scope)

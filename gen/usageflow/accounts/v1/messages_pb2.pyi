@@ -90,3 +90,27 @@ class MemberChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberChanged: _TypeAlias = MemberChanged  # noqa: Y015
+
+@_typing.final
+class PortalLinkChanged(_message.Message):
+    """PortalLinkChanged is broadcast on usageflow.accounts.portal_link_changed when a link to the
+    customer portal was revoked; who remembers it drops it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTAL_LINK_ID_FIELD_NUMBER: _builtins.int
+    portal_link_id: _builtins.str
+    """The link's identifier, "ptl_..."."""
+    def __init__(
+        self,
+        *,
+        portal_link_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["portal_link_id", b"portal_link_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortalLinkChanged: _TypeAlias = PortalLinkChanged  # noqa: Y015

@@ -1320,3 +1320,104 @@ class FindDefinedMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindDefinedMetricsResponse: _TypeAlias = FindDefinedMetricsResponse  # noqa: Y015
+
+@_typing.final
+class GetReconciliationRequest(_message.Message):
+    """GetReconciliationRequest has no fields: the caller says whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReconciliationRequest: _TypeAlias = GetReconciliationRequest  # noqa: Y015
+
+@_typing.final
+class ReconciliationDifference(_message.Message):
+    """ReconciliationDifference is an hour of a metric whose usage is not what was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    ACCEPTED_SUM_FIELD_NUMBER: _builtins.int
+    COUNTED_COUNT_FIELD_NUMBER: _builtins.int
+    COUNTED_SUM_FIELD_NUMBER: _builtins.int
+    FIND_TIME_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric's key."""
+    accepted_count: _builtins.int
+    """How many events were accepted."""
+    accepted_sum: _builtins.str
+    """Exact sum of their amounts."""
+    counted_count: _builtins.int
+    """How many are in the usage."""
+    counted_sum: _builtins.str
+    """Exact sum of their amounts."""
+    @_builtins.property
+    def hour(self) -> _timestamp_pb2.Timestamp:
+        """Start of the hour."""
+
+    @_builtins.property
+    def find_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        hour: _timestamp_pb2.Timestamp | None = ...,
+        accepted_count: _builtins.int = ...,
+        accepted_sum: _builtins.str = ...,
+        counted_count: _builtins.int = ...,
+        counted_sum: _builtins.str = ...,
+        find_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["find_time", b"find_time", "hour", b"hour"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "accepted_sum", b"accepted_sum", "counted_count", b"counted_count", "counted_sum", b"counted_sum", "find_time", b"find_time", "hour", b"hour", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconciliationDifference: _TypeAlias = ReconciliationDifference  # noqa: Y015
+
+@_typing.final
+class GetReconciliationResponse(_message.Message):
+    """GetReconciliationResponse tells how usage stands against what was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKED_UNTIL_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    difference_count: _builtins.int
+    """How many differences are not repaired."""
+    @_builtins.property
+    def checked_until(self) -> _timestamp_pb2.Timestamp:
+        """All hours before it were compared after their end; absent: none was yet."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReconciliationDifference]:
+        """These, the newest first; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        checked_until: _timestamp_pb2.Timestamp | None = ...,
+        difference_count: _builtins.int = ...,
+        differences: _abc.Iterable[Global___ReconciliationDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked_until", b"checked_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_until", b"checked_until", "difference_count", b"difference_count", "differences", b"differences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReconciliationResponse: _TypeAlias = GetReconciliationResponse  # noqa: Y015

@@ -76,6 +76,11 @@ class AggregatorServiceStub:
                 request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.SerializeToString,
                 response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.FromString,
                 _registered_method=True)
+        self.GetReconciliation = channel.unary_unary(
+                '/usageflow.aggregator.v1.AggregatorService/GetReconciliation',
+                request_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationResponse.FromString,
+                _registered_method=True)
 
 
 class AggregatorServiceServicer:
@@ -148,6 +153,14 @@ class AggregatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReconciliation(self, request, context):
+        """GetReconciliation tells where usage is not what was accepted, and up to when that was looked at.
+        Differences are repaired by themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AggregatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -190,6 +203,11 @@ def add_AggregatorServiceServicer_to_server(servicer, server):
                     servicer.GetActivity,
                     request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.FromString,
                     response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.SerializeToString,
+            ),
+            'GetReconciliation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReconciliation,
+                    request_deserializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationRequest.FromString,
+                    response_serializer=usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -410,6 +428,33 @@ class AggregatorService:
             '/usageflow.aggregator.v1.AggregatorService/GetActivity',
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityRequest.SerializeToString,
             usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReconciliation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.aggregator.v1.AggregatorService/GetReconciliation',
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationRequest.SerializeToString,
+            usageflow_dot_aggregator_dot_v1_dot_aggregator__pb2.GetReconciliationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,10 @@ class AggregatorServiceStub:
     """GetActivity tells how many events were counted of each metric. Scope: read.
     INVALID_ARGUMENT for a range that is none or too long.
     """
+    GetReconciliation: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.GetReconciliationRequest, _aggregator_pb2.GetReconciliationResponse]
+    """GetReconciliation tells where usage is not what was accepted, and up to when that was looked at.
+    Differences are repaired by themselves.
+    """
 
 @_typing.type_check_only
 class AggregatorServiceAsyncStub(AggregatorServiceStub):
@@ -102,6 +106,10 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
     GetActivity: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetActivityRequest, _aggregator_pb2.GetActivityResponse]  # type: ignore[assignment]
     """GetActivity tells how many events were counted of each metric. Scope: read.
     INVALID_ARGUMENT for a range that is none or too long.
+    """
+    GetReconciliation: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetReconciliationRequest, _aggregator_pb2.GetReconciliationResponse]  # type: ignore[assignment]
+    """GetReconciliation tells where usage is not what was accepted, and up to when that was looked at.
+    Differences are repaired by themselves.
     """
 
 class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -185,6 +193,16 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_aggregator_pb2.GetActivityResponse, _abc.Awaitable[_aggregator_pb2.GetActivityResponse]]:
         """GetActivity tells how many events were counted of each metric. Scope: read.
         INVALID_ARGUMENT for a range that is none or too long.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReconciliation(
+        self,
+        request: _aggregator_pb2.GetReconciliationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.GetReconciliationResponse, _abc.Awaitable[_aggregator_pb2.GetReconciliationResponse]]:
+        """GetReconciliation tells where usage is not what was accepted, and up to when that was looked at.
+        Differences are repaired by themselves.
         """
 
 def add_AggregatorServiceServicer_to_server(servicer: AggregatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

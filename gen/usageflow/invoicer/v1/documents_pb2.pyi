@@ -209,19 +209,23 @@ class GetRenderedInvoiceResponse(_message.Message):
 
     CONTENT_FIELD_NUMBER: _builtins.int
     FILENAME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """The document."""
     filename: _builtins.str
     """What to call it, for example "INV-000042.pdf"."""
+    customer_id: _builtins.str
+    """The invoice's customer."""
     def __init__(
         self,
         *,
         content: _builtins.bytes = ...,
         filename: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "filename", b"filename"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "customer_id", b"customer_id", "filename", b"filename"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,6 +121,11 @@ class InvoicerServiceStub:
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceRequest.SerializeToString,
                 response_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceResponse.FromString,
                 _registered_method=True)
+        self.GetRevenue = channel.unary_unary(
+                '/usageflow.invoicer.v1.InvoicerService/GetRevenue',
+                request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueRequest.SerializeToString,
+                response_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueResponse.FromString,
+                _registered_method=True)
         self.PayInvoice = channel.unary_unary(
                 '/usageflow.invoicer.v1.InvoicerService/PayInvoice',
                 request_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PayInvoiceRequest.SerializeToString,
@@ -272,6 +277,14 @@ class InvoicerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRevenue(self, request, context):
+        """GetRevenue tells what a time has brought, and what accrues: what the running periods come to with
+        the usage that there is. What accrues is worked out once a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PayInvoice(self, request, context):
         """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void.
         """
@@ -382,6 +395,11 @@ def add_InvoicerServiceServicer_to_server(servicer, server):
                     servicer.PreviewInvoice,
                     request_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceRequest.FromString,
                     response_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceResponse.SerializeToString,
+            ),
+            'GetRevenue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRevenue,
+                    request_deserializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueRequest.FromString,
+                    response_serializer=usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueResponse.SerializeToString,
             ),
             'PayInvoice': grpc.unary_unary_rpc_method_handler(
                     servicer.PayInvoice,
@@ -860,6 +878,33 @@ class InvoicerService:
             '/usageflow.invoicer.v1.InvoicerService/PreviewInvoice',
             usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceRequest.SerializeToString,
             usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.PreviewInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRevenue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.invoicer.v1.InvoicerService/GetRevenue',
+            usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueRequest.SerializeToString,
+            usageflow_dot_invoicer_dot_v1_dot_invoicer__pb2.GetRevenueResponse.FromString,
             options,
             channel_credentials,
             insecure,

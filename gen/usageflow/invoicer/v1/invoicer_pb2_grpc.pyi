@@ -84,6 +84,10 @@ class InvoicerServiceStub:
     """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
     usage there is now, and what it will cost at its end. Nothing is written.
     """
+    GetRevenue: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.GetRevenueRequest, _invoicer_pb2.GetRevenueResponse]
+    """GetRevenue tells what a time has brought, and what accrues: what the running periods come to with
+    the usage that there is. What accrues is worked out once a minute.
+    """
     PayInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]
     """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
     FailInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.FailInvoiceRequest, _invoicer_pb2.FailInvoiceResponse]
@@ -150,6 +154,10 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     PreviewInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PreviewInvoiceRequest, _invoicer_pb2.PreviewInvoiceResponse]  # type: ignore[assignment]
     """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
     usage there is now, and what it will cost at its end. Nothing is written.
+    """
+    GetRevenue: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.GetRevenueRequest, _invoicer_pb2.GetRevenueResponse]  # type: ignore[assignment]
+    """GetRevenue tells what a time has brought, and what accrues: what the running periods come to with
+    the usage that there is. What accrues is worked out once a minute.
     """
     PayInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]  # type: ignore[assignment]
     """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
@@ -316,6 +324,16 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invoicer_pb2.PreviewInvoiceResponse, _abc.Awaitable[_invoicer_pb2.PreviewInvoiceResponse]]:
         """PreviewInvoice tells what the period of a subscription that is not invoiced yet costs with the
         usage there is now, and what it will cost at its end. Nothing is written.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRevenue(
+        self,
+        request: _invoicer_pb2.GetRevenueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoicer_pb2.GetRevenueResponse, _abc.Awaitable[_invoicer_pb2.GetRevenueResponse]]:
+        """GetRevenue tells what a time has brought, and what accrues: what the running periods come to with
+        the usage that there is. What accrues is worked out once a minute.
         """
 
     @_abc_1.abstractmethod

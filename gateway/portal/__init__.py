@@ -1,0 +1,1 @@
+"""The customer portal: what is one customer's, for whoever has a link to it."""

@@ -1,0 +1,123 @@
+"""What a time has brought, with what accrues and is not invoiced yet."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from services.invoicer.closer import calls
+from services.invoicer.closing import OpenPeriod, Usage
+from services.invoicer.exact import ZERO
+from services.invoicer.repository import closing, revenue
+from services.invoicer.repository.revenue import Sums
+from services.invoicer.usage import UsageSource
+from services.kit.database import Database, TenantKey
+from services.kit.errors import FieldChecks
+
+RANGE_MAX = timedelta(days=366)
+# Subscriptions whose running period is worked out; beyond them the answer says it is not all.
+SUBSCRIPTIONS_MAX = 1_000
+# What accrues is worked out once in this time, for whoever asks.
+ACCRUED_KEPT_S = 60.0
+TENANTS_KEPT_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Accrued:
+    """What the running periods come to by currency, with everything accepted before `as_of`;
+    `complete`: of all subscriptions.
+    """
+
+    amounts: Sums
+    as_of: datetime
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revenue:
+    """What was invoiced and credited in [start, end), and what accrues now, by currency."""
+
+    start: datetime
+    end: datetime
+    invoiced: Sums
+    credited: Sums
+    accrued: Accrued
+
+
+class Revenues:
+    """Tells it; what accrues is kept for a minute."""
+
+    def __init__(
+        self,
+        database: Database,
+        usage: UsageSource,
+        now: Callable[[], datetime],
+        late: timedelta,
+    ) -> None:
+        self._database = database
+        self._usage = usage
+        self._now = now
+        self._late = late
+        self._kept: dict[TenantKey, tuple[float, asyncio.Task[Accrued]]] = {}
+
+    async def get(self, tenant: TenantKey, start: datetime | None, end: datetime | None) -> Revenue:
+        """From the start of this month in UTC until now, unless they are given.
+
+        InvalidArgumentError; UnavailableError: usage can't be told now.
+        """
+        now = self._now()
+        end = now if end is None else end
+        if start is None:
+            start = end.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        checks = FieldChecks()
+        checks.require(start <= end, "to", "must not be before from")
+        checks.require(
+            end - start <= RANGE_MAX, "to", f"must be at most {RANGE_MAX.days} days after from"
+        )
+        checks.done()
+        async with self._database.transaction() as connection:
+            invoiced = await revenue.sum_invoiced(connection, tenant, start, end)
+            credited = await revenue.sum_credited(connection, tenant, start, end)
+        return Revenue(start, end, invoiced, credited, await self._accrued(tenant))
+
+    async def _accrued(self, tenant: TenantKey) -> Accrued:
+        until_s, task = self._kept.get(tenant, (0.0, None))
+        failed = task is not None and task.done() and (task.cancelled() or task.exception())
+        if task is None or failed or time.monotonic() >= until_s:
+            # Whoever asks meanwhile waits for the same answer.
+            task = asyncio.create_task(self._work_out(tenant))
+            self._kept.pop(tenant, None)
+            if len(self._kept) >= TENANTS_KEPT_MAX:
+                del self._kept[next(iter(self._kept))]
+            self._kept[tenant] = (time.monotonic() + ACCRUED_KEPT_S, task)
+        return await asyncio.shield(task)
+
+    async def _work_out(self, tenant: TenantKey) -> Accrued:
+        async with self._database.transaction() as connection:
+            running = await revenue.list_running(connection, tenant, SUBSCRIPTIONS_MAX + 1)
+            complete = len(running) <= SUBSCRIPTIONS_MAX
+            periods = await closing.open_periods(
+                connection, running[:SUBSCRIPTIONS_MAX], self._late
+            )
+        amounts: dict[str, Decimal] = {}
+        as_of = self._now()
+        for _, group in calls(periods):
+            as_of = min(as_of, await self._add(tenant, group, amounts))
+        return Accrued(amounts, as_of, complete)
+
+    async def _add(
+        self, tenant: TenantKey, group: Sequence[OpenPeriod], amounts: dict[str, Decimal]
+    ) -> datetime:
+        """Add what the periods come to; everything accepted before the answer is in."""
+        selections = [selection for period in group for selection in period.selections()]
+        as_of, answered = self._now(), list[Usage]()
+        if selections:
+            answer = await self._usage.billable(tenant, selections)
+            as_of, answered = answer.as_of, answer.usages
+        usages = iter(answered)
+        for period in group:
+            draft = period.draft([next(usages) for _ in period.selections()])
+            amounts[draft.currency] = amounts.get(draft.currency, ZERO) + draft.amount
+        return as_of
