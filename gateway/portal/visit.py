@@ -74,7 +74,8 @@ Visited: TypeAlias = NamedDependency[PortalVisit]
 def token_of(scope: Scope, *, secure: bool) -> str:
     """The link's token that the browser has; "": none."""
     wanted = SECURE_COOKIE if secure else COOKIE
-    for part in dict(scope["headers"]).get(b"cookie", b"").decode("latin-1").split(";"):
+    sent: bytes = dict(scope["headers"]).get(b"cookie", b"")
+    for part in sent.decode("latin-1").split(";"):
         name, _, value = part.strip().partition("=")
         if name == wanted and is_portal_token(value):
             return value

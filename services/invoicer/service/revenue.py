@@ -20,7 +20,7 @@ RANGE_MAX = timedelta(days=366)
 # Subscriptions whose running period is worked out; beyond them the answer says it is not all.
 SUBSCRIPTIONS_MAX = 1_000
 # What accrues is worked out once in this time, for whoever asks.
-ACCRUED_KEPT_S = 60.0
+ACCRUED_KEPT_S = 60
 TENANTS_KEPT_MAX = 1_000
 
 
@@ -46,6 +46,19 @@ class Revenue:
     accrued: Accrued
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What accrues, or the question for it that is running."""
+
+    until_s: float
+    task: asyncio.Task[Accrued]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has to be asked for again, whatever the time is."""
+        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+
+
 class Revenues:
     """Tells it; what accrues is kept for a minute."""
 
@@ -60,7 +73,7 @@ class Revenues:
         self._usage = usage
         self._now = now
         self._late = late
-        self._kept: dict[TenantKey, tuple[float, asyncio.Task[Accrued]]] = {}
+        self._kept: dict[TenantKey, _Kept] = {}
 
     async def get(self, tenant: TenantKey, start: datetime | None, end: datetime | None) -> Revenue:
         """From the start of this month in UTC until now, unless they are given.
@@ -83,16 +96,16 @@ class Revenues:
         return Revenue(start, end, invoiced, credited, await self._accrued(tenant))
 
     async def _accrued(self, tenant: TenantKey) -> Accrued:
-        until_s, task = self._kept.get(tenant, (0.0, None))
-        failed = task is not None and task.done() and (task.cancelled() or task.exception())
-        if task is None or failed or time.monotonic() >= until_s:
+        kept = self._kept.get(tenant)
+        if kept is None or kept.failed or time.monotonic() >= kept.until_s:
             # Whoever asks meanwhile waits for the same answer.
             task = asyncio.create_task(self._work_out(tenant))
+            kept = _Kept(time.monotonic() + ACCRUED_KEPT_S, task)
             self._kept.pop(tenant, None)
             if len(self._kept) >= TENANTS_KEPT_MAX:
                 del self._kept[next(iter(self._kept))]
-            self._kept[tenant] = (time.monotonic() + ACCRUED_KEPT_S, task)
-        return await asyncio.shield(task)
+            self._kept[tenant] = kept
+        return await asyncio.shield(kept.task)
 
     async def _work_out(self, tenant: TenantKey) -> Accrued:
         async with self._database.transaction() as connection:

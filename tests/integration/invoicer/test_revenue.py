@@ -64,7 +64,7 @@ async def test_what_accrues_is_asked_for_once_a_minute_and_again_after_a_failure
     for _ in range(3):
         assert (await revenues.get(world.tenant, None, None)).accrued.amounts
     assert asked == 2
-    monkeypatch.setattr(revenue, "ACCRUED_KEPT_S", 0.0)
+    monkeypatch.setattr(revenue, "ACCRUED_KEPT_S", 0)
     late = fresh(world)
     await late.get(world.tenant, None, None)
     await late.get(world.tenant, None, None)
