@@ -64,6 +64,7 @@ def api(stack: Connection, stack_home: Path) -> Api:
     body = {"customerId": CUSTOMER, "planId": plan_id, "startsAt": start.isoformat()}
     api.post("/api/subscriptions", body)
     wait_for("three invoices", lambda: len(invoices(api)) == 3, WAIT_S)
+    api.post(f"/api/customers/{CUSTOMER}/credits/grants", {"amount": "0.40", "currency": "USD"})
     charge = {"customerId": CUSTOMER, "description": "D", "unitPrice": "1.005", "currency": "USD"}
     api.post("/api/charges", {**charge, "timing": "NOW"})
     credit = {"reason": "R", "lines": [{"line": 1, "amount": "0.10"}]}

@@ -8,6 +8,7 @@ from usageflow.invoicer.v1 import audit_pb2
 
 from cli.auditing.invoices.books import Books, Row, time_of
 from cli.auditing.invoices.chain import Chain, Problem
+from cli.auditing.invoices.ledger import Ledger
 from cli.auditing.invoices.lines import Lines
 from cli.auditing.invoices.parts import BillingParts
 from cli.auditing.invoices.sums import check_amount, check_carried, check_sums, check_taxes
@@ -42,24 +43,31 @@ async def audit_invoices(
     end: datetime,
     progress: Callable[[str], None],
 ) -> InvoiceOutcome:
-    """Follow the chain of all documents, and work out anew those finalized in [start, end); then
+    """Follow documents and credits, and work out anew those finalized in [start, end); then
     look for usage that the last of them had to bill, each of its subscription, and did not.
 
     StackError.
     """
-    outcome, books, chain = InvoiceOutcome(), Books(), Chain()
+    outcome, books, chain, ledger = InvoiceOutcome(), Books(), Chain(), Ledger()
     metrics = {metric.key: metric for metric in await parts.metrics()}
     lines = Lines(parts, books, metrics)
     # Of each subscription, the last invoice of the range that was made from usage.
     newest: dict[str, Row] = {}
     async for kind, row in parts.billing_rows():
+        if kind == audit_pb2.BILLING_ROW_KIND_CREDIT_ENTRY:
+            for problem in ledger.follow(row):
+                outcome.note(problem)
+            continue
         if kind != audit_pb2.BILLING_ROW_KIND_DOCUMENT:
-            _keep(books, chain, kind, row)
+            _keep(books, chain, ledger, kind, row)
             continue
         for problem in chain.follow(row):
             outcome.note(problem)
         if row["document"] is None:
             continue
+        if row["document"]["type"] == "invoice":
+            for problem in ledger.check(row["document"]):
+                outcome.note(problem)
         outcome.documents += 1
         if outcome.documents % TOLD_EVERY == 0:
             progress(f"{outcome.documents} documents")
@@ -82,7 +90,7 @@ def _bills_late_usage(document: Row) -> bool:
     return billing and document["reading"] is not None
 
 
-def _keep(books: Books, chain: Chain, kind: int, row: Row) -> None:
+def _keep(books: Books, chain: Chain, ledger: Ledger, kind: int, row: Row) -> None:
     if kind == audit_pb2.BILLING_ROW_KIND_PLAN:
         books.plans[row["plan_id"], int(row["version"])] = row
     elif kind == audit_pb2.BILLING_ROW_KIND_SUBSCRIPTION:
@@ -91,6 +99,8 @@ def _keep(books: Books, chain: Chain, kind: int, row: Row) -> None:
         books.charges[row["id"]] = row
     elif kind == audit_pb2.BILLING_ROW_KIND_COUNTER:
         chain.newest[row["series"]] = int(row["newest_sequence"])
+    elif kind == audit_pb2.BILLING_ROW_KIND_CREDIT_WALLET:
+        ledger.wallets[row["customer_id"], row["currency"]] = row
 
 
 async def _document(

@@ -32,6 +32,19 @@ CHARGES = f"SELECT to_jsonb(c) FROM charges c WHERE {_TENANT} ORDER BY id"  # no
 
 COUNTERS = f"SELECT to_jsonb(c) FROM invoice_counters c WHERE {_TENANT} ORDER BY series"  # noqa: S608
 
+CREDIT_WALLETS = f"""
+    SELECT to_jsonb(w) || jsonb_build_object('grants', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('id', g.id, 'balance', g.balance)), '[]')
+        FROM credit_grants g WHERE (g.organization_id, g.mode, g.customer_id, g.currency)
+            = (w.organization_id, w.mode, w.customer_id, w.currency)
+    )) FROM credit_wallets w WHERE {_TENANT} ORDER BY customer_id, currency
+"""  # noqa: S608 (no value is pasted in)
+
+CREDIT_ENTRIES = f"""
+    SELECT to_jsonb(e) FROM credit_entries e WHERE {_TENANT}
+    ORDER BY customer_id, currency, sequence
+"""  # noqa: S608 (no value is pasted in)
+
 
 def _parts(name: str, table: str, owner: str) -> str:
     """Rows of `table` that belong to the document `d`."""

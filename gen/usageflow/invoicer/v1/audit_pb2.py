@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from usageflow.common.v1 import common_pb2 as usageflow_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!usageflow/invoicer/v1/audit.proto\x12\x15usageflow.invoicer.v1\x1a usageflow/common/v1/common.proto\"\\\n\x18StreamBillingRowsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\"O\n\nBillingRow\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.usageflow.invoicer.v1.BillingRowKind\x12\x0c\n\x04json\x18\x02 \x01(\t\"L\n\x19StreamBillingRowsResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.usageflow.invoicer.v1.BillingRow*\xca\x01\n\x0e\x42illingRowKind\x12 \n\x1c\x42ILLING_ROW_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ILLING_ROW_KIND_PLAN\x10\x01\x12!\n\x1d\x42ILLING_ROW_KIND_SUBSCRIPTION\x10\x02\x12\x1b\n\x17\x42ILLING_ROW_KIND_CHARGE\x10\x03\x12\x1d\n\x19\x42ILLING_ROW_KIND_DOCUMENT\x10\x04\x12\x1c\n\x18\x42ILLING_ROW_KIND_COUNTER\x10\x05\x32\x90\x01\n\x14\x41uditInternalService\x12x\n\x11StreamBillingRows\x12/.usageflow.invoicer.v1.StreamBillingRowsRequest\x1a\x30.usageflow.invoicer.v1.StreamBillingRowsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!usageflow/invoicer/v1/audit.proto\x12\x15usageflow.invoicer.v1\x1a usageflow/common/v1/common.proto\"\\\n\x18StreamBillingRowsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\"O\n\nBillingRow\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.usageflow.invoicer.v1.BillingRowKind\x12\x0c\n\x04json\x18\x02 \x01(\t\"L\n\x19StreamBillingRowsResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.usageflow.invoicer.v1.BillingRow*\x91\x02\n\x0e\x42illingRowKind\x12 \n\x1c\x42ILLING_ROW_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ILLING_ROW_KIND_PLAN\x10\x01\x12!\n\x1d\x42ILLING_ROW_KIND_SUBSCRIPTION\x10\x02\x12\x1b\n\x17\x42ILLING_ROW_KIND_CHARGE\x10\x03\x12\x1d\n\x19\x42ILLING_ROW_KIND_DOCUMENT\x10\x04\x12\x1c\n\x18\x42ILLING_ROW_KIND_COUNTER\x10\x05\x12\"\n\x1e\x42ILLING_ROW_KIND_CREDIT_WALLET\x10\x06\x12!\n\x1d\x42ILLING_ROW_KIND_CREDIT_ENTRY\x10\x07\x32\x90\x01\n\x14\x41uditInternalService\x12x\n\x11StreamBillingRows\x12/.usageflow.invoicer.v1.StreamBillingRowsRequest\x1a\x30.usageflow.invoicer.v1.StreamBillingRowsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.invoicer.v1.audit
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BILLINGROWKIND']._serialized_start=348
-  _globals['_BILLINGROWKIND']._serialized_end=550
+  _globals['_BILLINGROWKIND']._serialized_end=621
   _globals['_STREAMBILLINGROWSREQUEST']._serialized_start=94
   _globals['_STREAMBILLINGROWSREQUEST']._serialized_end=186
   _globals['_BILLINGROW']._serialized_start=188
   _globals['_BILLINGROW']._serialized_end=267
   _globals['_STREAMBILLINGROWSRESPONSE']._serialized_start=269
   _globals['_STREAMBILLINGROWSRESPONSE']._serialized_end=345
-  _globals['_AUDITINTERNALSERVICE']._serialized_start=553
-  _globals['_AUDITINTERNALSERVICE']._serialized_end=697
+  _globals['_AUDITINTERNALSERVICE']._serialized_start=624
+  _globals['_AUDITINTERNALSERVICE']._serialized_end=768
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,10 @@ class _BillingRowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Billin
     """A finalized invoice or credit note, with its lines, and what there is of its hash and reading."""
     BILLING_ROW_KIND_COUNTER: _BillingRowKind.ValueType  # 5
     """The newest number of a series."""
+    BILLING_ROW_KIND_CREDIT_WALLET: _BillingRowKind.ValueType  # 6
+    """A customer's prepaid credit in one currency, with its grants."""
+    BILLING_ROW_KIND_CREDIT_ENTRY: _BillingRowKind.ValueType  # 7
+    """An entry of the ledger of prepaid credit; those of a wallet come in their order."""
 
 class BillingRowKind(_BillingRowKind, metaclass=_BillingRowKindEnumTypeWrapper):
     """BillingRowKind is what a row is about."""
@@ -54,6 +58,10 @@ BILLING_ROW_KIND_DOCUMENT: BillingRowKind.ValueType  # 4
 """A finalized invoice or credit note, with its lines, and what there is of its hash and reading."""
 BILLING_ROW_KIND_COUNTER: BillingRowKind.ValueType  # 5
 """The newest number of a series."""
+BILLING_ROW_KIND_CREDIT_WALLET: BillingRowKind.ValueType  # 6
+"""A customer's prepaid credit in one currency, with its grants."""
+BILLING_ROW_KIND_CREDIT_ENTRY: BillingRowKind.ValueType  # 7
+"""An entry of the ledger of prepaid credit; those of a wallet come in their order."""
 Global___BillingRowKind: _TypeAlias = BillingRowKind  # noqa: Y015
 
 @_typing.final
