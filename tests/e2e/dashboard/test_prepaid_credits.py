@@ -50,8 +50,8 @@ def test_credit_is_granted_pays_an_invoice_and_comes_back(
     shown = [row.inner_text().split("\t")[-2:] for row in ledger.get_by_role("row").all()[1:]]
     assert [[text.strip() for text in row] for row in shown] == [
         ["$30.00", "$30.00"],
-        ["−$70.00", "$0.00"],
-        ["−$30.00", "$70.00"],
+        ["\N{MINUS SIGN}$70.00", "$0.00"],
+        ["\N{MINUS SIGN}$30.00", "$70.00"],
         ["$100.00", "$100.00"],
     ]
     grants = page.locator("section", has=page.get_by_role("heading", name="Grants", exact=True))
