@@ -51,7 +51,10 @@ class SubscriptionChangesServicer(SubscriptionChangesServiceServicer):
         found = await self._changes.preview_change(tenant, _change_input(request.change))
         return pb.PreviewSubscriptionChangeResponse(
             subscription=messages.subscription(found.subscription, self._now()),
-            invoices=[messages.draft(each) for each in found.invoices],
+            invoices=[
+                messages.draft(draft, applied)
+                for draft, applied in zip(found.invoices, found.credits_applied, strict=True)
+            ],
             as_of=messages.timestamp(found.as_of),
         )
 

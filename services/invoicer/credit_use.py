@@ -58,6 +58,17 @@ def _moved(wallet: Wallet, movements: Sequence[Movement]) -> Wallet:
     return replace(wallet, balance=balance, sequence=sequence)
 
 
+def would_pay(
+    grants: Sequence[CreditGrant], drafts: Sequence[InvoiceDraft], now: datetime
+) -> tuple[Decimal, ...]:
+    """What grants would pay of drafts that are finalized one after the other."""
+    applications, paid = Applications(grants, now), []
+    for draft in drafts:
+        found = applications.pay("", (draft.customer_id, draft.currency), draft.amount)
+        paid.append(subtract(ZERO, total(each.amount for each in found)))
+    return tuple(paid)
+
+
 async def pay_from_credits(
     connection: AsyncConnection,
     tenant: TenantKey,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,9 +13,10 @@ from services.invoicer.adjustments import BilledPart
 from services.invoicer.base_prices import Prepaid
 from services.invoicer.changes import Timing, begin_at, changed, migrated
 from services.invoicer.closing import OpenPeriod
+from services.invoicer.credit_use import would_pay
 from services.invoicer.domain import InvoiceDraft, InvoiceLine, LineKind, Plan, Subscription
 from services.invoicer.exact import add, total
-from services.invoicer.repository import closing, plans, subscriptions
+from services.invoicer.repository import closing, ledger, plans, subscriptions
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import (
     check_cuts,
@@ -51,12 +53,13 @@ class ChangeInput:
 @dataclass(frozen=True, slots=True)
 class ChangePreview:
     """The subscription as it would be, and the invoices to come with everything accepted before
-    `as_of`.
+    `as_of`; of each, what prepaid credits would pay.
     """
 
     subscription: Subscription
     invoices: tuple[InvoiceDraft, ...]
     as_of: datetime
+    credits_applied: tuple[Decimal, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class SubscriptionChanges:
             before = await require_subscription(connection, tenant, given.subscription_id)
             after, start = await self._changed(connection, before, given)
             dues = await self._dues(connection, after, start)
+            wallets = {(after.customer_id, due.plan.content.currency) for due in dues}
+            grants = await ledger.open_grants(connection, tenant, wallets)
         drafts: list[InvoiceDraft] = []
         as_of = self._now()
         for due in dues:
@@ -131,7 +136,8 @@ class SubscriptionChanges:
                 answer = await self._usage.billable(tenant, selections)
                 usages, as_of = answer.usages, min(as_of, answer.as_of)
             drafts.append(known.draft(usages))
-        return ChangePreview(after, tuple(drafts), as_of)
+        applied = would_pay(grants, drafts, self._now())
+        return ChangePreview(after, tuple(drafts), as_of, applied)
 
     async def migrate_subscriptions(
         self, tenant: TenantKey, given: MigrationInput, page: Page

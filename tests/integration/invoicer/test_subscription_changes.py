@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.invoicer.checks import MetricPriceInput
+from services.invoicer.credit_checks import GrantInput
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.service.paging import Page
 from services.invoicer.service.subscription_changes import (
@@ -274,6 +275,8 @@ async def test_a_preview_shows_what_the_invoices_will_be(world: World) -> None:
     other = await world.plans.create_plan(world.tenant, big(base_price_timing="IN_ADVANCE"))
     world.at(ELEVENTH)
     put(world, JANUARY, "100")
+    credit = GrantInput(subscription.customer_id, "20", "USD")
+    await world.credits.grant_credits(world.tenant, credit)
     given = ChangeInput(subscription.id, plan_id=other.id)
     shown = await world.changes.preview_change(world.tenant, given)
     assert shown.subscription.phase_at(ELEVENTH).plan_id == other.id
@@ -282,6 +285,8 @@ async def test_a_preview_shows_what_the_invoices_will_be(world: World) -> None:
     await world.changes.change_subscription(world.tenant, given)
     _, first, second = await settled(world, FEBRUARY + GRACE)
     assert [draft.lines for draft in shown.invoices] == [first.lines, second.lines]
+    assert list(shown.credits_applied) == [first.credits_applied, second.credits_applied]
+    assert sum(shown.credits_applied) == 20
 
 
 async def test_changes_that_can_not_be_are_refused(world: World) -> None:
