@@ -25,8 +25,10 @@ class CreditsServicer(CreditsServiceServicer):
         self, request: pb.GrantCreditsRequest, context: object
     ) -> pb.GrantCreditsResponse:
         """Give a customer credit."""
-        tenant = require_scope("admin").tenant
-        granted = await self._credits.grant_credits(tenant, _grant_input(request))
+        caller = require_scope("admin")
+        granted = await self._credits.grant_credits(
+            caller.tenant, _grant_input(request), by_key=caller.actor_id
+        )
         return pb.GrantCreditsResponse(grant=_grant(granted))
 
     async def ListCreditGrants(
@@ -44,9 +46,13 @@ class CreditsServicer(CreditsServiceServicer):
         self, request: pb.VoidCreditGrantRequest, context: object
     ) -> pb.VoidCreditGrantResponse:
         """Take back what is left of a grant."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         found = await self._credits.void_grant(
-            tenant, request.customer_id, request.grant_id, request.reason
+            caller.tenant,
+            request.customer_id,
+            request.grant_id,
+            request.reason,
+            by_key=caller.actor_id,
         )
         return pb.VoidCreditGrantResponse(grant=_grant(found))
 
@@ -54,9 +60,9 @@ class CreditsServicer(CreditsServiceServicer):
         self, request: pb.DebitCreditsRequest, context: object
     ) -> pb.DebitCreditsResponse:
         """Take credit off by hand."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         given = DebitInput(request.customer_id, request.amount, request.reason, request.currency)
-        wallet = await self._credits.debit_credits(tenant, given)
+        wallet = await self._credits.debit_credits(caller.tenant, given, by_key=caller.actor_id)
         return pb.DebitCreditsResponse(balance=_balance(wallet))
 
     async def ListCreditBalances(
@@ -71,9 +77,13 @@ class CreditsServicer(CreditsServiceServicer):
         self, request: pb.SetLowCreditBalanceRequest, context: object
     ) -> pb.SetLowCreditBalanceResponse:
         """Set at which balance somebody is told."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         wallet = await self._credits.set_low_balance(
-            tenant, request.customer_id, request.currency, request.low_balance
+            caller.tenant,
+            request.customer_id,
+            request.currency,
+            request.low_balance,
+            by_key=caller.actor_id,
         )
         return pb.SetLowCreditBalanceResponse(balance=_balance(wallet))
 

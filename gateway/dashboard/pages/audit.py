@@ -16,7 +16,15 @@ PAGE_ROWS: Final = 50
 # A press of the button follows the chain for so many calls, of 20,000 entries each.
 VERIFY_CALLS_MAX: Final = 10
 VERIFY_S: Final = 60.0
-GROUPS: Final = ("webhook.*", "api_key.*", "organization.*", "event.*", "member.*", "portal_link.*")
+GROUPS: Final = (
+    "webhook.*",
+    "api_key.*",
+    "organization.*",
+    "event.*",
+    "member.*",
+    "portal_link.*",
+    "credits.*",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Prepaid credits: what customers were given, what is left of it, and where it went."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer.billing_events import rfc3339
 from services.invoicer.checks import is_customer_id
 from services.invoicer.credit_checks import (
     DebitInput,
@@ -29,10 +30,13 @@ from services.invoicer.exact import ZERO
 from services.invoicer.repository import customers, ledger
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
+from services.invoicer.tables import audit_outbox
 from services.kit import pages
+from services.kit.audit import add_audit_event, audit_event, changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError
 from services.kit.ids import is_id, new_id
+from services.kit.money import format_money
 
 log = structlog.get_logger()
 
@@ -45,7 +49,9 @@ class Credits:
         self._now = now
         self._wakes = wakes
 
-    async def grant_credits(self, tenant: TenantKey, given: GrantInput) -> CreditGrant:
+    async def grant_credits(
+        self, tenant: TenantKey, given: GrantInput, *, by_key: str = ""
+    ) -> CreditGrant:
         """Give a customer credit, for invoices that are finalized from now on."""
         now, checks = self._now(), FieldChecks()
         kind = check_grant(checks, given, now)
@@ -70,12 +76,13 @@ class Credits:
             owner = (given.customer_id, currency)
             wallet = await ledger.lock_wallet(connection, tenant, owner, now)
             await bring_in(connection, tenant, wallet, grant)
+            await _note(connection, tenant, "credits.granted", by_key, grant.id, _shown(grant))
         log.info("credits_granted", grant_id=grant.id)
         self._wakes.relay()
         return grant
 
     async def void_grant(
-        self, tenant: TenantKey, customer_id: str, grant_id: str, reason: str
+        self, tenant: TenantKey, customer_id: str, grant_id: str, reason: str, *, by_key: str = ""
     ) -> CreditGrant:
         """Take back what is left of a grant; repeating it changes nothing."""
         now, checks = self._now(), FieldChecks()
@@ -90,11 +97,15 @@ class Credits:
                 return grant
             await move(connection, tenant, [wallet], voiding(grant, reason), now)
             await ledger.set_void(connection, tenant, grant_id, now)
+            details = {**_shown(grant), "reason": reason}
+            await _note(connection, tenant, "credits.voided", by_key, grant_id, details)
         log.info("credit_grant_voided", grant_id=grant_id)
         self._wakes.relay()
         return replace(grant, void_time=now, balance=ZERO)
 
-    async def debit_credits(self, tenant: TenantKey, given: DebitInput) -> Wallet:
+    async def debit_credits(
+        self, tenant: TenantKey, given: DebitInput, *, by_key: str = ""
+    ) -> Wallet:
         """Take credit off by hand; PreconditionError, and nothing changes, when there is less."""
         now, checks = self._now(), FieldChecks()
         check_reason(checks, given.reason, 1)
@@ -109,6 +120,14 @@ class Credits:
             grants = await ledger.open_grants(connection, tenant, [owner])
             movements = debits(grants, amount, given.reason, now)
             (after,) = await move(connection, tenant, [wallet], movements, now)
+            details = {
+                "amount": format_money(amount, currency),
+                "currency": currency,
+                "reason": given.reason,
+                "balance": format_money(after.balance, currency),
+            }
+            customer_id = given.customer_id
+            await _note(connection, tenant, "credits.debited", by_key, customer_id, details)
         log.info("credits_debited", entries=len(movements))
         self._wakes.relay()
         return after
@@ -120,7 +139,13 @@ class Credits:
             return await ledger.list_wallets(connection, tenant, customer_id)
 
     async def set_low_balance(
-        self, tenant: TenantKey, customer_id: str, currency: str, threshold: str
+        self,
+        tenant: TenantKey,
+        customer_id: str,
+        currency: str,
+        threshold: str,
+        *,
+        by_key: str = "",
     ) -> Wallet:
         """At which balance to tell that it is low; "": never. What is low already is not told."""
         checks = FieldChecks()
@@ -134,8 +159,13 @@ class Credits:
             checks.done()
             owner = (customer_id, currency)
             wallet = await ledger.lock_wallet(connection, tenant, owner, self._now())
-            await ledger.set_low_balance(connection, tenant, owner, low)
-        return replace(wallet, low_balance=low)
+            after = replace(wallet, low_balance=low)
+            if after != wallet:
+                await ledger.set_low_balance(connection, tenant, owner, low)
+                details = changes(_threshold(wallet), _threshold(after))
+                action = "credits.threshold_changed"
+                await _note(connection, tenant, action, by_key, customer_id, details)
+        return after
 
     async def list_grants(
         self, tenant: TenantKey, customer_id: str, page: Page
@@ -170,6 +200,39 @@ class Credits:
         more = len(found) > limit
         token = pages.encode_token(str(found[limit - 1].sequence)) if more else ""
         return found[:limit], token
+
+
+async def _note(
+    connection: AsyncConnection,
+    tenant: TenantKey,
+    action: str,
+    by_key: str,
+    target_id: str,
+    details: Mapping[str, object],
+) -> None:
+    """Tell the audit log, when the transaction commits."""
+    event = audit_event(tenant, action, target_id=target_id, key_id=by_key, details=details)
+    await add_audit_event(connection, audit_outbox, event)
+
+
+def _shown(grant: CreditGrant) -> dict[str, object]:
+    """What the audit log tells of a grant, with the names of the HTTP contract."""
+    expires = grant.expire_time
+    return {
+        "customerId": grant.customer_id,
+        "amount": format_money(grant.amount, grant.currency),
+        "balance": format_money(grant.balance, grant.currency),
+        "currency": grant.currency,
+        "kind": grant.kind.value,
+        "priority": grant.priority,
+        "expiresAt": None if expires is None else rfc3339(expires),
+    }
+
+
+def _threshold(wallet: Wallet) -> dict[str, object]:
+    low = wallet.low_balance
+    shown = None if low is None else format_money(low, wallet.currency)
+    return {f"lowBalance {wallet.currency}": shown}
 
 
 def _position(token: str) -> int | None:

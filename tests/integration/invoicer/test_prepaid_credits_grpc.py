@@ -6,11 +6,13 @@ from typing import Any
 import grpc
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from usageflow.invoicer.v1 import credits_pb2 as pb
 from usageflow.invoicer.v1 import credits_pb2_grpc
 
 from services.invoicer.checks import CustomerInput
 from services.invoicer.credit_servicer import CreditsServicer
+from services.kit.audit import from_bytes
 from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
@@ -112,6 +114,19 @@ async def test_credit_comes_back_as_it_was_sent(world: World, api: Api) -> None:
     assert (entries[0].kind, entries[0].grant_id) == (pb.CREDIT_ENTRY_KIND_DEBIT, grant.id)
     voided = (await api.call("VoidCreditGrant", **OWNER, grant_id=grant.id)).grant
     assert (voided.balance, voided.HasField("void_time")) == ("0.00", True)
+    async with world.database.transaction() as connection:
+        rows = await connection.execute(text("SELECT payload FROM audit_outbox ORDER BY 1"))
+        audited = [from_bytes(payload) for payload in rows.scalars()]
+    assert sorted((each.action, each.target_id) for each in audited) == sorted(
+        [
+            ("credits.granted", grant.id),
+            ("credits.granted", plain.id),
+            ("credits.debited", "user_123"),
+            ("credits.threshold_changed", "user_123"),
+            ("credits.voided", grant.id),
+        ]
+    )
+    assert all(each.key_id for each in audited)
     with pytest.raises(InvalidArgumentError, match="kind: must be one of PAID, PROMOTIONAL"):
         await api.call("GrantCredits", **OWNER, amount="1", currency="USD", kind=9)
 
