@@ -10,6 +10,7 @@ import pytest
 from pypdf import PdfReader
 
 from services.invoicer.checks import CustomerInput
+from services.invoicer.credit_checks import GrantInput
 from services.invoicer.issuers import LOGO_BYTES_MAX, NO_ISSUER, Issuer
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.service.documents import Documents, RenderFormat
@@ -99,6 +100,26 @@ async def test_html_says_the_same_and_how_it_came_about(world: World, documents:
     assert "<script" not in page
     (invoice,) = await world.all_invoices()
     assert f"Hash: {invoice.hash}" in page
+
+
+async def test_what_credit_paid_and_what_is_due_stand_below_the_total(
+    world: World, documents: Documents
+) -> None:
+    await world.customers.put_customer(world.tenant, CustomerInput("user_123", currency="USD"))
+    await world.credits.grant_credits(world.tenant, GrantInput("user_123", "1000"))
+    charge = ChargeInput("user_123", "D", "1234.5", timing="NOW")
+    made, _ = await world.charges.create_charge(world.tenant, charge)
+    for wanted in RenderFormat:
+        content, _ = await documents.render_invoice(world.tenant, made.invoice_id, wanted)
+        text = content.decode() if wanted is RenderFormat.HTML else pdf_text(content)
+        labels = ("Total USD", "Paid by prepaid credits", "Amount due USD")
+        assert sorted(labels, key=text.index) == list(labels)
+        assert "\N{MINUS SIGN}1,000.00" in text
+        assert "234.50" in text.partition(labels[2])[2]
+
+
+def pdf_text(content: bytes) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(content)).pages)
 
 
 async def test_a_finalized_invoice_keeps_the_issuer_of_its_time(
