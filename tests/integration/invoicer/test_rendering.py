@@ -110,7 +110,7 @@ async def test_what_credit_paid_and_what_is_due_stand_below_the_total(
     charge = ChargeInput("user_123", "D", "1234.5", timing="NOW")
     made, _ = await world.charges.create_charge(world.tenant, charge)
     for wanted in RenderFormat:
-        content, _ = await documents.render_invoice(world.tenant, made.invoice_id, wanted)
+        content, _, _ = await documents.render_invoice(world.tenant, made.invoice_id, wanted)
         text = content.decode() if wanted is RenderFormat.HTML else pdf_text(content)
         labels = ("Total USD", "Paid by prepaid credits", "Amount due USD")
         assert sorted(labels, key=text.index) == list(labels)
