@@ -50,6 +50,7 @@ from gateway.routes import (
     subscription_changes,
     subscriptions,
     taxes,
+    test_clocks,
     usage,
     webhooks,
 )
@@ -85,6 +86,7 @@ _RESOURCES = (
     subscription_changes,
     subscriptions,
     taxes,
+    test_clocks,
     usage,
     webhooks,
 )

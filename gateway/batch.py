@@ -28,6 +28,7 @@ from gateway.wire import (
 )
 from services.kit.auth import KeyCache
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.events import window
 
 _EXPECTED_TYPE: Final = "application/json or application/x-ndjson"
 _ANSWERS = Counter(
@@ -90,8 +91,7 @@ class TrackBatch:
         body = await read_body(headers, receive, BODY_BYTES_MAX)
         read = await read_batch(
             body,
-            now_micros(),
-            principal.event_past_micros,
+            *window(principal.test_clocks, now_micros(), principal.event_past_micros),
             self._coalescer.part_events_max,
             lines=lines,
         )

@@ -37,6 +37,8 @@ from usageflow.invoicer.v1 import (
     simulation_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
+    test_clocks_pb2,
+    test_clocks_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -89,6 +91,7 @@ class Channels:
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
                 *simulation_pb2.DESCRIPTOR.services_by_name.values(),
                 *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
+                *test_clocks_pb2.DESCRIPTOR.services_by_name.values(),
             ],
         )
         self.notifier = open_channel(
@@ -126,6 +129,7 @@ class Services:
         )
         self.settings = billing_settings_pb2_grpc.BillingSettingsServiceStub(channels.invoicer)
         self.simulations = simulation_pb2_grpc.SimulationServiceStub(channels.invoicer)
+        self.clocks = test_clocks_pb2_grpc.TestClocksServiceStub(channels.invoicer)
         self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
@@ -150,6 +154,7 @@ class Calls:
         self.changes = services.changes
         self.settings = services.settings
         self.simulations = services.simulations
+        self.clocks = services.clocks
         self.documents = services.documents
         self.notifier = services.notifier
         self._services = services

@@ -296,6 +296,7 @@ def _tenant(principal: Principal) -> Tenant:
         principal.mode,
         principal.event_past_days,
         principal.strict_metrics,
+        principal.test_clocks,
     )
 
 

@@ -18,9 +18,9 @@ from services.kit.errors import DomainError, UnavailableError
 
 log = structlog.get_logger()
 
-# Organization, mode, and its event_past_days and strict_metrics: two values of one can meet while
-# it is changed.
-Tenant: TypeAlias = tuple[str, int, int, bool]
+# Organization, mode, and its event_past_days, strict_metrics and test clocks: two values of one can
+# meet while it is changed.
+Tenant: TypeAlias = tuple[str, int, int, bool, tuple[tuple[str, int], ...]]
 # The tag of RecordTenantEventsRequest.tenants: field number and wire type 2, a length follows.
 _TENANTS_TAG: Final = bytes((RecordTenantEventsRequest.TENANTS_FIELD_NUMBER << 3 | 2,))
 
@@ -75,7 +75,7 @@ class _Share:
         return dropped
 
     def encoded(self, tenant: Tenant) -> bytes:
-        organization_id, mode, event_past_days, strict_metrics = tenant
+        organization_id, mode, event_past_days, strict_metrics, clocks = tenant
         singles = TenantEventInputs(
             organization_id=organization_id,
             mode=mode,  # type: ignore[arg-type]
@@ -83,6 +83,9 @@ class _Share:
             event_past_days=event_past_days,
             strict_metrics=strict_metrics,
         )
+        for customer_id, time_micros in clocks:
+            clock = singles.test_clocks.add(customer_id=customer_id)
+            clock.time.FromMicroseconds(time_micros)
         return b"".join(
             (singles.SerializeToString(), *(part.encoded for part, _outcome in self.parts))
         )

@@ -266,7 +266,8 @@ def _event() -> Document:
                 "description": (
                     f"When it happened: from {events.PAST_DAYS_DEFAULT} days ago "
                     f"(up to {events.PAST_DAYS_MAX} by the organization's eventPastDays) to "
-                    f"{events.FUTURE_MINUTES_MAX} minutes ahead; left out: now"
+                    f"{events.FUTURE_MINUTES_MAX} minutes ahead; left out: now. In test mode: "
+                    "ahead of the furthest test clock, and now by that of the customer"
                 ),
             },
             "metadata": {

@@ -31,7 +31,7 @@ from services.kit.errors import (
     OverloadedError,
     UnavailableError,
 )
-from services.kit.events import MICROS_PER_SECOND
+from services.kit.events import MICROS_PER_SECOND, window
 
 BODY_BYTES_MAX: Final = 256 * 1024
 NOT_STORED: Final = (
@@ -83,9 +83,8 @@ class Track:
         key = headers.get(b"idempotency-key")
         if key is not None:
             _require_one_key(scope)
-        event = read_tracked(
-            body, None if key is None else unquoted(key), now_micros(), principal.event_past_micros
-        )
+        times = window(principal.test_clocks, now_micros(), principal.event_past_micros)
+        event = read_tracked(body, None if key is None else unquoted(key), *times)
         return await self._coalescer.record(principal, event, len(body))
 
 

@@ -34,6 +34,7 @@ from gateway.dashboard.pages import (
     subscriptions,
     taxes,
     team,
+    test_clocks,
     usage,
     webhooks,
 )
@@ -66,6 +67,7 @@ _PAGES: Final[Sequence[Any]] = (
     invoices,
     webhooks,
     keys,
+    test_clocks,
     team,
     audit,
     settings,

@@ -7,6 +7,7 @@ that begin with "_" are the page's own and no part of the Struct.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, tzinfo
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -111,6 +112,14 @@ class Form(Mapping[str, str]):
 def problem(field: str, message: str) -> InvalidArgumentError:
     """The error of one field."""
     return InvalidArgumentError([FieldProblem(field, message)])
+
+
+def local_time(text: str, field: str, zone: tzinfo) -> datetime:
+    """The instant that an <input type="datetime-local"> says; InvalidArgumentError."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M").replace(tzinfo=zone)
+    except ValueError:
+        raise problem(field, "must be a date and a time of day") from None
 
 
 def split(text: str) -> list[str]:

@@ -47,6 +47,7 @@ SECTIONS: Final = (
         (
             Entry("Webhooks", "/dashboard/webhooks", "send"),
             Entry("API keys", "/dashboard/keys", "key"),
+            Entry("Test clocks", "/dashboard/test-clocks", "clock"),
         ),
     ),
     Section(

@@ -40,6 +40,8 @@ NOTES: Final[Mapping[str, str]] = {
     "changed": "The subscription was changed.",
     "paused": "The subscription is paused: nothing of that time is billed.",
     "resumed": "The subscription is active again.",
+    "advancing": "The test clock goes on. It is ready when all that is due is done.",
+    "clock-ended": "The test clock has ended.",
     "replayed": "Sent again; the new attempt appears below.",
     "replaying": "The deliveries are being sent again.",
     "tested": "A test event is on its way; it appears below.",

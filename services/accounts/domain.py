@@ -116,11 +116,21 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockTime:
+    """What the test clock of a customer, or ("") of all, shows; None: it has ended."""
+
+    customer_id: str
+    time: datetime | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedKey:
-    """A key that works, and what its organization decided."""
+    """A key that works, and what its organization decided; of test mode also its clocks."""
 
     key: ApiKey
     settings: Settings
+    clocks: tuple[ClockTime, ...] = ()
 
 
 def hash_key(pepper: bytes, secret: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import messages_pb2
+from usageflow.common.v1 import common_pb2
 
 from services.accounts.domain import ResolvedKey
 from services.accounts.portal import Portals
@@ -60,6 +61,10 @@ def principal_of_key(resolved: ResolvedKey) -> pb.Principal:
         expire_time=timestamp(key.expire_time),
         event_past_days=resolved.settings.event_past_days,
         strict_metrics=resolved.settings.strict_metrics,
+        test_clocks=[
+            common_pb2.TestClockTime(customer_id=each.customer_id, time=timestamp(each.time))
+            for each in resolved.clocks
+        ],
     )
 
 

@@ -6,13 +6,14 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.accounts import audit_repository, repository
+from services.accounts import audit_repository, clocks_repository, repository
 from services.accounts.changes import Changes, told
 from services.accounts.domain import (
     KEY_USE_WRITTEN,
     OVERLAP_DEFAULT,
     OVERLAP_MAX,
     ApiKey,
+    ClockTime,
     NewKey,
     Organization,
     OrganizationChange,
@@ -192,7 +193,26 @@ class Accounts:
             used = resolved.key.use_time
             if used is None or now - used > KEY_USE_WRITTEN:
                 await repository.note_use(connection, resolved.key.id, now)
+            if resolved.key.mode == "test":
+                running = clocks_repository.running_clocks
+                clocks = await running(connection, resolved.key.organization_id)
+                resolved = replace(resolved, clocks=clocks)
         return resolved
+
+    async def set_clock(self, organization_id: str, clock_id: str, clock: ClockTime) -> None:
+        """Note what a test clock shows, unless something newer is known; NotFoundError.
+
+        Every process is told after the commit, as of a changed setting.
+        """
+        async with self._database.transaction() as connection:
+            await _require_organization(connection, organization_id)
+            if not await clocks_repository.put_clock(connection, organization_id, clock_id, clock):
+                return
+        await told(
+            self._changes.organization_changed(organization_id),
+            "organization_change_not_told",
+            organization_id=organization_id,
+        )
 
     async def rotate_api_key(
         self, tenant: TenantKey, key_id: str, overlap: timedelta | None, *, by_key: str = ""

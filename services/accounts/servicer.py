@@ -12,7 +12,7 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
 
 from services.accounts.audit import AuditLog
 from services.accounts.audit_repository import AuditFilter, Entry
-from services.accounts.domain import ApiKey, NewKey, OrganizationChange
+from services.accounts.domain import ApiKey, ClockTime, NewKey, OrganizationChange
 from services.accounts.keys import principal_of_key
 from services.accounts.proto import SCOPE_NUMBERS, organization_message, time_of, timestamp
 from services.accounts.service import Accounts
@@ -186,6 +186,15 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
             organizations=[organization_message(organization) for organization in organizations],
             next_page_token=next_page_token,
         )
+
+    async def SetTestClock(
+        self, request: pb.SetTestClockRequest, context: object
+    ) -> pb.SetTestClockResponse:
+        """What a test clock shows."""
+        time = time_of(request, "time", "time")
+        clock = ClockTime(request.customer_id, time, request.revision)
+        await self._accounts.set_clock(request.organization_id, request.test_clock_id, clock)
+        return pb.SetTestClockResponse()
 
 
 def _new_key(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> NewKey:

@@ -73,6 +73,24 @@ api_keys = Table(
     Index(None, "organization_id", "mode", "id"),
 )
 
+# The time of customers ('': of all) in test mode, as invoicer tells it; NULL: that clock has ended.
+test_clocks = Table(
+    "test_clocks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("clock_time", DateTime(timezone=True)),
+    Column("revision", BigInteger, nullable=False),
+    CheckConstraint("id ~ '^clk_[0-9a-f]{32}$'", name="id"),
+    CheckConstraint("char_length(customer_id) <= 255", name="customer_id"),
+    Index(
+        "ix_test_clocks_running",
+        "organization_id",
+        postgresql_where=text("clock_time IS NOT NULL"),
+    ),
+)
+
 # The end of each organization's and mode's chain of entries; a trigger lets it grow one by one.
 audit_heads = Table(
     "audit_heads",

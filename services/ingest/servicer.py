@@ -27,7 +27,7 @@ from services.ingest.strict_metrics import NONE_REFUSED, NoMetrics, StrictMetric
 from services.ingest.voids import VoidReceipt, Voids
 from services.ingest.wire import Intake
 from services.kit import clock
-from services.kit.auth import MODE_NAMES, Principal, require_scope
+from services.kit.auth import MODE_NAMES, Principal, clock_times, require_scope
 from services.kit.errors import FieldProblem, InvalidArgumentError
 from services.kit.events import (
     MICROS_PER_DAY,
@@ -107,7 +107,8 @@ class IngestServicer(IngestServiceServicer):
         refused = NONE_REFUSED
         if principal.strict_metrics:
             refused = await self._strict.refused(tenant, {event.metric for event in inputs})
-        intake.read(tenant, inputs, _past_micros(principal.event_past_days), refused)
+        past_micros = _past_micros(principal.event_past_days)
+        intake.read(tenant, inputs, past_micros, refused, dict(principal.test_clocks))
         return intake
 
     async def GetEvent(self, request: pb.GetEventRequest, context: object) -> pb.GetEventResponse:
@@ -178,7 +179,9 @@ class IngestInternalServicer(IngestInternalServiceServicer):
             if part.strict_metrics:
                 metrics = {event.metric for event in part.events}
                 refused = await self._strict.refused(tenant, metrics)
-            intake.read(tenant, part.events, _past_micros(part.event_past_days), refused)
+            past_micros = _past_micros(part.event_past_days)
+            clocks = dict(clock_times(part.test_clocks))
+            intake.read(tenant, part.events, past_micros, refused, clocks)
         recorded = await self._ingest.record(intake.events, intake.size_bytes)
         return intake.answer(pb.RecordTenantEventsResponse, recorded)
 

@@ -1,8 +1,9 @@
 """Between proto and domain on the hot path: events in, receipts out."""
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -29,6 +30,7 @@ from services.kit.events import (
     canonical_amount,
     check_event,
     event_ids,
+    window,
 )
 
 # RecordEventsResponse, or another message with the same two fields.
@@ -51,6 +53,7 @@ _TOKEN = pb.RecordEventsResponse.DESCRIPTOR.fields_by_name["usage_token"].number
 # About what an event takes in memory, metadata aside.
 EVENT_BYTES = 512
 _NANOS_PER_MICRO = 1_000
+NO_CLOCKS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Intake:
@@ -73,25 +76,30 @@ class Intake:
         inputs: Iterable[pb.EventInput],
         past_micros_max: int = PAST_MICROS_DEFAULT,
         refused: Refused = NONE_REFUSED,
+        clocks: Mapping[str, int] = NO_CLOCKS,
     ) -> None:
-        """Add a tenant's events, in order; `past_micros_max`: how long ago one may have been.
+        """Add a tenant's events, in order; `past_micros_max`: how long ago one may have been;
+        `clocks`: the times of test clocks, by customer, "" for all customers.
 
         Field by field for all events at once: half of what event by event takes.
         """
         columns = _Columns.of(inputs)
-        if refused or not columns.are_plain(self._now_micros, past_micros_max):
-            columns = self._reject(columns, past_micros_max, refused)
+        now_micros, past_micros = window(clocks.items(), self._now_micros, past_micros_max)
+        if refused or not columns.are_plain(now_micros, past_micros):
+            columns = self._reject(columns, now_micros, past_micros, refused)
         self.size_bytes += EVENT_BYTES * len(columns.keys) + sum(map(len, columns.metadata))
-        self.events += columns.events(tenant, self._now_micros)
+        self.events += columns.events(tenant, self._now_micros, clocks)
 
-    def _reject(self, columns: "_Columns", past_micros_max: int, refused: Refused) -> "_Columns":
+    def _reject(
+        self, columns: "_Columns", now_micros: int, past_micros_max: int, refused: Refused
+    ) -> "_Columns":
         """What is left without those that are not valid, or whose metric is refused."""
         start = self.count
         kept: list[_Row] = []
         for at, event in enumerate(columns.rows()):
             metric, amount, customer, time, metadata, key = event
             if problems := check_event(
-                metric, amount, customer, time, metadata, key, self._now_micros, past_micros_max
+                metric, amount, customer, time, metadata, key, now_micros, past_micros_max
             ):
                 self.rejected[start + at] = Outcome(Status.REJECTED, tuple(problems))
             elif metric in refused:
@@ -176,8 +184,9 @@ class _Columns(NamedTuple):
             )
         )
 
-    def events(self, tenant: Tenant, now_micros: int) -> list[Event]:
-        """The events, all valid; one without a time happened now."""
+    def events(self, tenant: Tenant, now_micros: int, clocks: Mapping[str, int]) -> list[Event]:
+        """The events, all valid; one without a time happened now, by its customer's clock."""
+        now_micros = clocks.get("", now_micros)
         canonical = {amount: canonical_amount(amount) for amount in set(self.amounts)}
         id_of = event_ids(tenant.organization, tenant.mode)
         return [
@@ -187,7 +196,7 @@ class _Columns(NamedTuple):
                 metric,
                 canonical[amount],
                 customer,
-                now_micros if time is None else time,
+                clocks.get(customer, now_micros) if time is None else time,
                 time is not None,
                 metadata,
             )

@@ -15,12 +15,16 @@ from usageflow.invoicer.v1 import (
     invoicer_pb2_grpc,
     simulation_pb2_grpc,
     subscription_changes_pb2_grpc,
+    test_clocks_pb2_grpc,
 )
 
+from services.invoicer.advancer import Advancer
 from services.invoicer.audit.servicer import AuditServicer
 from services.invoicer.billing_events import CONSUMER
 from services.invoicer.billing_settings_servicer import BillingSettingsServicer
 from services.invoicer.change_servicer import SubscriptionChangesServicer
+from services.invoicer.clock_servicer import ClocksServicer
+from services.invoicer.clock_times import AccountsClockTimes
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.credit_expiry import CreditExpiry
 from services.invoicer.credit_servicer import CreditsServicer
@@ -39,6 +43,7 @@ from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.billing_periods import BillingPeriods
 from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
+from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.credits import Credits
 from services.invoicer.service.customers import Customers
@@ -121,7 +126,12 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             late_quiet=timedelta(seconds=settings.invoice_late_quiet_s),
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
-        scheduler = Scheduler(closer, settings.invoice_poll_s)
+        advancer = Advancer(
+            database,
+            AccountsClockTimes(accounts, settings.internal_token),
+            timedelta(seconds=settings.invoice_grace_s),
+        )
+        scheduler = Scheduler(closer, settings.invoice_poll_s, advancer)
         limits = AggregatorLimits(aggregator, settings.internal_token)
         teller = LimitTeller(database, limits, clock.now)
 
@@ -201,6 +211,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             simulation_pb2_grpc.add_SimulationServiceServicer_to_server,
             SimulationServicer(Simulations(database, usage, clock.now)),
             "usageflow.invoicer.v1.SimulationService",
+        )
+        server.add(
+            test_clocks_pb2_grpc.add_TestClocksServiceServicer_to_server,
+            ClocksServicer(Clocks(database, clock.now, wakes)),
+            "usageflow.invoicer.v1.TestClocksService",
         )
         server.add(
             audit_pb2_grpc.add_AuditInternalServiceServicer_to_server,

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 from prometheus_client import Gauge
 
+from services.invoicer.clocks import Clock
 from services.invoicer.closing import OpenPeriod
 from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing
@@ -95,6 +96,12 @@ class Closer:
                 limit=settings.chunk_max,
                 lease=settings.lease,
             )
+            claimed += await closing.claim_clocked(
+                connection,
+                settings.grace,
+                limit=settings.chunk_max - len(claimed),
+                lease=settings.lease,
+            )
             claimed += await closing.claim_due(
                 connection,
                 self._now(),
@@ -108,7 +115,11 @@ class Closer:
         billable = await self._ask(due)
         known = {id(each.due) for each in billable}
         waiting = [period for period in due if id(period) not in known]
-        await self._release(waiting, self._settings.pause)
+        # What was accepted before a clock was told to go on is aggregated soon, and somebody waits.
+        clocked = [each for each in waiting if each.subscription.clock is not None]
+        await self._release(clocked, timedelta(0))
+        others = [each for each in waiting if each.subscription.clock is None]
+        await self._release(others, self._settings.pause)
         self._tell_waiting(len(waiting))
         batches = _batches(billable, self._settings.batch_max)
         results = await asyncio.gather(*(self._writer.write(batch) for batch in batches))
@@ -143,11 +154,13 @@ class Closer:
         return [
             each
             for each in answered
-            if not each.usages or answer.as_of >= self._complete_at(each.due)
+            if not each.usages or answer.as_of >= self._complete_from(each.due)
         ]
 
-    def _complete_at(self, due: OpenPeriod) -> datetime:
-        return due.period.end + due.settings.grace_or(self._settings.grace)
+    def _complete_from(self, due: OpenPeriod) -> datetime:
+        regular = due.period.end + due.settings.grace_or(self._settings.grace)
+        clock = due.subscription.clock
+        return regular if clock is None else clock.complete_from(regular)
 
     async def _release(self, periods: Sequence[OpenPeriod], pause: timedelta) -> None:
         """Let others have them after `pause`; those that were changed meanwhile they have."""
@@ -168,11 +181,12 @@ class Closer:
 
 
 def _batches(billable: Sequence[Billable], batch_max: int) -> Iterator[list[Billable]]:
-    """By tenant, at most `batch_max` at once."""
-    tenants: dict[TenantKey, list[Billable]] = {}
+    """By tenant and test clock, at most `batch_max` at once: a batch is written at one time."""
+    alike: dict[tuple[TenantKey, Clock | None], list[Billable]] = {}
     for each in billable:
-        tenants.setdefault(each.due.subscription.tenant, []).append(each)
-    for entries in tenants.values():
+        subscription = each.due.subscription
+        alike.setdefault((subscription.tenant, subscription.clock), []).append(each)
+    for entries in alike.values():
         for start in range(0, len(entries), batch_max):
             yield entries[start : start + batch_max]
 

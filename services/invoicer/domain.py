@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+from services.invoicer.clocks import Clock, now_of
 from services.invoicer.discounts import Discount
 from services.invoicer.exact import ZERO, subtract, total
 from services.invoicer.periods import (
@@ -156,6 +157,7 @@ class Subscription:
     not invoiced yet, None when none is left. `opening`: what is due at its start is not invoiced
     yet either. `late_check_time`: when it has ended, until when late usage is waited for.
     `revision` counts the changes: what was computed from one revision is not written over another.
+    `clock`: the test clock that it is on; None: its time is the real one.
     """
 
     tenant: TenantKey
@@ -175,6 +177,11 @@ class Subscription:
     opening: bool = False
     phases: tuple[Phase, ...] = ()
     late_check_time: datetime | None = None
+    clock: Clock | None = None
+
+    def now(self, real: datetime) -> datetime:
+        """Its time, when the real time is `real`."""
+        return now_of(self.clock, real)
 
     def phase_at(self, instant: datetime) -> Phase:
         """What it is on then; before its start the first phase, after its end the last one."""

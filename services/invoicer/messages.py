@@ -291,7 +291,10 @@ def quote(found: Quote) -> pb.QuotePlanResponse:
 
 
 def subscription(found: Subscription, now: datetime) -> pb.Subscription:
-    """A subscription as it is `now`; one that has nothing left to bill has no current period."""
+    """A subscription as it is `now`, or by the clock that it is on; one that has nothing left to
+    bill has no current period.
+    """
+    now = found.now(now)
     period = found.period
     phase = found.phase_at(now) if found.phases else None
     trial = next((each for each in found.phases if each.kind is PhaseKind.TRIAL), None)

@@ -5,6 +5,7 @@ import contextlib
 
 import structlog
 
+from services.invoicer.advancer import Advancer
 from services.invoicer.closer import Closer
 from services.kit.errors import UnavailableError
 
@@ -12,13 +13,15 @@ log = structlog.get_logger()
 
 
 class Scheduler:
-    """Closes chunk after chunk while there is work, then waits to be woken, or a little while.
+    """Closes chunk after chunk and moves test clocks on while there is work, then waits to be
+    woken, or a little while.
 
     Other replicas find what was made here by looking: the look is one cheap query over an index.
     """
 
-    def __init__(self, closer: Closer, poll_s: float) -> None:
+    def __init__(self, closer: Closer, poll_s: float, advancer: Advancer | None = None) -> None:
         self._closer = closer
+        self._advancer = advancer
         self._poll_s = poll_s
         self._wake = asyncio.Event()
 
@@ -31,10 +34,13 @@ class Scheduler:
         while True:
             self._wake.clear()
             try:
-                while await self._closer.close_chunk():
+                while await self._closer.close_chunk() or await self._advance():
                     pass
                 await self._closer.measure()
             except UnavailableError as error:
                 log.debug("scheduler_waits", error=error.message)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
+
+    async def _advance(self) -> int:
+        return 0 if self._advancer is None else await self._advancer.advance()

@@ -94,7 +94,7 @@ class InvoiceWriter:
         return sum(count for count, _ in alone), [each for _, failed in alone for each in failed]
 
     async def _write(self, batch: Sequence[Billable]) -> int:
-        tenant, now = batch[0].due.subscription.tenant, self._now()
+        tenant, now = batch[0].due.subscription.tenant, batch[0].due.subscription.now(self._now())
         drafted = [(new_id("inv"), each, _draft(each)) for each in batch]
         drafts = {key: draft for key, _, draft in drafted if draft is not None}
         following = [self._advance(each.due) for each in batch]

@@ -8,7 +8,7 @@ revoked without accounts, and its broadcast would arrive.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -83,7 +83,8 @@ class Principal:
     `member_name` are empty, of a session `key_id`; only a portal's link has `customer_id`, the one
     customer that it may see, and `portal_link_id`.
 
-    `event_past_micros` is `event_past_days` as events.check_event takes it.
+    `event_past_micros` is `event_past_days` as events.check_event takes it. `test_clocks`: in test
+    mode, the time of customers, or ("") of all, in microseconds since 1970 (events.window).
     """
 
     key_id: str
@@ -100,6 +101,7 @@ class Principal:
     strict_metrics: bool = False
     customer_id: str = ""
     portal_link_id: str = ""
+    test_clocks: tuple[tuple[str, int], ...] = ()
     event_past_micros: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +147,15 @@ class Principal:
             strict_metrics=message.strict_metrics,
             customer_id=message.customer_id,
             portal_link_id=message.portal_link_id,
+            test_clocks=clock_times(message.test_clocks),
         )
+
+
+def clock_times(
+    messages: Iterable[common_pb2.TestClockTime],
+) -> tuple[tuple[str, int], ...]:
+    """Customers and times in microseconds since 1970."""
+    return tuple((each.customer_id, each.time.ToMicroseconds()) for each in messages)
 
 
 def missing_key() -> UnauthenticatedError:

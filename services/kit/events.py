@@ -8,7 +8,7 @@ way below.
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import Context, Decimal, Inexact
 from functools import lru_cache
 from hashlib import sha256 as _sha256
@@ -142,6 +142,18 @@ def are_in_time(times_micros: Collection[int], now_micros: int, past_micros_max:
         min(times_micros) >= now_micros - past_micros_max
         and max(times_micros) <= now_micros + FUTURE_MICROS_MAX
     )
+
+
+def window(
+    clocks: Iterable[tuple[str, int]], now_micros: int, past_micros_max: int
+) -> tuple[int, int]:
+    """What check_event takes as `now_micros` and `past_micros_max` where test clocks run.
+
+    An event may be as late as without them, and as early as the furthest clock.
+    """
+    latest = max((time_micros for _, time_micros in clocks), default=now_micros)
+    ahead = max(0, latest - now_micros)
+    return now_micros + ahead, past_micros_max + ahead
 
 
 def _are_printable(texts: Sequence[str], chars_max: int) -> bool:

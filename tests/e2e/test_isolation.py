@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.accounts.v1 import (
     accounts_pb2,
     accounts_pb2_grpc,
@@ -33,6 +34,8 @@ from usageflow.invoicer.v1 import (
     invoicer_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
+    test_clocks_pb2,
+    test_clocks_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -81,6 +84,7 @@ class Ours:
         self.grant = api.post(path, grant)["id"]
         hook = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
         self.endpoint = api.post("/api/webhooks", hook)["id"]
+        self.clock = api.post("/api/test-clocks", {"customerId": "on-a-clock"})["id"]
         self.key = api.post("/api/keys", {"name": "k", "scopes": ["read"]})["id"]
         self.portal_link = api.post("/api/portal-links", {"customerId": CUSTOMER})["id"]
 
@@ -126,7 +130,7 @@ def stranger(stack: Connection, stranger_key: str) -> Api:
 
 LISTS = ["events", "metrics", "customers", "plans", "subscriptions", "invoices", "webhooks"]
 LISTS += ["webhooks/deliveries", "quotas", "charges", "tax-rates"]
-LISTS += ["credit-notes", "portal-links"]
+LISTS += ["credit-notes", "portal-links", "test-clocks"]
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -338,6 +342,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     prepaid = credits_pb2_grpc.CreditsServiceStub
     by_customer: dict[str, Any] = {"customer_id": CUSTOMER}
     money = {**by_customer, "amount": "0.01", "currency": "USD"}
+    clocks, clock_stub = test_clocks_pb2, test_clocks_pb2_grpc.TestClocksServiceStub
+    by_clock = {"test_clock_id": ours.clock}
     change_stub = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub
     change = subscription_changes_pb2.ChangeSubscriptionRequest(**by_subscription, quantity=2)
     return [
@@ -399,6 +405,10 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          subscription_changes_pb2.MigrateSubscriptionsRequest(plan_id=ours.plan)),
         ("invoicer", change_stub, "UncancelSubscription",
          subscription_changes_pb2.UncancelSubscriptionRequest(**by_subscription)),
+        ("invoicer", clock_stub, "GetTestClock", clocks.GetTestClockRequest(**by_clock)),
+        ("invoicer", clock_stub, "AdvanceTestClock", clocks.AdvanceTestClockRequest(
+            **by_clock, to=Timestamp(seconds=4_000_000_000))),
+        ("invoicer", clock_stub, "EndTestClock", clocks.EndTestClockRequest(**by_clock)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RotateApiKey",
          accounts_pb2.RotateApiKeyRequest(key_id=ours.key)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ from litestar.params import FromPath
 from usageflow.invoicer.v1 import invoicer_pb2, subscription_changes_pb2
 
 from gateway.dashboard import questions
-from gateway.dashboard.forms import Form, problem
+from gateway.dashboard.forms import Form, local_time
 from gateway.dashboard.visit import Visit, Visited, new_key
 from gateway.shapes import invoices, subscriptions
 from gateway.shapes.invoices import InvoicePreview
@@ -62,7 +61,7 @@ async def create_subscription(visit: Visited) -> Response[bytes]:
     try:
         more = {}
         if form.get("startsAt"):
-            more["startsAt"] = _local(form["startsAt"], visit).isoformat()
+            more["startsAt"] = local_time(form["startsAt"], "startsAt", visit.zone).isoformat()
         request = subscriptions.to_proto(form.read(NewSubscription, **more))
         request.idempotency_key = form.get("_key", "")
         answer = await visit.calls.call(visit.calls.invoicer.CreateSubscription, request)
@@ -176,14 +175,6 @@ async def _preview(visit: Visit, subscription_id: str) -> InvoicePreview | None:
     except (PreconditionError, NotFoundError):
         return None
     return invoices.preview_from_proto(answer)
-
-
-def _local(text: str, visit: Visit) -> datetime:
-    """The instant that a field for local date and time says."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M").replace(tzinfo=visit.zone)
-    except ValueError:
-        raise problem("startsAt", "must be a date and a time of day") from None
 
 
 def _path(subscription_id: str) -> str:

@@ -42,12 +42,23 @@ _GRACE_IS_OVER = """
     )
 """
 
+# By the real time; what is on a running test clock has one of its own.
+_BY_REAL_TIME = """
+    (clock_id IS NULL OR NOT EXISTS (
+        SELECT FROM test_clocks c
+        WHERE (c.organization_id, c.mode, c.id)
+                = (subscriptions.organization_id, subscriptions.mode, subscriptions.clock_id)
+            AND c.end_time IS NULL
+    ))
+"""
+
 _CLAIM = text(
     f"""
     WITH due AS (
         SELECT organization_id, mode, id FROM subscriptions
         WHERE {_GRACE_IS_OVER.format(ended="period_end")}
             AND NOT opening AND NOT idle AND attempt_time <= now()
+            AND {_BY_REAL_TIME}
         ORDER BY period_end
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -67,10 +78,36 @@ _CLAIM_OTHERS = text(
                 OR (idle AND NOT opening AND period_end <= :now)
                 OR ({_GRACE_IS_OVER.format(ended="late_check_time")})
             )
-            AND attempt_time <= now()
+            AND attempt_time <= now() AND {_BY_REAL_TIME}
         ORDER BY coalesce(period_start, late_check_time)
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
+    )
+    {_LEASE}
+    """  # noqa: S608 (no value is pasted in)
+)
+
+# The same by the time of running test clocks, of which there are few.
+_CLAIM_CLOCKED = text(
+    f"""
+    WITH due AS (
+        SELECT s.organization_id, s.mode, s.id
+        FROM test_clocks c JOIN subscriptions s
+            ON (s.clock_id, s.organization_id, s.mode) = (c.id, c.organization_id, c.mode)
+        WHERE c.end_time IS NULL AND s.attempt_time <= now() AND CASE
+            WHEN s.opening THEN s.period_start <= c.now_time
+            WHEN s.idle THEN s.period_end <= c.now_time
+            ELSE coalesce(s.period_end, s.late_check_time) <= c.now_time - coalesce(
+                (
+                    SELECT b.grace FROM billing_settings b
+                    WHERE (b.organization_id, b.mode) = (c.organization_id, c.mode)
+                ),
+                CAST(:grace AS interval)
+            )
+        END
+        ORDER BY coalesce(s.period_start, s.late_check_time)
+        LIMIT :limit
+        FOR UPDATE OF s SKIP LOCKED
     )
     {_LEASE}
     """  # noqa: S608 (no value is pasted in)
@@ -109,7 +146,10 @@ _ADVANCE = text(
 )
 
 _COUNT_DUE = text(
-    f"SELECT count(*) FROM subscriptions WHERE {_GRACE_IS_OVER.format(ended='period_end')}"  # noqa: S608 (no value is pasted in)
+    f"""
+    SELECT count(*) FROM subscriptions
+    WHERE {_GRACE_IS_OVER.format(ended="period_end")} AND {_BY_REAL_TIME}
+    """  # noqa: S608 (no value is pasted in)
 )
 
 # More periods than 400 days can hold, also of a week. The order makes PostgreSQL take the index
@@ -232,6 +272,18 @@ async def claim_others(
     """
     given = {"now": now, "grace": grace, "limit": limit, "lease": lease}
     rows = await connection.execute(_CLAIM_OTHERS, given)
+    return await with_phases(connection, rows.all())
+
+
+async def claim_clocked(
+    connection: AsyncConnection, grace: timedelta, *, limit: int, lease: timedelta
+) -> list[Subscription]:
+    """Up to `limit` subscriptions on test clocks that something is due for by their time.
+
+    They stay claimed as with claim_due.
+    """
+    given = {"grace": grace, "limit": limit, "lease": lease}
+    rows = await connection.execute(_CLAIM_CLOCKED, given)
     return await with_phases(connection, rows.all())
 
 

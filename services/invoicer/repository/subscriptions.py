@@ -7,10 +7,11 @@ from typing import NamedTuple
 from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer.clocks import Clock
 from services.invoicer.domain import Subscription, SubscriptionStatus
 from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
 from services.invoicer.phases import Phase, PhaseKind
-from services.invoicer.repository import phases
+from services.invoicer.repository import clocks, phases
 from services.invoicer.tables import subscriptions
 from services.kit.database import TenantKey
 
@@ -220,10 +221,19 @@ async def with_phases(
     """The subscriptions in rows of their table, in their order."""
     keys = [(row.organization_id, row.mode, row.id) for row in rows]
     found = await phases.phases_of(connection, keys)
-    return [_subscription_of(row, found.get(key, ())) for row, key in zip(rows, keys, strict=True)]
+    clocked = {
+        key: (*key[:2], row.clock_id) for key, row in zip(keys, rows, strict=True) if row.clock_id
+    }
+    on = await clocks.clocks_by_key(connection, list(clocked.values()))
+    return [
+        _subscription_of(row, found.get(key, ()), on[clocked[key]] if key in clocked else None)
+        for row, key in zip(rows, keys, strict=True)
+    ]
 
 
-def _subscription_of(row: Row[tuple[object, ...]], found_phases: tuple[Phase, ...]) -> Subscription:
+def _subscription_of(
+    row: Row[tuple[object, ...]], found_phases: tuple[Phase, ...], clock: Clock | None
+) -> Subscription:
     started = row.period_start is not None
     return Subscription(
         tenant=TenantKey(row.organization_id, row.mode),
@@ -243,4 +253,5 @@ def _subscription_of(row: Row[tuple[object, ...]], found_phases: tuple[Phase, ..
         opening=row.opening,
         phases=found_phases,
         late_check_time=row.late_check_time,
+        clock=clock,
     )

@@ -35,8 +35,9 @@ class BillingPeriods:
         """
         async with self._database.transaction() as connection:
             subscription = await require_subscription(connection, tenant, subscription_id)
-        begin = start or self._now()
-        until = end or quarter_hour_of(max(self._now(), begin)) + QUARTER_HOUR
+        now = subscription.now(self._now())
+        begin = start or now
+        until = end or quarter_hour_of(max(now, begin)) + QUARTER_HOUR
         checks = FieldChecks()
         for name, instant in (("from", begin), ("to", until)):
             right = EARLIEST <= instant <= LATEST

@@ -9,8 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.charges import ChargeTiming, OneOffCharge, charge_draft
 from services.invoicer.checks import check_customer_id, is_customer_id
+from services.invoicer.clocks import now_of
 from services.invoicer.domain import Invoice, Subscription
-from services.invoicer.repository import charges, closing, customers, plans, subscriptions, taxes
+from services.invoicer.repository import (
+    charges,
+    clocks,
+    closing,
+    customers,
+    plans,
+    subscriptions,
+    taxes,
+)
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import require_subscription
 from services.invoicer.service.wakes import Wakes
@@ -53,6 +62,7 @@ class Charges:
                 return earlier, True
             subscription, currency = await _whose(connection, tenant, given, content.timing, checks)
             checks.done()
+            clock = await clocks.clock_of(connection, tenant, given.customer_id)
             charge = OneOffCharge(
                 id=new_id("chg"),
                 customer_id=given.customer_id,
@@ -62,7 +72,7 @@ class Charges:
                 unit_price=content.unit_price,
                 currency=currency,
                 timing=content.timing,
-                create_time=self._now(),
+                create_time=now_of(clock, self._now()),
             )
             key, digest = given.idempotency_key, given.digest
             if not await charges.insert_charge(connection, tenant, charge, key, digest):
@@ -84,8 +94,7 @@ class Charges:
         self, connection: AsyncConnection, tenant: TenantKey, charge: OneOffCharge
     ) -> list[Invoice]:
         await closing.prefer_indexes(connection)
-        now = self._now()
-        customer = (*tenant, charge.customer_id)
+        now, customer = charge.create_time, (*tenant, charge.customer_id)
         rates = (await taxes.rates_of(connection, [customer])).get(customer, ())
         drafts = {new_id("inv"): charge_draft(charge, rates, now)}
         return await write_drafts(connection, tenant, drafts, now)

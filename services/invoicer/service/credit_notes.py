@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_events import credit_note_event
 from services.invoicer.checks import is_customer_id
+from services.invoicer.clocks import now_of
 from services.invoicer.credit_notes import (
     CreditNote,
     CreditNoteDraft,
@@ -22,7 +23,7 @@ from services.invoicer.credit_use import bring_in, give_back
 from services.invoicer.credits import PRIORITY_DEFAULT, CreditGrant, GrantKind
 from services.invoicer.domain import Invoice
 from services.invoicer.exact import total
-from services.invoicer.repository import credit_notes, invoices, ledger
+from services.invoicer.repository import clocks, credit_notes, invoices, ledger
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
@@ -63,7 +64,8 @@ class CreditNotes:
             refunded = bool(given.refund_reference) or given.refund_to_credits
             check_creditable(invoice, refunded=refunded)
             draft = await _draft(connection, tenant, invoice, given, wanted)
-            now = self._now()
+            clock = await clocks.clock_of(connection, tenant, invoice.customer_id)
+            now = now_of(clock, self._now())
             if not refunded:
                 too_much = credit_needed_no_more(invoice, draft.amount)
                 await give_back(connection, tenant, invoice, too_much, given.reason, now)

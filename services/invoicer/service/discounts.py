@@ -54,7 +54,7 @@ class Discounts:
                 discount=discount,
                 start_time=period.start,
                 end_time=end_of(subscription.cycle_at(period.start), whole, discount.periods),
-                create_time=self._now(),
+                create_time=subscription.now(self._now()),
             )
             await discounts.insert_discount(connection, tenant, made)
             await _compute_anew(connection, subscription)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.invoicer import billing_events
 from services.invoicer.billing_events import invoice_event
 from services.invoicer.checks import is_customer_id
+from services.invoicer.clocks import now_of
 from services.invoicer.closing import Usage
 from services.invoicer.credit_use import give_back
 from services.invoicer.credits import payable
@@ -26,7 +27,14 @@ from services.invoicer.domain import (
 )
 from services.invoicer.exact import ZERO
 from services.invoicer.projection import projected_usages
-from services.invoicer.repository import closing, credit_notes, invoices, ledger, subscriptions
+from services.invoicer.repository import (
+    clocks,
+    closing,
+    credit_notes,
+    invoices,
+    ledger,
+    subscriptions,
+)
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import require_subscription, store_and_tell
@@ -126,12 +134,12 @@ class Invoices:
             (period,) = found
             wallet = (subscription.customer_id, period.plan.content.currency)
             grants = await ledger.open_grants(connection, tenant, [wallet])
-        now = as_of = self._now()
+        now = as_of = subscription.now(self._now())
         usages: Sequence[Usage] = ()
         projected: Sequence[Usage] = ()
         if selections := period.selections():
             answer = await self._usage.billable(tenant, selections)
-            usages, as_of = answer.usages, answer.as_of
+            usages, as_of = answer.usages, subscription.now(answer.as_of)
             projected = projected_usages(period, usages, as_of)
         draft, at_end = period.draft(usages), period.draft(projected)
         return Preview(
@@ -168,8 +176,9 @@ class Invoices:
             too_often = failed.failed_payments >= self._failures_max
             if too_often and subscription and subscription.status is SubscriptionStatus.ACTIVE:
                 suspended = replace(subscription, status=SubscriptionStatus.SUSPENDED)
+                now = subscription.now(self._now())
                 await store_and_tell(
-                    connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, self._now()
+                    connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, now
                 )
         self._wakes.relay()
         return failed
@@ -212,7 +221,8 @@ class Invoices:
         status: InvoiceStatus,
         event_type: str,
     ) -> Invoice:
-        now = self._now()
+        clock = await clocks.clock_of(connection, tenant, invoice.customer_id)
+        now = now_of(clock, self._now())
         await invoices.set_status(connection, tenant, invoice.id, status, now)
         failures = invoice.failed_payments + (status is InvoiceStatus.FAILED)
         changed = replace(invoice, status=status, failed_payments=failures)

@@ -111,8 +111,9 @@ class SubscriptionChanges:
             after, _ = await self._changed(connection, before, given)
             if after.phases == before.phases:
                 return before
+            now = before.now(self._now())
             stored = await store_change(
-                connection, before, after, billing_events.SUBSCRIPTION_CHANGED, self._now()
+                connection, before, after, billing_events.SUBSCRIPTION_CHANGED, now
             )
         log.info("subscription_changed", subscription_id=before.id)
         self._wake()
@@ -127,14 +128,14 @@ class SubscriptionChanges:
             wallets = {(after.customer_id, due.plan.content.currency) for due in dues}
             grants = await ledger.open_grants(connection, tenant, wallets)
         drafts: list[InvoiceDraft] = []
-        as_of = self._now()
+        as_of = after.now(self._now())
         for due in dues:
             known = _after(due, drafts)
             selections = known.selections()
             usages = []
             if selections:
                 answer = await self._usage.billable(tenant, selections)
-                usages, as_of = answer.usages, min(as_of, answer.as_of)
+                usages, as_of = answer.usages, min(as_of, after.now(answer.as_of))
             drafts.append(known.draft(usages))
         applied = would_pay(grants, drafts, self._now())
         return ChangePreview(after, tuple(drafts), as_of, applied)
@@ -181,7 +182,7 @@ class SubscriptionChanges:
             before = await require_subscription(
                 connection, tenant, subscription_id, lock=not dry_run
             )
-            now = self._now()
+            now = before.now(self._now())
             start = now if before.period is None else begin_at(before, timing, now)
             version = next(
                 (
@@ -212,7 +213,7 @@ class SubscriptionChanges:
     ) -> tuple[Subscription, datetime]:
         """What would become of it, and when."""
         timing = check_timing(given.timing)
-        now, checks = self._now(), FieldChecks()
+        now, checks = before.now(self._now()), FieldChecks()
         something = given.plan_id or given.plan_version or given.quantity
         checks.require(bool(something), "planId", "give planId, planVersion or quantity")
         if given.quantity:

@@ -29,11 +29,12 @@ from services.invoicer.checks import (
     check_start,
     is_customer_id,
 )
+from services.invoicer.clocks import now_of
 from services.invoicer.closing import opens
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
 from services.invoicer.periods import days_later
 from services.invoicer.phases import PhaseKind
-from services.invoicer.repository import customers, plans, subscriptions
+from services.invoicer.repository import clocks, customers, plans, subscriptions
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
@@ -124,8 +125,10 @@ class Subscriptions:
         given: SubscriptionInput,
         made_under: subscriptions.MadeUnder | None,
     ) -> Subscription:
-        now, checks = self._now(), FieldChecks()
+        checks = FieldChecks()
         check_customer_id(checks, given.customer_id, "customerId")
+        clock = await clocks.clock_of(connection, tenant, given.customer_id)
+        now = now_of(clock, self._now())
         start = check_start(checks, given.start_time, now)
         anchor = check_anchor(checks, given.billing_anchor)
         check_trial(checks, given.trial_days, given.trial_end_time, start)
@@ -159,6 +162,7 @@ class Subscriptions:
             revision=1,
             create_time=now,
             phases=first_phases(plan, start, trial_end, given.quantity, now),
+            clock=clock,
         )
         period = subscription.part_from(start)
         assert period is not None
@@ -195,11 +199,11 @@ class Subscriptions:
         is to end later can be ended now.
         """
         at = check_timing(timing)
-        now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
             )
+            now = subscription.now(self._now())
             if subscription.period is None:
                 return subscription
             end = subscription.start_time
@@ -222,12 +226,11 @@ class Subscriptions:
 
         PreconditionError when it has ended.
         """
-        now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
             )
-            check_goes_on(subscription, now)
+            check_goes_on(subscription, subscription.now(self._now()))
             if subscription.cancel_time is None:
                 return subscription
             changed = await self._change(
@@ -252,11 +255,11 @@ class Subscriptions:
         has ended or ends before.
         """
         at = check_timing(timing)
-        now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
             )
+            now = subscription.now(self._now())
             check_goes_on(subscription, now)
             if subscription.phase_at(max(now, subscription.start_time)).kind is PhaseKind.TRIAL:
                 raise PreconditionError("The subscription is in its trial", reason="in_trial")
@@ -281,11 +284,11 @@ class Subscriptions:
         """End a pause, with the running quarter of an hour billed again, or call it off; make a
         suspended one active again. PreconditionError when it is cancelled.
         """
-        now = self._now()
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
                 connection, tenant, subscription_id, lock=True
             )
+            now = subscription.now(self._now())
             if subscription.status is SubscriptionStatus.CANCELLED:
                 raise PreconditionError(
                     "The subscription is cancelled", reason="subscription_cancelled"
@@ -311,7 +314,8 @@ class Subscriptions:
         after: Subscription,
         event_type: str,
     ) -> Subscription:
-        return await store_change(connection, before, after, event_type, self._now())
+        now = before.now(self._now())
+        return await store_change(connection, before, after, event_type, now)
 
     def _wake(self) -> None:
         """There is an event to tell, and perhaps a period to close."""

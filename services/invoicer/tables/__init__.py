@@ -12,6 +12,7 @@ from services.invoicer.tables.catalog import (
     plan_versions,
     plans,
 )
+from services.invoicer.tables.clocks import test_clocks
 from services.invoicer.tables.columns import metadata
 from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
 from services.invoicer.tables.credits import credit_entries, credit_grants, credit_wallets
@@ -73,5 +74,6 @@ __all__ = [
     "subscriptions",
     "tax_assignments",
     "tax_rates",
+    "test_clocks",
     "usage_readings",
 ]

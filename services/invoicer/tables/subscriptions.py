@@ -53,11 +53,18 @@ subscriptions = Table(
     Column("idempotency_key", Text),
     Column("idempotency_digest", LargeBinary),
     time_column("create_time"),
+    # The test clock that it is on, or was when that ended; a trigger sets it (test mode alone).
+    Column("clock_id", Text),
     PrimaryKeyConstraint("organization_id", "mode", "id"),
     ForeignKeyConstraint(
         ["organization_id", "mode", "customer_id"],
         ["customers.organization_id", "customers.mode", "customers.id"],
         name="fk_subscriptions_customers",
+    ),
+    ForeignKeyConstraint(
+        ["organization_id", "mode", "clock_id"],
+        ["test_clocks.organization_id", "test_clocks.mode", "test_clocks.id"],
+        name="fk_subscriptions_test_clocks",
     ),
     plan_version_key(
         "organization_id",
@@ -79,6 +86,13 @@ subscriptions = Table(
         "mode",
         unique=True,
         postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index(
+        "ix_subscriptions_clock_id",
+        "clock_id",
+        "organization_id",
+        "mode",
+        postgresql_where=text("clock_id IS NOT NULL"),
     ),
     Index("ix_subscriptions_opening", "period_start", postgresql_where=text("opening")),
     Index("ix_subscriptions_idle", "period_end", postgresql_where=text("idle")),

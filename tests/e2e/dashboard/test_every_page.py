@@ -44,6 +44,7 @@ PAGES = [
     "/webhooks",
     "/webhooks/new",
     "/keys",
+    "/test-clocks",
     "/team",
     "/audit",
     "/settings",

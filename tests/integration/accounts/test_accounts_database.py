@@ -152,4 +152,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0010"]
+        assert versions.scalars().all() == ["0011"]

@@ -44,6 +44,8 @@ from usageflow.invoicer.v1 import (
     simulation_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
+    test_clocks_pb2,
+    test_clocks_pb2_grpc,
 )
 from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 
@@ -91,6 +93,7 @@ MODULES = (
     (documents_pb2, documents_pb2_grpc),
     (subscription_changes_pb2, subscription_changes_pb2_grpc),
     (simulation_pb2, simulation_pb2_grpc),
+    (test_clocks_pb2, test_clocks_pb2_grpc),
     (notifier_pb2, notifier_pb2_grpc),
 )
 
@@ -121,8 +124,15 @@ class World:
     # Of organizations with strict metrics; what becomes of their events of other metrics.
     defined: set[str] = field(default_factory=set)
     undefined_are: ingest_pb2.ReceiptStatus.ValueType = ingest_pb2.RECEIPT_STATUS_REJECTED
+    clocks_told: list[list[tuple[str, int]]] = field(default_factory=list)
 
-    def new_key(self, *scopes: str, event_past_days: int = 35, strict: bool = False) -> str:
+    def new_key(
+        self,
+        *scopes: str,
+        event_past_days: int = 35,
+        strict: bool = False,
+        test_clocks: tuple[tuple[str, int], ...] = (),
+    ) -> str:
         """A key of the organization with these scopes."""
         secret = make_key("test")
         self.principals[secret] = Principal(
@@ -133,6 +143,7 @@ class World:
             scopes=frozenset(scopes or ALL_SCOPES),
             event_past_days=event_past_days,
             strict_metrics=strict,
+            test_clocks=test_clocks,
         )
         return secret
 
@@ -197,16 +208,17 @@ class World:
         if principal is None:
             raise auth.invalid_key()
         scopes = [accounts_pb2.Scope.Value(f"SCOPE_{scope.upper()}") for scope in principal.scopes]
-        return accounts_pb2.ResolveApiKeyResponse(
-            principal=accounts_pb2.Principal(
-                key_id=principal.key_id,
-                organization_id=principal.organization_id,
-                mode=principal.mode,  # type: ignore[arg-type]
-                scopes=scopes,
-                event_past_days=principal.event_past_days,
-                strict_metrics=principal.strict_metrics,
-            )
+        told = accounts_pb2.Principal(
+            key_id=principal.key_id,
+            organization_id=principal.organization_id,
+            mode=principal.mode,  # type: ignore[arg-type]
+            scopes=scopes,
+            event_past_days=principal.event_past_days,
+            strict_metrics=principal.strict_metrics,
         )
+        for customer_id, micros in principal.test_clocks:
+            told.test_clocks.add(customer_id=customer_id).time.FromMicroseconds(micros)
+        return accounts_pb2.ResolveApiKeyResponse(principal=told)
 
     def _ResolveSession(
         self, request: members_pb2.ResolveSessionRequest
@@ -288,6 +300,8 @@ class World:
         response.usage_token = self.usage_tokens.pop(0) if self.usage_tokens else USAGE_TOKEN
         for tenant in request.tenants:
             self.past_days_told.append(tenant.event_past_days)
+            if tenant.test_clocks:
+                self.clocks_told.append(list(auth.clock_times(tenant.test_clocks)))
             for event in tenant.events:
                 if tenant.strict_metrics and event.metric not in self.defined:
                     response.receipts.add(status=self.undefined_are).errors.add(field="metric")

@@ -166,6 +166,26 @@ async def test_an_event_may_be_as_late_as_its_organization_chose(gateway: Gatewa
     assert set(gateway.world.past_days_told) == {400, 35}
 
 
+async def test_an_event_may_be_as_early_as_a_test_clock_of_its_organization(
+    gateway: Gateway,
+) -> None:
+    """Ingest is told of the clocks, too; an event without a time goes there without one."""
+    ahead = clock.now() + timedelta(days=40)
+    micros = int(ahead.timestamp() * 1_000_000)
+    key = gateway.world.new_key("track", test_clocks=(("user_1", micros),))
+    headers = {"x-usageflow-api-key": key}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        for minutes, status in ((4, 200), (6, 400)):
+            event = EVENT | {"timestamp": (ahead + timedelta(minutes=minutes)).isoformat()}
+            plain = await client.post("/api/track", json=event)
+            batched = await client.post("/api/track/batch", json={"events": [event]})
+            assert plain.status_code == status, plain.text
+            assert batched.json()["accepted"] == (status == 200)
+        await client.post("/api/track", json=EVENT)
+    assert not gateway.world.events[-1].HasField("time")
+    assert gateway.world.clocks_told == [[("user_1", micros)]] * 3
+
+
 async def test_two_idempotency_keys_are_refused(http: httpx.AsyncClient) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     answer = await http.post("/api/track", json=EVENT, headers=headers)

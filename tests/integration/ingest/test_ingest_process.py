@@ -66,6 +66,9 @@ class Accounts(accounts_pb2_grpc.AccountsInternalServiceServicer):
         """See new_key."""
         raise invalid_key()
 
+    async def SetTestClock(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def ListOrganizations(self, request: Any, context: Any) -> Any:
         """Nobody asks here."""
         raise invalid_key()

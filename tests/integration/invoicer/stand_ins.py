@@ -12,12 +12,15 @@ from pydantic import SecretStr
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
+from services.invoicer.advancer import Advancer
 from services.invoicer.checks import MetricPriceInput, PlanInput
+from services.invoicer.clocks import Clock as TestTime
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
 from services.invoicer.service.billing_settings import BillingSettingsOf
 from services.invoicer.service.charges import Charges
+from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
 from services.invoicer.service.credits import Credits
 from services.invoicer.service.customers import Customers
@@ -35,6 +38,7 @@ from services.invoicer.usage import UsageSource
 from services.invoicer.writer import InvoiceWriter
 from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
+from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
 
 TOKEN = SecretStr("internal-token-of-32-characters-")
@@ -209,6 +213,20 @@ def pro_plan(**changes: object) -> PlanInput:
 
 
 @dataclass
+class StandInClockTimes:
+    """Is told what test clocks show: time, or None of one that has ended."""
+
+    told: list[tuple[str, datetime | None]] = field(default_factory=list)
+    away: bool = False
+
+    async def tell(self, tenant: TenantKey, clock: TestTime) -> None:
+        """Note it, or be away."""
+        if self.away:
+            raise UnavailableError("away")
+        self.told.append((clock.id, None if clock.end_time else clock.target_time))
+
+
+@dataclass
 class World:
     """One invoicer on a real database, with everything around it in the test's hands."""
 
@@ -218,6 +236,7 @@ class World:
     usage: UsageSource
     tenant: TenantKey
     wakes: list[str] = field(default_factory=list)
+    clock_times: StandInClockTimes = field(default_factory=StandInClockTimes)
     # Set when a closer has committed invoices.
     committed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -237,6 +256,8 @@ class World:
         )
         self.settings = BillingSettingsOf(self.database, self.clock, wakes, usual_grace=GRACE)
         self.revenues = Revenues(self.database, self.usage, self.clock, LATE)
+        self.clocks = Clocks(self.database, self.clock, wakes)
+        self.advancer = Advancer(self.database, self.clock_times, GRACE)
         self.closer = self.new_closer()
 
     def new_closer(
@@ -283,6 +304,11 @@ class World:
         while count := await self.closer.close_chunk():
             written += count
         return written
+
+    async def go_on(self) -> None:
+        """Close, and move test clocks on, until nothing is left that can be done."""
+        while await self.closer.close_chunk() or await self.advancer.advance():
+            pass
 
     async def all_invoices(self, tenant: TenantKey | None = None) -> list[Invoice]:
         """Up to 100 invoices, oldest first."""

@@ -54,6 +54,24 @@ def test_an_event_without_a_time_happens_now() -> None:
     assert not event.time_sent
 
 
+def test_where_test_clocks_run_an_event_without_a_time_happens_at_its_customers() -> None:
+    later, latest = NOW + 3 * 10**9, NOW + 9 * 10**9
+    sent = good(customer_id="b")
+    sent.time.FromMicroseconds(latest + 300 * 10**6)
+    beyond = good()
+    beyond.time.FromMicroseconds(latest + 301 * 10**6)
+    events = [good(customer_id="a"), good(customer_id="b"), good(), sent, beyond]
+    for clocks, expected in (
+        ({"a": later, "b": latest}, [later, latest, NOW]),
+        ({"": latest}, [latest, latest, latest]),
+    ):
+        intake = Intake(NOW)
+        intake.read(TENANT, events, clocks=clocks)
+        times = [event.time_micros for event in intake.events]
+        assert times == [*expected, latest + 300 * 10**6]
+        assert list(intake.rejected) == [4]
+
+
 def test_events_without_a_key_have_ids_of_their_own() -> None:
     one, other = read(good(), good()).events
     assert one.event_id != other.event_id

@@ -162,6 +162,12 @@ def test_an_event_without_a_time_happens_now() -> None:
     assert check(time_micros=None) == []
 
 
+def test_test_clocks_let_events_be_ahead_and_none_less_late() -> None:
+    for clocks, ahead in (((), 0), ((("a", NOW - 9),), 0), ((("a", NOW + 7), ("", NOW + 5)), 7)):
+        now, past = events.window(clocks, NOW, 100)
+        assert (now, now - past) == (NOW + ahead, NOW - 100)
+
+
 def test_a_longer_past_can_be_allowed() -> None:
     hundred_days = 100 * 86_400 * events.MICROS_PER_SECOND
     assert check(time_micros=NOW - hundred_days, past_micros_max=hundred_days) == []

@@ -246,6 +246,7 @@ class Principal(_message.Message):
     STRICT_METRICS_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PORTAL_LINK_ID_FIELD_NUMBER: _builtins.int
+    TEST_CLOCKS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's identifier, "key_..."; empty: a member calls."""
     organization_id: _builtins.str
@@ -276,6 +277,10 @@ class Principal(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the key or the session stops working; absent: never."""
 
+    @_builtins.property
+    def test_clocks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TestClockTime]:
+        """Of a key of test mode: the organization's test clocks that run."""
+
     def __init__(
         self,
         *,
@@ -292,10 +297,11 @@ class Principal(_message.Message):
         strict_metrics: _builtins.bool = ...,
         customer_id: _builtins.str = ...,
         portal_link_id: _builtins.str = ...,
+        test_clocks: _abc.Iterable[_common_pb2.TestClockTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "portal_link_id", b"portal_link_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "portal_link_id", b"portal_link_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics", "test_clocks", b"test_clocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -862,6 +868,63 @@ class ListOrganizationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOrganizationsResponse: _TypeAlias = ListOrganizationsResponse  # noqa: Y015
+
+@_typing.final
+class SetTestClockRequest(_message.Message):
+    """SetTestClockRequest is a test clock as invoicer has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    TEST_CLOCK_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, "org_..."."""
+    test_clock_id: _builtins.str
+    """The clock, "clk_..."."""
+    customer_id: _builtins.str
+    """Whose time; empty: that of all customers."""
+    revision: _builtins.int
+    """Counts its changes."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """What it shows, or is going to show; not set: it has ended."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        test_clock_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "organization_id", b"organization_id", "revision", b"revision", "test_clock_id", b"test_clock_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTestClockRequest: _TypeAlias = SetTestClockRequest  # noqa: Y015
+
+@_typing.final
+class SetTestClockResponse(_message.Message):
+    """SetTestClockResponse has no fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTestClockResponse: _TypeAlias = SetTestClockResponse  # noqa: Y015
 
 @_typing.final
 class AuditEvent(_message.Message):

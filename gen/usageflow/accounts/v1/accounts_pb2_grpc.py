@@ -446,6 +446,11 @@ class AccountsInternalServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
+        self.SetTestClock = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsInternalService/SetTestClock',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsInternalServiceServicer:
@@ -480,6 +485,14 @@ class AccountsInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTestClock(self, request, context):
+        """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+        mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -502,6 +515,11 @@ def add_AccountsInternalServiceServicer_to_server(servicer, server):
                     servicer.ListOrganizations,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.SerializeToString,
+            ),
+            'SetTestClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTestClock,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -613,6 +631,33 @@ class AccountsInternalService:
             '/usageflow.accounts.v1.AccountsInternalService/ListOrganizations',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTestClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsInternalService/SetTestClock',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.SetTestClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

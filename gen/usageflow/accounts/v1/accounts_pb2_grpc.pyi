@@ -195,6 +195,10 @@ class AccountsInternalServiceStub:
     """IssueApiKey makes a key for any organization: how the first key of an organization is made."""
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]
     """ListOrganizations lists all organizations, oldest first."""
+    SetTestClock: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.SetTestClockRequest, _accounts_pb2.SetTestClockResponse]
+    """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+    mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
+    """
 
 @_typing.type_check_only
 class AccountsInternalServiceAsyncStub(AccountsInternalServiceStub):
@@ -209,6 +213,10 @@ class AccountsInternalServiceAsyncStub(AccountsInternalServiceStub):
     """IssueApiKey makes a key for any organization: how the first key of an organization is made."""
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
     """ListOrganizations lists all organizations, oldest first."""
+    SetTestClock: _aio.UnaryUnaryMultiCallable[_accounts_pb2.SetTestClockRequest, _accounts_pb2.SetTestClockResponse]  # type: ignore[assignment]
+    """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+    mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
+    """
 
 class AccountsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountsInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -244,5 +252,15 @@ class AccountsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.ListOrganizationsResponse, _abc.Awaitable[_accounts_pb2.ListOrganizationsResponse]]:
         """ListOrganizations lists all organizations, oldest first."""
+
+    @_abc_1.abstractmethod
+    def SetTestClock(
+        self,
+        request: _accounts_pb2.SetTestClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.SetTestClockResponse, _abc.Awaitable[_accounts_pb2.SetTestClockResponse]]:
+        """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+        mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
+        """
 
 def add_AccountsInternalServiceServicer_to_server(servicer: AccountsInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,15 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/common/v1/common.proto\x12\x13usageflow.common.v1*:\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_LIVE\x10\x01\x12\r\n\tMODE_TEST\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/common/v1/common.proto\x12\x13usageflow.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n\rTestClockTime\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*:\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_LIVE\x10\x01\x12\r\n\tMODE_TEST\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.common.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODE']._serialized_start=57
-  _globals['_MODE']._serialized_end=115
+  _globals['_MODE']._serialized_start=170
+  _globals['_MODE']._serialized_end=228
+  _globals['_TESTCLOCKTIME']._serialized_start=90
+  _globals['_TESTCLOCKTIME']._serialized_end=168
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,17 @@ isort:skip_file
 Words that every part of UsageFlow uses."""
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -39,3 +41,31 @@ MODE_LIVE: Mode.ValueType  # 1
 MODE_TEST: Mode.ValueType  # 2
 """Trial data of the same organization."""
 Global___Mode: _TypeAlias = Mode  # noqa: Y015
+
+@_typing.final
+class TestClockTime(_message.Message):
+    """TestClockTime is the time of a customer, or of all, in test mode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Empty: all customers."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """What their test clock shows, or is going to show."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestClockTime: _TypeAlias = TestClockTime  # noqa: Y015

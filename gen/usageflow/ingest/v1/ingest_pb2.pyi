@@ -139,7 +139,7 @@ class EventInput(_message.Message):
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened: from 35 days ago (up to 400 by the organization's event_past_days) to 5
-        minutes ahead; absent: now.
+        minutes ahead; absent: now. In test mode: of the furthest test clock, and by the customer's.
         """
 
     def __init__(
@@ -600,6 +600,7 @@ class TenantEventInputs(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     STRICT_METRICS_FIELD_NUMBER: _builtins.int
+    TEST_CLOCKS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
@@ -612,6 +613,12 @@ class TenantEventInputs(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventInput]:
         """The events."""
 
+    @_builtins.property
+    def test_clocks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TestClockTime]:
+        """In test mode: the test clocks that run, at most 100. Events may happen up to 5 minutes after the
+        furthest; one without a time happens at that of its customer.
+        """
+
     def __init__(
         self,
         *,
@@ -620,10 +627,11 @@ class TenantEventInputs(_message.Message):
         events: _abc.Iterable[Global___EventInput] | None = ...,
         event_past_days: _builtins.int = ...,
         strict_metrics: _builtins.bool = ...,
+        test_clocks: _abc.Iterable[_common_pb2.TestClockTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "events", b"events", "mode", b"mode", "organization_id", b"organization_id", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "events", b"events", "mode", b"mode", "organization_id", b"organization_id", "strict_metrics", b"strict_metrics", "test_clocks", b"test_clocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

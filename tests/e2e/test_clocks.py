@@ -1,0 +1,97 @@
+"""Test clocks on a running stack: a year of usage, invoices and webhooks within seconds."""
+
+import os
+import signal
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.connection import Connection
+from tests.e2e.api import Api, connection_of, new_organization, wait_for
+from tests.e2e.test_audit_invoices import audit
+
+WAIT_S = 120.0
+CUSTOMER, METRIC = "traveller", "TRAVELS"
+WEEKLY = {
+    "name": "Weekly",
+    "currency": "USD",
+    "basePrice": "1.00",
+    "billingPeriod": "WEEKLY",
+    "metrics": [{"metric": METRIC, "model": "PER_UNIT", "unitPrice": "0.10"}],
+}
+
+
+@pytest.fixture
+def api(stack: Connection, stack_home: Path) -> Api:
+    """An organization of its own."""
+    return Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+
+
+def ready(api: Api, clock_id: str) -> datetime:
+    """The clock's time when it has arrived."""
+    path = f"/api/test-clocks/{clock_id}"
+
+    def is_ready() -> bool:
+        # While invoicer is being replaced there is no answer.
+        answer = api.http.get(path)
+        assert answer.is_success or answer.status_code == 503, answer.text
+        return answer.is_success and answer.json()["status"] == "READY"
+
+    wait_for("READY", is_ready, WAIT_S)
+    return datetime.fromisoformat(api.get(path)["now"])
+
+
+def advance(api: Api, clock_id: str, to: datetime) -> None:
+    answer = api.post(f"/api/test-clocks/{clock_id}/advance", {"to": to.isoformat()})
+    assert (answer["status"], answer["advancingTo"] is None) == ("ADVANCING", False)
+
+
+def track(api: Api, amount: int, **more: Any) -> datetime:
+    """Send an event: when it happened, as it was stored."""
+    sent = api.track(metric=METRIC, amount=amount, customerId=CUSTOMER, **more)
+    event = api.get(f"/api/events/{sent.json()['eventId']}")
+    return datetime.fromisoformat(event["timestamp"])
+
+
+def test_a_year_of_weeks_passes_though_invoicer_is_killed(
+    api: Api, stack: Connection, stack_home: Path
+) -> None:
+    api.post("/api/metrics", {"key": METRIC})
+    plan = api.post("/api/plans", WEEKLY)["id"]
+    clock = api.post("/api/test-clocks", {"customerId": CUSTOMER})["id"]
+    start = ready(api, clock)
+    subscription = {"customerId": CUSTOMER, "planId": plan, "billingAnchor": "ANNIVERSARY"}
+    api.post("/api/subscriptions", subscription)
+    assert track(api, 10) == start
+    advance(api, clock, start + timedelta(days=20))
+    third_week = ready(api, clock)
+    assert third_week == start + timedelta(days=20)
+    # Of the second week, and of the third, which is running.
+    track(api, 20, timestamp=(start + timedelta(days=8)).isoformat())
+    assert track(api, 30) == third_week
+    assert track(api, 40, timestamp=(third_week + timedelta(minutes=5)).isoformat()) > third_week
+    too_early = api.track(metric=METRIC, timestamp=(third_week + timedelta(minutes=6)).isoformat())
+    assert too_early.status_code == 400, too_early.text
+    elsewhere = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    refused = elsewhere.track(metric=METRIC, timestamp=third_week.isoformat())
+    assert refused.status_code == 400, refused.text
+
+    advance(api, clock, start + timedelta(days=364))
+    os.kill(connection_of(stack_home).pids["invoicer"], signal.SIGKILL)
+    ready(api, clock)
+    invoices = api.get("/api/invoices", customerId=CUSTOMER, limit="100")["data"][::-1]
+    assert [each["number"] for each in invoices] == [f"INV-{n:06d}" for n in range(1, 53)]
+    # Late usage of the second week is on the third's invoice.
+    assert [each["amount"] for each in invoices[:4]] == ["2.00", "1.00", "10.00", "1.00"]
+    assert [each["createdAt"] for each in invoices] == [each["periodEnd"] for each in invoices]
+    assert all(one["periodEnd"] == other["periodStart"] for one, other in pairwise(invoices))
+    done = audit(api, stack_home, "--to", f"{start + timedelta(days=366):%Y-%m-%d}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "52 worked out" in done.stdout
+    api.ok(api.http.delete(f"/api/test-clocks/{clock}"))
+    # Those who take events know of its end as soon as they are told.
+    early = {"metric": METRIC, "customerId": CUSTOMER, "timestamp": third_week.isoformat()}
+    wait_for("its end", lambda: api.track(**early).status_code == 400, WAIT_S)
