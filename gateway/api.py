@@ -113,6 +113,7 @@ def build(services: Services, live: LiveStreams) -> Litestar:
             services,
             request.scope["credential"],  # type: ignore[typeddict-item]
             key_of_request(request),
+            request.scope.get("forwarded", ()),  # type: ignore[arg-type]
         )
         request.scope["calls"] = calls  # type: ignore[typeddict-unknown-key]
         return calls

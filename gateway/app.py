@@ -3,6 +3,7 @@
 from typing import cast
 
 from gateway import api
+from gateway.access import Access
 from gateway.batch import TrackBatch
 from gateway.calls import Channels, IngestSink, Services
 from gateway.client import Clients
@@ -12,6 +13,8 @@ from gateway.entry import Entry, Handler
 from gateway.health import Readiness
 from gateway.portal.app import Portal
 from gateway.quick import QuickTrack
+from gateway.rate_exchange import RateExchange
+from gateway.rates import Rates
 from gateway.server import HttpServer
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
@@ -33,25 +36,27 @@ async def main() -> None:
         runtime.on_stop("channels", channels.close)
         keys = KeyCache(channels.accounts, settings.internal_token, messaging)
         await keys.start()
-        server = build(settings, channels, keys)
+        rates = Rates()
+        exchange = RateExchange(rates, messaging)
+        await exchange.start()
+        runtime.spawn("rates", exchange.run)
+        server = build(settings, channels, keys, rates)
         await server.start()
         runtime.on_stop("http", server.stop)
         await runtime.wait()
 
 
-def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> HttpServer:
+def build(
+    settings: GatewaySettings, channels: Channels, keys: KeyCache, rates: Rates
+) -> HttpServer:
     """The HTTP server, not started; needs a running loop."""
     sink = IngestSink(channels, settings.internal_token)
     coalescer = Coalescer(sink, _limits(settings))
     live = LiveStreams()
     services = Services(channels)
-    sessions = Sessions(
-        keys,
-        channels,
-        settings.internal_token,
-        Clients(settings.trusted_proxies),
-        settings.public_url,
-    )
+    clients = Clients(settings.trusted_proxies)
+    access = Access(keys, clients, rates, settings.internal_token)
+    sessions = Sessions(keys, channels, settings.internal_token, clients, settings.public_url)
     pages = Dashboard(services, sessions)
 
     async def before_stop() -> None:
@@ -60,12 +65,12 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
 
     request_ids = RequestIds()
     entry = Entry(
-        track=Track(keys, coalescer, request_ids),
-        batch=TrackBatch(keys, coalescer, request_ids, settings.batch_requests_in_flight_max),
+        track=Track(access, coalescer, request_ids),
+        batch=TrackBatch(access, coalescer, request_ids, settings.batch_requests_in_flight_max),
         api=cast("Handler", api.build(services, live)),
         pages=pages,
         portal=Portal(services, keys, sessions),
-        keys=keys,
+        access=access,
         sessions=sessions,
         readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
         request_ids=request_ids,
@@ -73,7 +78,7 @@ def build(settings: GatewaySettings, channels: Channels, keys: KeyCache) -> Http
     )
     return HttpServer(
         entry,
-        QuickTrack(keys, coalescer, request_ids),
+        QuickTrack(keys, rates, coalescer, request_ids),
         settings.http_listen,
         connections_max=settings.connections_max,
         shutdown_s=settings.shutdown_s,

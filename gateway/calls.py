@@ -139,8 +139,16 @@ class Calls:
     what they may do. `credential` is the key, or that of a sessions.Viewer.
     """
 
-    def __init__(self, services: Services, credential: str, idempotency_key: str = "") -> None:
-        """`idempotency_key` goes along with each call; what only reads takes no notice of it."""
+    def __init__(
+        self,
+        services: Services,
+        credential: str,
+        idempotency_key: str = "",
+        forwarded: Metadata = (),
+    ) -> None:
+        """`idempotency_key` goes along with each call; what only reads takes no notice of it.
+        `forwarded` tells from where the caller asks, where that matters.
+        """
         self.accounts = services.accounts
         self.members = services.members
         self.portal = services.portal
@@ -160,6 +168,7 @@ class Calls:
         self._services = services
         self._credential = credential
         self._idempotency_key = idempotency_key
+        self._forwarded = forwarded
         # Whether an answer was that of an earlier call with the same key.
         self.replayed = False
 
@@ -174,7 +183,7 @@ class Calls:
         timeout_s: float = DEADLINE_S,
     ) -> Response:
         """The service's answer; DomainError when it refuses or is away."""
-        metadata = caller_metadata(self._credential)
+        metadata = self._metadata()
         if not self._idempotency_key:
             return await answer_of(method, request, timeout_s, metadata)
         return await self._call_once(method, request, timeout_s, metadata)
@@ -204,7 +213,10 @@ class Calls:
         timeout_s: float,
     ) -> grpc.aio.UnaryStreamCall[Request, Response]:
         """The service's answers, to be read; grpc.aio.AioRpcError when it refuses or ends."""
-        return method(request, timeout=timeout_s, metadata=caller_metadata(self._credential))
+        return method(request, timeout=timeout_s, metadata=self._metadata())
+
+    def _metadata(self) -> Metadata:
+        return (*caller_metadata(self._credential), *self._forwarded)
 
 
 # What the framework gives to a route.

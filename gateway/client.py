@@ -2,12 +2,11 @@
 
 import ipaddress
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from gateway.wire import Scope
+from services.kit.limits import Address, Network
+from services.kit.limits import address as parsed
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Of the addresses in X-Forwarded-For, how many are looked at, from the last one on.
 FORWARDED_MAX = 16
 
@@ -32,12 +31,12 @@ class Clients:
     def address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """The client's address; "" when nobody knows, as of a connection by a Unix socket."""
         client = scope.get("client")
-        found = _parsed(client[0]) if client else None
+        found = parsed(client[0]) if client else None
         if found is None or not self._is_trusted(found):
             return str(found or "")
         forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
         for text in reversed(forwarded[-FORWARDED_MAX:]):
-            address = _parsed(text.strip())
+            address = parsed(text.strip())
             if address is None:
                 break
             found = address
@@ -47,12 +46,3 @@ class Clients:
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
-
-
-def _parsed(text: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -8,11 +8,12 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from gateway.access import api_key, has_key
+from gateway.access import Access, has_key
 from gateway.api import routing_path
 from gateway.errors import method_not_allowed, to_http, unavailable
 from gateway.health import Readiness
 from gateway.preconditions import is_known
+from gateway.rates import Caller
 from gateway.sessions import Sessions
 from gateway.wire import (
     SECURITY_HEADERS,
@@ -28,7 +29,7 @@ from gateway.wire import (
     send_redirect,
 )
 from services.kit import context
-from services.kit.auth import KeyResolver, Principal
+from services.kit.auth import Principal
 
 log = structlog.get_logger()
 
@@ -54,7 +55,7 @@ class Entry:
         api: Handler,
         pages: Handler,
         portal: Handler,
-        keys: KeyResolver,
+        access: Access,
         sessions: Sessions,
         readiness: Readiness,
         request_ids: RequestIds,
@@ -63,7 +64,7 @@ class Entry:
         self._bare = {"/api/track": track, "/api/track/batch": batch}
         self._api = api
         self._pages = {PAGES_PATH: pages, PORTAL_PATH: portal}
-        self._keys = keys
+        self._access = access
         self._sessions = sessions
         self._readiness = readiness
         self._request_ids = request_ids
@@ -108,6 +109,10 @@ class Entry:
                 principal = scope.get("principal")
             else:
                 principal = await self._authenticate(scope, headers)
+                if principal is not None:
+                    answer.caller = self._access.rates.caller(principal)
+                    if (beyond := answer.caller.take_request()) is not None:
+                        raise beyond
                 scope["path"] = routing_path(scope["raw_path"])
                 await self._api(scope, receive, answer.send)
         except Disconnected:
@@ -128,10 +133,7 @@ class Entry:
             if member is not None:
                 scope["credential"] = member.credential
                 return member.principal
-        secret = api_key(headers)
-        principal = await self._keys.resolve(secret)
-        scope["credential"] = secret
-        return principal
+        return await self._access.principal(scope, headers)
 
     def _pages_of(self, path: str) -> Handler | None:
         return self._pages.get("/" + path[1:].partition("/")[0])
@@ -154,6 +156,7 @@ class _Answer:
         self._request_id = request_id.encode()
         self.status = 0
         self.if_none_match = b""
+        self.caller: Caller | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -167,6 +170,9 @@ class _Answer:
             if "calls" in self._scope and self._scope["calls"].replayed:
                 always = (*always, _REPLAYED)
             headers += [header for header in always if header[0] not in present]
+            if self.caller is not None:
+                told = self.caller.head().items()
+                headers += [(name.encode(), value.encode()) for name, value in told]
             message["headers"] = headers
         elif self.status == 304:
             message["body"] = b""

@@ -29,6 +29,24 @@ VERSION: Final = "0.1.0"
 Document: TypeAlias = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
+_RATE_LIMITED: Final = {"$ref": "#/components/responses/RateLimited"}
+_LIMITS: Final[Document] = {
+    "RateLimit-Policy": {"$ref": "#/components/headers/RateLimit-Policy"},
+    "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+}
+_LIMIT_HEADERS: Final[Document] = {
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": "What may be sent in w seconds (q), by the organization's keys and, if it "
+        'has limits of its own, by this key: "organization-requests";q=50000;w=1',
+    },
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": "What will be used up first: how much is left (r), and in how many seconds "
+        'nothing of it is used any more (t): "organization-requests";r=49999;t=1',
+    },
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds"},
+}
 _DECIMAL: Final = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 
 
@@ -72,12 +90,21 @@ def document(app: Litestar) -> bytes:
     schemas |= added
     for name in _request_schemas(schema):
         schemas[name]["additionalProperties"] = False
-    schema["components"]["responses"] = {"Error": _json("Anything that is no success", "ErrorBody")}
+    schema["components"]["headers"] = _LIMIT_HEADERS
+    schema["components"]["responses"] = {
+        "Error": _json("Anything that is no success", "ErrorBody", _LIMITS),
+        "RateLimited": _json(
+            "A limit of the organization or of the key is reached; nothing was done",
+            "ErrorBody",
+            _LIMITS | {"Retry-After": {"$ref": "#/components/headers/Retry-After"}},
+        ),
+    }
     schema["components"]["securitySchemes"] = _SECURITY_SCHEMES
     schema["security"] = [{name: []} for name in _SECURITY_SCHEMES]
     schema["paths"] = {**_hot_paths(), **schema["paths"]}
     for path, item in schema["paths"].items():
         for operation in item.values():
+            _tell_limits(operation)
             operation["tags"] = [_resource(path)]
             if body := examples.BODIES.get(operation["operationId"]):
                 content = operation["requestBody"]["content"]["application/json"]
@@ -151,6 +178,14 @@ def _tell_key(operation: Document) -> None:
     for status, answer in operation["responses"].items():
         if status.startswith("2"):
             answer["headers"] = answer.get("headers", {}) | _REPLAYED
+
+
+def _tell_limits(operation: Document) -> None:
+    """Every answer tells them; beyond them it is 429."""
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            answer["headers"] = answer.get("headers", {}) | _LIMITS
+    operation["responses"]["429"] = _RATE_LIMITED
 
 
 def _tell_tags(item: Document) -> None:

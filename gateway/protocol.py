@@ -174,6 +174,7 @@ class _Exchange:
         "_connection",
         "disconnected",
         "keep_alive",
+        "limit_lines",
         "message_event",
         "request_id",
         "response_complete",
@@ -187,6 +188,7 @@ class _Exchange:
         self.keep_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
         self.message_event = _NOBODY_WAITS
         self.request_id = ""
+        self.limit_lines = b""
 
     @property
     def gone(self) -> bool:
@@ -210,6 +212,7 @@ class _Exchange:
         body = outcome.body(request_id)
         head = [_heads.of(outcome.status, connection.server_state.default_headers)]
         head += [f"{name}: {value}\r\n".encode() for name, value in outcome.headers.items()]
+        head.append(self.limit_lines)
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
         head.append(

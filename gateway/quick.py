@@ -13,7 +13,8 @@ from gateway.coalescer import Coalescer
 from gateway.errors import HttpError
 from gateway.event import read_plain_tracked
 from gateway.forming import Asker
-from gateway.track import now_micros, refused, unquoted
+from gateway.rates import Rates
+from gateway.track import counted, now_micros, refused, unquoted
 from gateway.wire import Header, RequestIds
 from services.kit.auth import KeyCache
 
@@ -25,6 +26,8 @@ class Exchange(Asker, Protocol):
     """One request, which answers itself once the receipt is there."""
 
     request_id: str
+    # Lines of the answer's head that tell the caller's limits.
+    limit_lines: bytes
 
     def refused(self, error: HttpError) -> None:
         """Answer it without having asked ingest."""
@@ -33,8 +36,11 @@ class Exchange(Asker, Protocol):
 class QuickTrack:
     """Takes events that need nothing unusual."""
 
-    def __init__(self, keys: KeyCache, coalescer: Coalescer, request_ids: RequestIds) -> None:
+    def __init__(
+        self, keys: KeyCache, rates: Rates, coalescer: Coalescer, request_ids: RequestIds
+    ) -> None:
         self._keys = keys
+        self._rates = rates
         self._coalescer = coalescer
         self._request_ids = request_ids
 
@@ -59,7 +65,9 @@ class QuickTrack:
         ):
             return False
         principal = self._keys.cached(headers.get(KEY_HEADER, b"").decode("latin-1"))
-        if principal is None or "track" not in principal.scopes or principal.test_clocks:
+        if principal is None or principal.networks or principal.test_clocks:
+            return False
+        if "track" not in principal.scopes:
             return False
         event = read_plain_tracked(
             body, unquoted(key) if key else "", now_micros(), principal.event_past_micros
@@ -67,5 +75,11 @@ class QuickTrack:
         if event is None:
             return False
         exchange.request_id = self._request_ids.take(headers.get(b"x-request-id"))
+        caller = self._rates.caller(principal)
+        beyond = caller.take_events(1)
+        exchange.limit_lines = caller.lines()
+        if beyond is not None:
+            exchange.refused(counted(beyond))
+            return True
         self._coalescer.submit(principal, event, len(body), exchange)
         return True

@@ -9,10 +9,11 @@ from prometheus_client import Counter
 from usageflow.ingest.v1 import ingest_pb2
 
 from gateway import query
-from gateway.access import authenticate
+from gateway.access import Access
 from gateway.coalescer import Coalescer
 from gateway.errors import HttpError, to_http, unavailable, unsupported_media_type
 from gateway.event import KEY_HEADER, read_tracked
+from gateway.rates import Caller
 from gateway.wire import (
     Disconnected,
     Receive,
@@ -24,7 +25,6 @@ from gateway.wire import (
     send_json,
 )
 from services.kit import clock
-from services.kit.auth import KeyCache
 from services.kit.errors import (
     FieldProblem,
     InvalidArgumentError,
@@ -52,8 +52,8 @@ def now_micros() -> int:
 class Track:
     """The ASGI handler of POST /api/track."""
 
-    def __init__(self, keys: KeyCache, coalescer: Coalescer, request_ids: RequestIds) -> None:
-        self._keys = keys
+    def __init__(self, access: Access, coalescer: Coalescer, request_ids: RequestIds) -> None:
+        self._access = access
         self._coalescer = coalescer
         self._request_ids = request_ids
 
@@ -61,20 +61,25 @@ class Track:
         """Answer one request."""
         headers = dict(scope["headers"])
         request_id = self._request_ids.take(headers.get(b"x-request-id"))
+        caller: Caller | None = None
         try:
-            outcome = answer_of(*await self._record(scope, headers, receive))
+            caller = await self._access.tracker(scope, headers)
+            outcome = answer_of(*await self._record(caller, scope, headers, receive))
         except Disconnected:
             ANSWERS.labels("disconnected").inc()
             return
         except Exception as error:
             outcome = answer_of(error)
-        more = [(name.encode(), value.encode()) for name, value in outcome.headers.items()]
+        told = outcome.headers if caller is None else {**outcome.headers, **caller.head()}
+        more = [(name.encode(), value.encode()) for name, value in told.items()]
         await send_json(send, outcome.status, outcome.body(request_id), request_id, more)
 
     async def _record(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
+        self, caller: Caller, scope: Scope, headers: dict[bytes, bytes], receive: Receive
     ) -> tuple[ingest_pb2.EventReceipt, str]:
-        principal = await authenticate(self._keys, headers, "track")
+        if (beyond := caller.take_events(1)) is not None:
+            raise beyond
+        principal = caller.principal
         if scope["query_string"]:
             query.read(scope["query_string"], query.Nothing)
         if not is_json(headers.get(b"content-type")):
@@ -122,7 +127,11 @@ def answer_of(
             _replayed.inc()
             return Stored(outcome.event_id, usage_token, replayed=True)
         outcome = _refusal(outcome)
-    error = event_error(outcome)
+    return counted(event_error(outcome))
+
+
+def counted(error: HttpError) -> HttpError:
+    """The answer to an event that was refused; counts it."""
     ANSWERS.labels(str(error.status)).inc()
     return error
 

@@ -107,10 +107,12 @@ async def send_redirect(send: Send, path: str) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def send_error(send: Send, error: HttpError, request_id: str) -> None:
+async def send_error(
+    send: Send, error: HttpError, request_id: str, more: Iterable[Header] = ()
+) -> None:
     """Send the contract's error body."""
-    more = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await send_json(send, error.status, error.body(request_id), request_id, more)
+    own = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    await send_json(send, error.status, error.body(request_id), request_id, [*own, *more])
 
 
 def is_json(content_type: bytes | None) -> bool:

@@ -91,7 +91,8 @@ def _body(body: Document, schemas: Schemas) -> Iterator[str]:
 
 def _answers(responses: Document, schemas: Schemas) -> Iterator[str]:
     for status, answer in responses.items():
-        if status == "default":
+        # Errors, and beyond the limits, answers are alike everywhere.
+        if status in ("default", "429"):
             continue
         content = answer.get("content", {})
         if not content:

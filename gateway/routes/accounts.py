@@ -9,6 +9,7 @@ from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.accounts import (
     ApiKey,
+    ApiKeyChange,
     ApiKeyPage,
     ApiKeyWithSecret,
     NewApiKey,
@@ -17,6 +18,7 @@ from gateway.shapes.accounts import (
     Rotation,
     change_to_proto,
     from_proto,
+    key_change_to_proto,
     organization_from_proto,
     to_proto,
     with_secret,
@@ -63,6 +65,18 @@ async def list_keys(calls: ApiCalls, asked: Asked[PageQuery]) -> ApiKeyPage:
     )
 
 
+@patch("/api/keys/{key_id:str}")
+async def change_key(
+    calls: ApiCalls, key_id: FromPath[str], data: JSONBody[ApiKeyChange]
+) -> ApiKey:
+    """Change a key's name, from where it may be used and how fast; what is left out stays.
+
+    It holds everywhere at once, or within 30 s while NATS is away.
+    """
+    request = key_change_to_proto(key_id, data)
+    return from_proto((await calls.call(calls.accounts.UpdateApiKey, request)).api_key)
+
+
 @post("/api/keys/{key_id:str}/revoke", status_code=200)
 async def revoke_key(calls: ApiCalls, key_id: FromPath[str]) -> ApiKey:
     """End a key for good; repeating it changes nothing."""
@@ -94,6 +108,7 @@ HANDLERS = [
     change_organization,
     create_key,
     list_keys,
+    change_key,
     revoke_key,
     rotate_key,
     delete_key,

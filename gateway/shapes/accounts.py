@@ -15,6 +15,7 @@ from services.kit.events import (
     RETENTION_DAYS_MAX,
     RETENTION_DAYS_MIN,
 )
+from services.kit.limits import EVENTS_PER_S_MAX, NETWORKS_MAX, REQUESTS_PER_S_MAX
 
 ScopeName = Literal["track", "read", "admin"]
 _SCOPE = "SCOPE_"
@@ -37,6 +38,40 @@ EventRetentionDays = Annotated[
         "eventPastDays",
     ),
 ]
+RequestsPerSecond = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=REQUESTS_PER_S_MAX,
+        description="How many requests a second the organization's keys may send in each mode",
+    ),
+]
+EventsPerSecond = Annotated[
+    int, Meta(ge=1, le=EVENTS_PER_S_MAX, description="How many usage events a second")
+]
+_AS_ITS_ORGANIZATION = "A second; null: as many as the organization"
+KeyRequestsPerSecond = (
+    Annotated[
+        int,
+        Meta(ge=1, le=REQUESTS_PER_S_MAX, description=_AS_ITS_ORGANIZATION),
+    ]
+    | None
+)
+KeyEventsPerSecond = (
+    Annotated[
+        int,
+        Meta(ge=1, le=EVENTS_PER_S_MAX, description=_AS_ITS_ORGANIZATION),
+    ]
+    | None
+)
+AllowedNetworks = Annotated[
+    list[Annotated[str, Meta(max_length=64)]],
+    Meta(
+        max_length=NETWORKS_MAX,
+        description="Networks (203.0.113.0/24, 2001:db8::/32) or addresses that the key may be "
+        "used from; none: from anywhere",
+    ),
+]
 
 StrictMetrics = Annotated[
     bool,
@@ -53,6 +88,8 @@ class OrganizationSettings(msgspec.Struct, rename="camel", kw_only=True):
     event_past_days: EventPastDays
     event_retention_days: EventRetentionDays
     strict_metrics: StrictMetrics
+    requests_per_second: RequestsPerSecond
+    events_per_second: EventsPerSecond
 
 
 class Organization(msgspec.Struct, rename="camel", kw_only=True):
@@ -70,6 +107,8 @@ class OrganizationSettingsChange(msgspec.Struct, rename="camel", kw_only=True):
     event_past_days: EventPastDays | UnsetType = UNSET
     event_retention_days: EventRetentionDays | UnsetType = UNSET
     strict_metrics: StrictMetrics | UnsetType = UNSET
+    requests_per_second: RequestsPerSecond | UnsetType = UNSET
+    events_per_second: EventsPerSecond | UnsetType = UNSET
 
 
 class OrganizationChange(msgspec.Struct, rename="camel", kw_only=True):
@@ -85,6 +124,18 @@ class NewApiKey(msgspec.Struct, rename="camel", kw_only=True):
     name: str = ""
     scopes: Annotated[list[ScopeName], Meta(max_length=3, description="At least one")]
     expires_at: Annotated[datetime | None, Meta(description="null: never")] = None
+    allowed_networks: AllowedNetworks = []
+    requests_per_second: KeyRequestsPerSecond = None
+    events_per_second: KeyEventsPerSecond = None
+
+
+class ApiKeyChange(msgspec.Struct, rename="camel", kw_only=True):
+    """What to change of a key; what is left out stays."""
+
+    name: str | UnsetType = UNSET
+    allowed_networks: AllowedNetworks | UnsetType = UNSET
+    requests_per_second: KeyRequestsPerSecond | UnsetType = UNSET
+    events_per_second: KeyEventsPerSecond | UnsetType = UNSET
 
 
 class ApiKey(msgspec.Struct, rename="camel", kw_only=True):
@@ -102,6 +153,9 @@ class ApiKey(msgspec.Struct, rename="camel", kw_only=True):
         datetime | None, Meta(description="The last time, give or take a minute; null: never")
     ]
     successor_id: Annotated[str | None, Meta(description="The key that it was rotated to")]
+    allowed_networks: AllowedNetworks
+    requests_per_second: KeyRequestsPerSecond
+    events_per_second: KeyEventsPerSecond
 
 
 class ApiKeyWithSecret(ApiKey, rename="camel", kw_only=True):
@@ -135,6 +189,8 @@ def organization_from_proto(message: pb.Organization) -> Organization:
             event_past_days=message.settings.event_past_days,
             event_retention_days=message.settings.event_retention_days,
             strict_metrics=message.settings.strict_metrics,
+            requests_per_second=message.settings.requests_per_second,
+            events_per_second=message.settings.events_per_second,
         ),
         created_at=time_of(message.create_time),
     )
@@ -158,7 +214,24 @@ def to_proto(key: NewApiKey) -> pb.CreateApiKeyRequest:
         name=key.name,
         scopes=[number_of(pb.Scope, scope.upper(), _SCOPE) for scope in key.scopes],
         expire_time=timestamp(key.expires_at),
+        allowed_networks=key.allowed_networks,
+        requests_per_second=key.requests_per_second or 0,
+        events_per_second=key.events_per_second or 0,
     )
+
+
+def key_change_to_proto(key_id: str, change: ApiKeyChange) -> pb.UpdateApiKeyRequest:
+    """The request that changes what was sent."""
+    request = pb.UpdateApiKeyRequest(key_id=key_id)
+    if change.name is not UNSET:
+        request.name = change.name
+    if change.allowed_networks is not UNSET:
+        request.allowed_networks.CopyFrom(pb.AllowedNetworks(networks=change.allowed_networks))
+    if change.requests_per_second is not UNSET:
+        request.requests_per_second = change.requests_per_second or 0
+    if change.events_per_second is not UNSET:
+        request.events_per_second = change.events_per_second or 0
+    return request
 
 
 def from_proto(message: pb.ApiKey) -> ApiKey:
@@ -174,6 +247,9 @@ def from_proto(message: pb.ApiKey) -> ApiKey:
         revoked_at=time_or_none(message, "revoke_time"),
         used_at=time_or_none(message, "use_time"),
         successor_id=message.successor_id or None,
+        allowed_networks=list(message.allowed_networks),
+        requests_per_second=message.requests_per_second or None,
+        events_per_second=message.events_per_second or None,
     )
 
 

@@ -65,6 +65,11 @@ def principal_of_key(resolved: ResolvedKey) -> pb.Principal:
             common_pb2.TestClockTime(customer_id=each.customer_id, time=timestamp(each.time))
             for each in resolved.clocks
         ],
+        requests_per_second=resolved.settings.requests_per_second,
+        events_per_second=resolved.settings.events_per_second,
+        key_requests_per_second=key.limits.requests_per_second,
+        key_events_per_second=key.limits.events_per_second,
+        allowed_networks=key.limits.networks,
     )
 
 

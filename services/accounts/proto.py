@@ -24,6 +24,8 @@ def organization_message(organization: Organization) -> pb.Organization:
             event_past_days=organization.settings.event_past_days,
             event_retention_days=organization.settings.event_retention_days,
             strict_metrics=organization.settings.strict_metrics,
+            requests_per_second=organization.settings.requests_per_second,
+            events_per_second=organization.settings.events_per_second,
         ),
     )
     return tagged(message)

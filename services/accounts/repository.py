@@ -1,21 +1,26 @@
 """All SQL of accounts. Each function works inside the caller's transaction."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.accounts.domain import ApiKey, Organization, ResolvedKey, Settings
+from services.accounts.domain import ApiKey, KeyLimits, Organization, ResolvedKey, Settings
 from services.accounts.tables import api_keys, organizations
 from services.kit.database import TenantKey
 
 _KEY_COLUMNS = [column for column in api_keys.c if column.name != "key_hash"]
-_SETTINGS_COLUMNS = [
-    organizations.c.event_past_days,
-    organizations.c.event_retention_days,
-    organizations.c.strict_metrics,
-]
+# Columns of one name are in both tables: an organization's have another when both are read.
+_SETTINGS: Final = (
+    "event_past_days",
+    "event_retention_days",
+    "strict_metrics",
+    "requests_per_second",
+    "events_per_second",
+)
+_OF_ORGANIZATION: Final = "organization_"
+_SETTINGS_COLUMNS = [organizations.c[name].label(_OF_ORGANIZATION + name) for name in _SETTINGS]
 
 
 async def insert_organization(connection: AsyncConnection, organization: Organization) -> None:
@@ -25,9 +30,7 @@ async def insert_organization(connection: AsyncConnection, organization: Organiz
             id=organization.id,
             name=organization.name,
             create_time=organization.create_time,
-            event_past_days=organization.settings.event_past_days,
-            event_retention_days=organization.settings.event_retention_days,
-            strict_metrics=organization.settings.strict_metrics,
+            **_settings_values(organization.settings),
         )
     )
 
@@ -51,9 +54,7 @@ async def update_organization(connection: AsyncConnection, organization: Organiz
         .where(organizations.c.id == organization.id)
         .values(
             name=organization.name,
-            event_past_days=organization.settings.event_past_days,
-            event_retention_days=organization.settings.event_retention_days,
-            strict_metrics=organization.settings.strict_metrics,
+            **_settings_values(organization.settings),
         )
     )
 
@@ -82,7 +83,17 @@ async def insert_api_key(connection: AsyncConnection, key: ApiKey, key_hash: byt
             create_time=key.create_time,
             expire_time=key.expire_time,
             revoke_time=key.revoke_time,
+            **_limit_values(key.limits),
         )
+    )
+
+
+async def update_api_key(connection: AsyncConnection, key: ApiKey) -> None:
+    """Store what may change of a key."""
+    await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key.id)
+        .values(name=key.name, **_limit_values(key.limits))
     )
 
 
@@ -97,7 +108,7 @@ async def find_api_key(connection: AsyncConnection, key_hash: bytes) -> Resolved
     if row is None:
         return None
     values = row._asdict()
-    settings = Settings(**{column.name: values.pop(column.name) for column in _SETTINGS_COLUMNS})
+    settings = Settings(**{name: values.pop(_OF_ORGANIZATION + name) for name in _SETTINGS})
     return ResolvedKey(_api_key(values), settings)
 
 
@@ -162,9 +173,27 @@ async def succeed(
 
 
 def _organization(row: Row[Any]) -> Organization:
-    settings = Settings(row.event_past_days, row.event_retention_days, row.strict_metrics)
+    settings = Settings(**{name: getattr(row, name) for name in _SETTINGS})
     return Organization(row.id, row.name, row.create_time, settings)
 
 
+def _settings_values(settings: Settings) -> dict[str, int]:
+    return {name: getattr(settings, name) for name in _SETTINGS}
+
+
 def _api_key(values: dict[str, Any]) -> ApiKey:
-    return ApiKey(**{**values, "scopes": tuple(values["scopes"])})
+    rest = dict(values)
+    limits = KeyLimits(
+        networks=tuple(str(each) for each in rest.pop("allowed_networks")),
+        requests_per_second=rest.pop("requests_per_second"),
+        events_per_second=rest.pop("events_per_second"),
+    )
+    return ApiKey(**{**rest, "scopes": tuple(rest["scopes"]), "limits": limits})
+
+
+def _limit_values(limits: KeyLimits) -> dict[str, Any]:
+    return {
+        "allowed_networks": list(limits.networks),
+        "requests_per_second": limits.requests_per_second,
+        "events_per_second": limits.events_per_second,
+    }

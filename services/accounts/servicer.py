@@ -12,7 +12,14 @@ from usageflow.accounts.v1.accounts_pb2_grpc import (
 
 from services.accounts.audit import AuditLog
 from services.accounts.audit_repository import AuditFilter, Entry
-from services.accounts.domain import ApiKey, ClockTime, NewKey, OrganizationChange
+from services.accounts.domain import (
+    ApiKey,
+    ClockTime,
+    KeyChange,
+    KeyLimits,
+    NewKey,
+    OrganizationChange,
+)
 from services.accounts.keys import principal_of_key
 from services.accounts.proto import SCOPE_NUMBERS, organization_message, time_of, timestamp
 from services.accounts.service import Accounts
@@ -27,12 +34,27 @@ from services.kit.database import TenantKey
 from services.kit.etag import expecting
 
 _CHANGES: tuple[
-    Literal["name", "event_past_days", "event_retention_days", "strict_metrics"], ...
+    Literal[
+        "name",
+        "event_past_days",
+        "event_retention_days",
+        "strict_metrics",
+        "requests_per_second",
+        "events_per_second",
+    ],
+    ...,
 ] = (
     "name",
     "event_past_days",
     "event_retention_days",
     "strict_metrics",
+    "requests_per_second",
+    "events_per_second",
+)
+_KEY_CHANGES: tuple[Literal["name", "requests_per_second", "events_per_second"], ...] = (
+    "name",
+    "requests_per_second",
+    "events_per_second",
 )
 
 
@@ -96,6 +118,23 @@ class AccountsServicer(AccountsServiceServicer):
             principal.tenant, request.key_id, by_key=principal.actor_id
         )
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
+
+    async def UpdateApiKey(
+        self, request: pb.UpdateApiKeyRequest, context: object
+    ) -> pb.UpdateApiKeyResponse:
+        """Change a key; scope admin."""
+        principal = require_scope("admin")
+        given = {name: getattr(request, name) for name in _KEY_CHANGES if request.HasField(name)}
+        networks = None
+        if request.HasField("allowed_networks"):
+            networks = list(request.allowed_networks.networks)
+        key = await self._accounts.update_api_key(
+            principal.tenant,
+            request.key_id,
+            KeyChange(networks=networks, **given),
+            by_key=principal.actor_id,
+        )
+        return pb.UpdateApiKeyResponse(api_key=_api_key(key))
 
     async def RotateApiKey(
         self, request: pb.RotateApiKeyRequest, context: object
@@ -198,10 +237,16 @@ class AccountsInternalServicer(AccountsInternalServiceServicer):
 
 
 def _new_key(request: pb.CreateApiKeyRequest | pb.IssueApiKeyRequest) -> NewKey:
+    limits = KeyLimits()
+    if isinstance(request, pb.CreateApiKeyRequest):
+        limits = KeyLimits(
+            tuple(request.allowed_networks), request.requests_per_second, request.events_per_second
+        )
     return NewKey(
         name=request.name,
         scopes=_scope_names(request.scopes),
         expire_time=time_of(request, "expire_time", "expiresAt"),
+        limits=limits,
     )
 
 
@@ -238,4 +283,7 @@ def _api_key(key: ApiKey) -> pb.ApiKey:
         revoke_time=timestamp(key.revoke_time),
         use_time=timestamp(key.use_time),
         successor_id=key.successor_id or "",
+        allowed_networks=key.limits.networks,
+        requests_per_second=key.limits.requests_per_second,
+        events_per_second=key.limits.events_per_second,
     )

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import CIDR
 
 from services.kit.database import metadata_naming
 from services.kit.idempotency import idempotency_table
@@ -37,12 +38,16 @@ organizations = Table(
     Column("event_past_days", Integer, nullable=False, server_default="35"),
     Column("event_retention_days", Integer, nullable=False, server_default="400"),
     Column("strict_metrics", Boolean, nullable=False, server_default=text("false")),
+    Column("requests_per_second", Integer, nullable=False, server_default="50000"),
+    Column("events_per_second", Integer, nullable=False, server_default="1000000"),
     CheckConstraint("id ~ '^org_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
     CheckConstraint("event_past_days BETWEEN 35 AND 400", name="event_past_days"),
     CheckConstraint("event_retention_days BETWEEN 90 AND 3650", name="event_retention_days"),
     # As long as an event may still be sent again, its key has to be known.
     CheckConstraint("event_retention_days >= event_past_days", name="event_kept_days"),
+    CheckConstraint("requests_per_second BETWEEN 1 AND 1000000", name="requests_per_second"),
+    CheckConstraint("events_per_second BETWEEN 1 AND 10000000", name="events_per_second"),
 )
 
 # A trigger keeps what identifies a key, and keeps revoked keys revoked; rows are never deleted.
@@ -61,6 +66,11 @@ api_keys = Table(
     Column("revoke_time", DateTime(timezone=True)),
     Column("use_time", DateTime(timezone=True)),
     Column("successor_id", Text, ForeignKey("api_keys.id")),
+    # None: from anywhere. The database takes only what is a network.
+    Column("allowed_networks", ARRAY(CIDR), nullable=False, server_default="{}"),
+    # 0: as fast as the organization may.
+    Column("requests_per_second", Integer, nullable=False, server_default="0"),
+    Column("events_per_second", Integer, nullable=False, server_default="0"),
     CheckConstraint("id ~ '^key_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint("char_length(name) <= 200", name="name"),
@@ -69,6 +79,9 @@ api_keys = Table(
     CheckConstraint(
         "cardinality(scopes) > 0 AND scopes <@ ARRAY['track', 'read', 'admin']", name="scopes"
     ),
+    CheckConstraint("cardinality(allowed_networks) <= 50", name="allowed_networks"),
+    CheckConstraint("requests_per_second BETWEEN 0 AND 1000000", name="requests_per_second"),
+    CheckConstraint("events_per_second BETWEEN 0 AND 10000000", name="events_per_second"),
     # Ids sort by time: newest first of one organization and mode.
     Index(None, "organization_id", "mode", "id"),
 )

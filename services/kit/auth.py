@@ -43,6 +43,13 @@ from services.kit.keys import (
     looks_like_key,
     split_session,
 )
+from services.kit.limits import (
+    EVENTS_PER_S_DEFAULT,
+    REQUESTS_PER_S_DEFAULT,
+    Network,
+    is_within,
+    networks,
+)
 from services.kit.messaging import Messaging
 from services.kit.tenant import TenantKey
 
@@ -85,6 +92,8 @@ class Principal:
 
     `event_past_micros` is `event_past_days` as events.check_event takes it. `test_clocks`: in test
     mode, the time of customers, or ("") of all, in microseconds since 1970 (events.window).
+    `requests_per_s` and `events_per_s` are its organization's limits, those with `key_` its own, 0:
+    it has none. `networks`: where it may be used from; none named: anywhere.
     """
 
     key_id: str
@@ -102,6 +111,11 @@ class Principal:
     customer_id: str = ""
     portal_link_id: str = ""
     test_clocks: tuple[tuple[str, int], ...] = ()
+    requests_per_s: int = REQUESTS_PER_S_DEFAULT
+    events_per_s: int = EVENTS_PER_S_DEFAULT
+    key_requests_per_s: int = 0
+    key_events_per_s: int = 0
+    networks: tuple[Network, ...] = ()
     event_past_micros: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +162,12 @@ class Principal:
             customer_id=message.customer_id,
             portal_link_id=message.portal_link_id,
             test_clocks=clock_times(message.test_clocks),
+            # An accounts of the version before does not tell them.
+            requests_per_s=message.requests_per_second or REQUESTS_PER_S_DEFAULT,
+            events_per_s=message.events_per_second or EVENTS_PER_S_DEFAULT,
+            key_requests_per_s=message.key_requests_per_second,
+            key_events_per_s=message.key_events_per_second,
+            networks=networks(message.allowed_networks),
         )
 
 
@@ -216,6 +236,17 @@ def require_scope(scope: str) -> Principal:
             f'The API key lacks the scope "{scope}"', reason="missing_scope"
         )
     return principal
+
+
+def require_network(principal: Principal, address: str) -> None:
+    """PermissionDeniedError when the key may not be used from this address; what is no address
+    counts as one of no network.
+    """
+    if principal.networks and not is_within(address, principal.networks):
+        # Not from where it may be: whoever has found a key is told nothing that helps.
+        raise PermissionDeniedError(
+            "This API key may not be used from this address", reason="address_not_allowed"
+        )
 
 
 class KeyResolver(Protocol):

@@ -26,6 +26,8 @@ API_KEY_HEADER = "x-usageflow-api-key"
 IDEMPOTENCY_HEADER = "idempotency-key"
 REPLAYED_HEADER = "idempotent-replayed"
 SESSION_HEADER = "x-usageflow-session"
+# With the internal token: the address of whoever a gateway calls for. Without it, nobody's.
+CLIENT_ADDRESS_HEADER = "x-usageflow-client-address"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -75,6 +77,13 @@ def internal_metadata(token: SecretStr) -> Metadata:
     """Metadata of a call between UsageFlow's own processes."""
     secret = (INTERNAL_TOKEN_HEADER, token.get_secret_value())
     return (secret, *context.outgoing_headers().items())
+
+
+def forwarded_metadata(token: SecretStr, address: str) -> Metadata:
+    """What goes along with a call in the name of a key that may be used only from some networks:
+    the token shows that it is a gateway that tells the address.
+    """
+    return ((INTERNAL_TOKEN_HEADER, token.get_secret_value()), (CLIENT_ADDRESS_HEADER, address))
 
 
 def api_key_metadata(secret: str) -> Metadata:

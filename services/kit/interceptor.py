@@ -4,6 +4,7 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -22,6 +23,7 @@ from services.kit.errors import (
 )
 from services.kit.grpc_client import (
     API_KEY_HEADER,
+    CLIENT_ADDRESS_HEADER,
     IDEMPOTENCY_HEADER,
     INTERNAL_TOKEN_HEADER,
     REPLAYED_HEADER,
@@ -210,11 +212,14 @@ class _Call:
         auth.set_principal(None)
         principal = None
         if self._internal:
-            given = metadata.get(INTERNAL_TOKEN_HEADER, "").encode()
-            if not hmac.compare_digest(given, self._token):
+            if not self._is_own(metadata):
                 raise UnauthenticatedError("Invalid internal token")
         else:
             principal = await self._keys.resolve(_credential(metadata))
+            if principal.networks:
+                # A gateway has its caller's address to tell; anybody else is where they are.
+                told = metadata.get(CLIENT_ADDRESS_HEADER, "") if self._is_own(metadata) else ""
+                auth.require_network(principal, told or peer_address(servicer_context.peer()))
             permissions.require(principal, self._method)
             auth.set_principal(principal)
         if deadline_required and servicer_context.time_remaining() is None:
@@ -222,6 +227,11 @@ class _Call:
                 [FieldProblem("deadline", "every call must set a deadline (gRPC timeout)")]
             )
         return principal
+
+    def _is_own(self, metadata: dict[str, str]) -> bool:
+        """Whether one of UsageFlow's own processes calls."""
+        given = metadata.get(INTERNAL_TOKEN_HEADER, "").encode()
+        return hmac.compare_digest(given, self._token)
 
     def _status(self, error: Exception) -> Any:
         if not isinstance(error, DomainError):
@@ -237,6 +247,14 @@ def calling_key(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> str:
     holds.
     """
     return _credential(_texts(servicer_context))
+
+
+def peer_address(peer: str) -> str:
+    """The address in what gRPC tells of a peer: "ipv4:10.0.0.1:5000", "ipv6:%5B::1%5D:5000"; "" of
+    a Unix socket.
+    """
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def _texts(servicer_context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:

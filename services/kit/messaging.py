@@ -223,6 +223,17 @@ class Messaging:
             self._known_streams.discard(stream.name)
             raise UnavailableError("JetStream is away", retry_after_s=1.0) from error
 
+    async def mention(self, subject: str, payload: bytes) -> None:
+        """Tell every process that listens, without waiting until NATS has it: what is told again
+        and again anyway. UnavailableError.
+        """
+        if not self.connected:
+            raise UnavailableError("NATS is away", retry_after_s=1.0)
+        try:
+            await self._client.publish(subject, payload)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise UnavailableError("NATS is away", retry_after_s=1.0) from error
+
     async def broadcast(self, subject: str, payload: bytes) -> None:
         """Tell every process that listens now. UnavailableError."""
         if not self.connected:

@@ -74,6 +74,7 @@ RULES: Mapping[str, _Rules] = {
             "CreateApiKey": INTEGRATIONS,
             "RevokeApiKey": INTEGRATIONS,
             "RotateApiKey": INTEGRATIONS,
+            "UpdateApiKey": INTEGRATIONS,
             "UpdateOrganization": ORGANIZATION,
             "GetCurrentMember": OWN,
             "ListSessions": OWN,

@@ -262,6 +262,7 @@ ROUTES = [
     ("GET", "/api/quotas/reservations/{reservation}"),
     ("POST", "/api/quotas/reservations/{reservation}/commit"),
     ("POST", "/api/keys/{key}/rotate"),
+    ("PATCH", "/api/keys/{key}"),
     ("DELETE", "/api/keys/{key}"),
     ("DELETE", "/api/portal-links/{portal_link}"),
 ]
@@ -304,6 +305,8 @@ def test_settings_of_another_organization_stay(stack: Connection, stack_home: Pa
         "eventPastDays": 400,
         "eventRetentionDays": 400,
         "strictMetrics": False,
+        "requestsPerSecond": 50_000,
+        "eventsPerSecond": 1_000_000,
     }
     assert other.get("/api/organization") == changed.json()
     assert Api(stack.http, stack.api_key).get("/api/organization") == before
@@ -411,6 +414,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
         ("invoicer", clock_stub, "EndTestClock", clocks.EndTestClockRequest(**by_clock)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RotateApiKey",
          accounts_pb2.RotateApiKeyRequest(key_id=ours.key)),
+        ("accounts", accounts_pb2_grpc.AccountsServiceStub, "UpdateApiKey",
+         accounts_pb2.UpdateApiKeyRequest(key_id=ours.key)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "ListLineEvents",
          documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "GetRenderedInvoice",

@@ -27,6 +27,8 @@ async def show_settings(visit: Visited) -> Response[bytes]:
             ("settings.eventPastDays", str(settings.event_past_days)),
             ("settings.eventRetentionDays", str(settings.event_retention_days)),
             ("settings.strictMetrics", "true" if settings.strict_metrics else "false"),
+            ("settings.requestsPerSecond", str(settings.requests_per_second)),
+            ("settings.eventsPerSecond", str(settings.events_per_second)),
         ]
     )
     return visit.page("settings.html", form=form)

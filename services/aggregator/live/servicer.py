@@ -28,14 +28,17 @@ class LiveUsageServicer(LiveUsageServiceServicer):
         context: grpc.aio.ServicerContext[pb.WatchUsageRequest, pb.WatchUsageResponse],
     ) -> AsyncIterator[pb.WatchUsageResponse]:
         """A question's answers as they change; scope read."""
-        tenant = require_scope("read").tenant
+        caller = require_scope("read")
+        tenant = caller.tenant
         secret = calling_key(context)
         question = request.question
         token = usage_token.decode(question.usage_token) if question.usage_token else None
 
         async def still_allowed() -> None:
             principal = await self._keys.resolve(secret)
-            if principal.tenant != tenant or not principal.may("read"):
+            # Other networks than before: whoever asks again is looked at again.
+            moved = principal.networks != caller.networks
+            if principal.tenant != tenant or not principal.may("read") or moved:
                 raise PermissionDeniedError("The API key has changed", reason="missing_scope")
 
         watch = self._live.watch(tenant, question_of(question), token, still_allowed)

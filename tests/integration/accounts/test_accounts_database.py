@@ -72,6 +72,18 @@ async def key_id(people: People, tenant: TenantKey) -> str:
         ("UPDATE api_keys SET scopes = '{}'", "ck_api_keys_scopes"),
         ("UPDATE api_keys SET scopes = '{owner}'", "ck_api_keys_scopes"),
         ("UPDATE api_keys SET name = repeat('x', 201)", "ck_api_keys_name"),
+        (
+            "UPDATE organizations SET requests_per_second = 0",
+            "ck_organizations_requests_per_second",
+        ),
+        ("UPDATE organizations SET events_per_second = 0", "ck_organizations_events_per_second"),
+        ("UPDATE api_keys SET requests_per_second = -1", "ck_api_keys_requests_per_second"),
+        ("UPDATE api_keys SET events_per_second = -1", "ck_api_keys_events_per_second"),
+        ("UPDATE api_keys SET allowed_networks = '{10.0.0.1/8}'", "invalid cidr value"),
+        (
+            "UPDATE api_keys SET allowed_networks = array_fill('::1/128'::cidr, ARRAY[51])",
+            "ck_api_keys_allowed_networks",
+        ),
         ("UPDATE organizations SET name = ''", "ck_organizations_name"),
         ("UPDATE organizations SET id = 'acme'", "ck_organizations_id"),
         ("UPDATE organizations SET event_past_days = 34", "ck_organizations_event_past_days"),
@@ -152,4 +164,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0011"]
+        assert versions.scalars().all() == ["0012"]

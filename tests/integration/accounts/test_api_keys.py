@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from services.accounts.domain import NewKey
+from services.accounts.domain import KeyChange, KeyLimits, NewKey
 from services.accounts.service import Accounts
 from services.kit import clock
 from services.kit.database import Database, TenantKey
@@ -282,3 +282,42 @@ async def test_only_a_key_of_ones_own_that_works_is_rotated(
     await accounts.revoke_api_key(tenant, key.id)
     with pytest.raises(PreconditionError):
         await accounts.rotate_api_key(tenant, key.id, None)
+
+
+async def test_a_key_is_changed_in_what_may_change_and_everybody_is_told(
+    accounts: Accounts, tenant: TenantKey, changes: RecordedChanges
+) -> None:
+    key, secret = await accounts.create_api_key(tenant, new_key())
+    wanted = KeyChange(networks=["10.0.0.0/8", "2001:DB8::1", "10.0.0.0/8"], requests_per_second=5)
+    changed = await accounts.update_api_key(tenant, key.id, wanted, by_key="key_0")
+    assert changed.limits == KeyLimits(("10.0.0.0/8", "2001:db8::1/128"), 5, 0)
+    assert (await accounts.resolve_api_key(secret)).key.limits == changed.limits
+    assert changes.key_ids[-1] == key.id
+    successor, _secret, _old = await accounts.rotate_api_key(tenant, key.id, None)
+    assert successor.limits == changed.limits
+    opened = await accounts.update_api_key(tenant, key.id, KeyChange(name="n", networks=[]))
+    assert (opened.name, opened.limits) == ("n", KeyLimits((), 5, 0))
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [["10.0.0.1/8"], ["10.0.0.0/33"], ["example.com"], [""], ["fe80::1%eth0"], ["10.0.0.0/8"] * 51],
+)
+async def test_what_is_no_network_is_refused(
+    accounts: Accounts, tenant: TenantKey, networks: list[str]
+) -> None:
+    new = NewKey("n", ("read",), None, KeyLimits(networks, -1, 10_000_001))
+    with pytest.raises(InvalidArgumentError) as caught:
+        await accounts.create_api_key(tenant, new)
+    fields = [problem.field for problem in caught.value.problems]
+    assert fields == ["allowedNetworks", "requestsPerSecond", "eventsPerSecond"]
+
+
+async def test_the_key_of_another_organization_can_not_be_changed(
+    accounts: Accounts, tenant: TenantKey
+) -> None:
+    key, _secret = await accounts.create_api_key(tenant, new_key())
+    elsewhere = TenantKey((await accounts.create_organization("other")).id, tenant.mode)
+    for stranger in (elsewhere, TenantKey(tenant.organization_id, "live")):
+        with pytest.raises(NotFoundError):
+            await accounts.update_api_key(stranger, key.id, KeyChange(name="mine"))

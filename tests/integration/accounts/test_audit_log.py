@@ -12,7 +12,7 @@ from sqlalchemy import MetaData, func, select, text
 from services.accounts import audit_repository
 from services.accounts.audit import BATCH_MAX, AuditConsumer, AuditLog
 from services.accounts.audit_repository import AuditFilter
-from services.accounts.domain import NewKey, OrganizationChange
+from services.accounts.domain import KeyChange, NewKey, OrganizationChange
 from services.accounts.service import Accounts
 from services.kit import clock
 from services.kit.audit import (
@@ -71,9 +71,31 @@ async def test_keys_are_told_of_when_they_are_made_and_when_they_end(
         assert secret[len(key.prefix) :] not in event.details_json
     assert json.loads(created.details_json) == {
         "name": "server",
+        "allowedNetworks": [],
+        "requestsPerSecond": None,
+        "eventsPerSecond": None,
         "prefix": key.prefix,
         "scopes": ["track"],
         "expiresAt": None,
+    }
+
+
+async def test_a_change_of_a_key_is_told_once_with_before_and_after(
+    accounts: Accounts, audit_log: AuditLog, tenant: TenantKey
+) -> None:
+    key, _secret = await accounts.create_api_key(tenant, NewKey("server", ["track"], None))
+    change = KeyChange(networks=["10.0.0.0/8"], requests_per_second=5)
+    for _twice in range(2):
+        await accounts.update_api_key(tenant, key.id, change, by_key="key_admin")
+    changed, _created = await listed(audit_log, tenant)
+    assert (changed.action, changed.target_id, changed.key_id) == (
+        "api_key.updated",
+        key.id,
+        "key_admin",
+    )
+    assert json.loads(changed.details_json) == {
+        "before": {"allowedNetworks": [], "requestsPerSecond": None},
+        "after": {"allowedNetworks": ["10.0.0.0/8"], "requestsPerSecond": 5},
     }
 
 

@@ -10,13 +10,23 @@ ORGANIZATION = accounts.Organization(
     name="Acme",
     create_time=at(1),
     settings=accounts.OrganizationSettings(
-        event_past_days=400, event_retention_days=500, strict_metrics=True
+        event_past_days=400,
+        event_retention_days=500,
+        strict_metrics=True,
+        requests_per_second=1_000,
+        events_per_second=2_000,
     ),
 )
 ORGANIZATION_JSON = {
     "id": "org_1",
     "name": "Acme",
-    "settings": {"eventPastDays": 400, "eventRetentionDays": 500, "strictMetrics": True},
+    "settings": {
+        "eventPastDays": 400,
+        "eventRetentionDays": 500,
+        "strictMetrics": True,
+        "requestsPerSecond": 1_000,
+        "eventsPerSecond": 2_000,
+    },
     "createdAt": "2026-01-01T00:00:00Z",
 }
 
@@ -39,7 +49,15 @@ API_KEY_JSON = {
     "revokedAt": None,
     "usedAt": None,
     "successorId": None,
+    "allowedNetworks": [],
+    "requestsPerSecond": None,
+    "eventsPerSecond": None,
 }
+LIMITED_KEY = accounts.ApiKey()
+LIMITED_KEY.CopyFrom(API_KEY)
+LIMITED_KEY.allowed_networks.append("203.0.113.0/24")
+LIMITED_KEY.requests_per_second = 10
+LIMITED_KEY_JSON = API_KEY_JSON | {"allowedNetworks": ["203.0.113.0/24"], "requestsPerSecond": 10}
 ROTATED_KEY = accounts.ApiKey()
 ROTATED_KEY.CopyFrom(API_KEY)
 ROTATED_KEY.use_time.CopyFrom(at(2))
@@ -69,10 +87,18 @@ CASES = [
         "PATCH",
         "/api/organization",
         "UpdateOrganization",
-        accounts.UpdateOrganizationRequest(event_retention_days=90),
+        accounts.UpdateOrganizationRequest(
+            event_retention_days=90, requests_per_second=10, events_per_second=20
+        ),
         accounts.UpdateOrganizationResponse(organization=ORGANIZATION),
         ORGANIZATION_JSON,
-        {"settings": {"eventRetentionDays": 90}},
+        {
+            "settings": {
+                "eventRetentionDays": 90,
+                "requestsPerSecond": 10,
+                "eventsPerSecond": 20,
+            }
+        },
     ),
     Case(
         "POST",
@@ -101,6 +127,49 @@ CASES = [
         accounts.ListApiKeysRequest(page_size=1),
         accounts.ListApiKeysResponse(api_keys=[ROTATED_KEY], next_page_token="next"),
         page(API_KEY_JSON | {"usedAt": "2026-01-02T00:00:00Z", "successorId": "key_2"}),
+    ),
+    Case(
+        "POST",
+        "/api/keys",
+        "CreateApiKey",
+        accounts.CreateApiKeyRequest(
+            scopes=[accounts.SCOPE_TRACK],
+            allowed_networks=["203.0.113.0/24"],
+            requests_per_second=10,
+        ),
+        accounts.CreateApiKeyResponse(api_key=LIMITED_KEY, secret="uf_test_secret"),
+        LIMITED_KEY_JSON | {"secret": "uf_test_secret"},
+        {"scopes": ["track"], "allowedNetworks": ["203.0.113.0/24"], "requestsPerSecond": 10},
+        201,
+    ),
+    Case(
+        "PATCH",
+        "/api/keys/key_1",
+        "UpdateApiKey",
+        accounts.UpdateApiKeyRequest(
+            key_id="key_1",
+            name="n",
+            allowed_networks=accounts.AllowedNetworks(networks=["203.0.113.0/24"]),
+            requests_per_second=10,
+            events_per_second=0,
+        ),
+        accounts.UpdateApiKeyResponse(api_key=LIMITED_KEY),
+        LIMITED_KEY_JSON,
+        {
+            "name": "n",
+            "allowedNetworks": ["203.0.113.0/24"],
+            "requestsPerSecond": 10,
+            "eventsPerSecond": None,
+        },
+    ),
+    Case(
+        "PATCH",
+        "/api/keys/key_1",
+        "UpdateApiKey",
+        accounts.UpdateApiKeyRequest(key_id="key_1", allowed_networks=accounts.AllowedNetworks()),
+        accounts.UpdateApiKeyResponse(api_key=API_KEY),
+        API_KEY_JSON,
+        {"allowedNetworks": []},
     ),
     Case(
         "POST",

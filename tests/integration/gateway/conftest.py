@@ -52,6 +52,8 @@ from usageflow.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 from cli.embedded import EmbeddedNats
 from gateway.app import build
 from gateway.calls import Channels
+from gateway.rate_exchange import RateExchange
+from gateway.rates import Rates
 from gateway.server import HttpServer
 from gateway.sessions import COOKIE, csrf_token
 from gateway.settings import GatewaySettings
@@ -132,8 +134,9 @@ class World:
         event_past_days: int = 35,
         strict: bool = False,
         test_clocks: tuple[tuple[str, int], ...] = (),
+        **limits: Any,
     ) -> str:
-        """A key of the organization with these scopes."""
+        """A key of the organization with these scopes, and with `limits` as Principal has them."""
         secret = make_key("test")
         self.principals[secret] = Principal(
             key_id=f"key_{len(self.principals)}",
@@ -144,6 +147,7 @@ class World:
             event_past_days=event_past_days,
             strict_metrics=strict,
             test_clocks=test_clocks,
+            **limits,
         )
         return secret
 
@@ -215,6 +219,11 @@ class World:
             scopes=scopes,
             event_past_days=principal.event_past_days,
             strict_metrics=principal.strict_metrics,
+            requests_per_second=principal.requests_per_s,
+            events_per_second=principal.events_per_s,
+            key_requests_per_second=principal.key_requests_per_s,
+            key_events_per_second=principal.key_events_per_s,
+            allowed_networks=[str(each) for each in principal.networks],
         )
         for customer_id, micros in principal.test_clocks:
             told.test_clocks.add(customer_id=customer_id).time.FromMicroseconds(micros)
@@ -441,10 +450,15 @@ async def serving_gateway(settings: GatewaySettings) -> AsyncIterator[HttpServer
     channels = Channels(settings)
     keys = KeyCache(channels.accounts, TOKEN, messaging)
     await keys.start()
-    server = build(settings, channels, keys)
+    rates = Rates()
+    exchange = RateExchange(rates, messaging)
+    await exchange.start()
+    telling = asyncio.create_task(exchange.run())
+    server = build(settings, channels, keys, rates)
     await server.start()
     yield server
     await server.stop()
+    telling.cancel()
     await channels.close()
     await messaging.close()
 

@@ -26,7 +26,13 @@ from services.kit.errors import (
     UnavailableError,
     from_rpc_error,
 )
-from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
+from services.kit.grpc_client import (
+    Metadata,
+    api_key_metadata,
+    forwarded_metadata,
+    internal_metadata,
+    open_channel,
+)
 from services.kit.grpc_server import GrpcServer
 from services.kit.keys import make_key
 from services.kit.messaging import Messaging
@@ -66,6 +72,7 @@ class Internal(accounts_pb2_grpc.AccountsInternalServiceServicer):
     """Knows the keys in `scopes`."""
 
     scopes: dict[str, list[accounts_pb2.Scope.ValueType]] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
     asked: int = 0
 
     async def ResolveApiKey(self, request: Any, context: Any) -> Any:
@@ -77,6 +84,7 @@ class Internal(accounts_pb2_grpc.AccountsInternalServiceServicer):
             organization_id="org_1",
             mode=common_pb2.MODE_TEST,
             scopes=self.scopes[request.secret],
+            allowed_networks=self.networks,
         )
         return accounts_pb2.ResolveApiKeyResponse(principal=principal)
 
@@ -179,6 +187,33 @@ async def test_unknown_key_is_refused_and_remembered_as_such(world: World) -> No
 async def test_key_without_the_scope_is_denied(world: World) -> None:
     error = await world.refusal(api_key_metadata(world.new_key(accounts_pb2.SCOPE_TRACK)))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    ("networks", "told", "let_in"),
+    [
+        (("127.0.0.0/8",), (), True),
+        (("::1/128", "127.0.0.1/32"), (), True),
+        (("10.0.0.0/8",), (), False),
+        # Whoever has the internal token is a gateway, and calls for somebody else.
+        (("10.0.0.0/8",), forwarded_metadata(TOKEN, "10.1.2.3"), True),
+        (("127.0.0.0/8",), forwarded_metadata(TOKEN, "10.1.2.3"), False),
+        (("127.0.0.0/8",), forwarded_metadata(TOKEN, "::ffff:127.0.0.1"), True),
+        (("10.0.0.0/8",), (("x-usageflow-client-address", "10.1.2.3"),), False),
+        (("10.0.0.0/8",), forwarded_metadata(SecretStr("x" * 32), "10.1.2.3"), False),
+    ],
+)
+async def test_a_key_with_networks_works_only_from_there(
+    world: World, networks: tuple[str, ...], told: Metadata, let_in: bool
+) -> None:
+    world.internal.networks = networks
+    metadata = (*api_key_metadata(world.new_key(accounts_pb2.SCOPE_READ)), *told)
+    if let_in:
+        assert (await world.call(metadata)).organization.id == "org_1"
+        return
+    error = await world.refusal(metadata)
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert error.details() == "This API key may not be used from this address"
 
 
 async def test_many_calls_with_one_key_ask_accounts_once(world: World) -> None:

@@ -90,6 +90,8 @@ class OrganizationSettings(_message.Message):
     EVENT_PAST_DAYS_FIELD_NUMBER: _builtins.int
     EVENT_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     STRICT_METRICS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     event_past_days: _builtins.int
     """How long ago an event may have happened when it is sent, in days, 35-400; default 35. More is
     for imports.
@@ -102,16 +104,24 @@ class OrganizationSettings(_message.Message):
     """Whether events of metrics that nobody has defined are rejected; default: such a metric defines
     itself by its first event.
     """
+    requests_per_second: _builtins.int
+    """How many requests a second the gateways take from the organization's keys in each mode,
+    1-1,000,000; default 50,000.
+    """
+    events_per_second: _builtins.int
+    """How many usage events a second, 1-10,000,000; default 1,000,000."""
     def __init__(
         self,
         *,
         event_past_days: _builtins.int = ...,
         event_retention_days: _builtins.int = ...,
         strict_metrics: _builtins.bool = ...,
+        requests_per_second: _builtins.int = ...,
+        events_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "events_per_second", b"events_per_second", "requests_per_second", b"requests_per_second", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,6 +185,9 @@ class ApiKey(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     USE_TIME_FIELD_NUMBER: _builtins.int
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, "key_..."."""
     name: _builtins.str
@@ -185,6 +198,10 @@ class ApiKey(_message.Message):
     """Mode the key works in."""
     successor_id: _builtins.str
     """The key that it was rotated to, "key_..."; empty: it was not."""
+    requests_per_second: _builtins.int
+    """How many requests a second it may send; 0: as many as its organization."""
+    events_per_second: _builtins.int
+    """How many usage events a second it may send; 0: as many as its organization."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do."""
@@ -205,6 +222,10 @@ class ApiKey(_message.Message):
     def use_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used last, give or take a minute; absent: never."""
 
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks that it may be used from, such as "203.0.113.0/24"; none: from anywhere."""
+
     def __init__(
         self,
         *,
@@ -218,10 +239,13 @@ class ApiKey(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         use_time: _timestamp_pb2.Timestamp | None = ...,
         successor_id: _builtins.str = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        requests_per_second: _builtins.int = ...,
+        events_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "use_time", b"use_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "revoke_time", b"revoke_time", "scopes", b"scopes", "successor_id", b"successor_id", "use_time", b"use_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "events_per_second", b"events_per_second", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "requests_per_second", b"requests_per_second", "revoke_time", b"revoke_time", "scopes", b"scopes", "successor_id", b"successor_id", "use_time", b"use_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +271,11 @@ class Principal(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PORTAL_LINK_ID_FIELD_NUMBER: _builtins.int
     TEST_CLOCKS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    KEY_REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    KEY_EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's identifier, "key_..."; empty: a member calls."""
     organization_id: _builtins.str
@@ -269,6 +298,14 @@ class Principal(_message.Message):
     """The customer whose portal it is, the only one that the caller may see; empty: no such limit."""
     portal_link_id: _builtins.str
     """The portal's link, "ptl_..."; empty for keys and members."""
+    requests_per_second: _builtins.int
+    """The organization's requests_per_second."""
+    events_per_second: _builtins.int
+    """The organization's events_per_second."""
+    key_requests_per_second: _builtins.int
+    """The key's requests_per_second; 0: none of its own."""
+    key_events_per_second: _builtins.int
+    """The key's events_per_second; 0: none of its own."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do; empty for a member, whose role says it."""
@@ -280,6 +317,10 @@ class Principal(_message.Message):
     @_builtins.property
     def test_clocks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TestClockTime]:
         """Of a key of test mode: the organization's test clocks that run."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks that the key may be used from; none: from anywhere."""
 
     def __init__(
         self,
@@ -298,10 +339,15 @@ class Principal(_message.Message):
         customer_id: _builtins.str = ...,
         portal_link_id: _builtins.str = ...,
         test_clocks: _abc.Iterable[_common_pb2.TestClockTime] | None = ...,
+        requests_per_second: _builtins.int = ...,
+        events_per_second: _builtins.int = ...,
+        key_requests_per_second: _builtins.int = ...,
+        key_events_per_second: _builtins.int = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_past_days", b"event_past_days", "expire_time", b"expire_time", "key_id", b"key_id", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "portal_link_id", b"portal_link_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics", "test_clocks", b"test_clocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "customer_id", b"customer_id", "event_past_days", b"event_past_days", "events_per_second", b"events_per_second", "expire_time", b"expire_time", "key_events_per_second", b"key_events_per_second", "key_id", b"key_id", "key_requests_per_second", b"key_requests_per_second", "member_id", b"member_id", "member_name", b"member_name", "mode", b"mode", "organization_id", b"organization_id", "portal_link_id", b"portal_link_id", "requests_per_second", b"requests_per_second", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "strict_metrics", b"strict_metrics", "test_clocks", b"test_clocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,6 +405,8 @@ class UpdateOrganizationRequest(_message.Message):
     EVENT_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     IF_MATCH_FIELD_NUMBER: _builtins.int
     STRICT_METRICS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """New name, 1-200 characters."""
     event_past_days: _builtins.int
@@ -367,6 +415,10 @@ class UpdateOrganizationRequest(_message.Message):
     """90-3,650."""
     strict_metrics: _builtins.bool
     """Whether events of metrics that nobody has defined are rejected."""
+    requests_per_second: _builtins.int
+    """1-1,000,000."""
+    events_per_second: _builtins.int
+    """1-10,000,000."""
     @_builtins.property
     def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
@@ -381,17 +433,23 @@ class UpdateOrganizationRequest(_message.Message):
         event_retention_days: _builtins.int | None = ...,
         if_match: _abc.Iterable[_builtins.str] | None = ...,
         strict_metrics: _builtins.bool | None = ...,
+        requests_per_second: _builtins.int | None = ...,
+        events_per_second: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "name", b"name", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "events_per_second", b"events_per_second", "name", b"name", "requests_per_second", b"requests_per_second", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_name", b"_name", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "if_match", b"if_match", "name", b"name", "strict_metrics", b"strict_metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days", "_event_retention_days", b"_event_retention_days", "_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "_strict_metrics", b"_strict_metrics", "event_past_days", b"event_past_days", "event_retention_days", b"event_retention_days", "events_per_second", b"events_per_second", "if_match", b"if_match", "name", b"name", "requests_per_second", b"requests_per_second", "strict_metrics", b"strict_metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__event_past_days: _TypeAlias = _typing.Literal["event_past_days"]  # noqa: Y015
     _WhichOneofArgType__event_past_days: _TypeAlias = _typing.Literal["_event_past_days", b"_event_past_days"]  # noqa: Y015
     _WhichOneofReturnType__event_retention_days: _TypeAlias = _typing.Literal["event_retention_days"]  # noqa: Y015
     _WhichOneofArgType__event_retention_days: _TypeAlias = _typing.Literal["_event_retention_days", b"_event_retention_days"]  # noqa: Y015
+    _WhichOneofReturnType__events_per_second: _TypeAlias = _typing.Literal["events_per_second"]  # noqa: Y015
+    _WhichOneofArgType__events_per_second: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_second: _TypeAlias = _typing.Literal["requests_per_second"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_second: _TypeAlias = _typing.Literal["_requests_per_second", b"_requests_per_second"]  # noqa: Y015
     _WhichOneofReturnType__strict_metrics: _TypeAlias = _typing.Literal["strict_metrics"]  # noqa: Y015
     _WhichOneofArgType__strict_metrics: _TypeAlias = _typing.Literal["_strict_metrics", b"_strict_metrics"]  # noqa: Y015
     @_typing.overload
@@ -399,7 +457,11 @@ class UpdateOrganizationRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__event_retention_days) -> _WhichOneofReturnType__event_retention_days | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__events_per_second) -> _WhichOneofReturnType__events_per_second | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_second) -> _WhichOneofReturnType__requests_per_second | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strict_metrics) -> _WhichOneofReturnType__strict_metrics | None: ...
 
@@ -438,8 +500,15 @@ class CreateApiKeyRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, 0-200 characters."""
+    requests_per_second: _builtins.int
+    """1-1,000,000; 0: as many as its organization."""
+    events_per_second: _builtins.int
+    """1-10,000,000; 0: as many as its organization."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What it may do; at least one."""
@@ -448,16 +517,25 @@ class CreateApiKeyRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it stops working; absent: never. Must lie ahead."""
 
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 50 networks that it may be used from, such as "203.0.113.0/24" or "2001:db8::1"; none:
+        from anywhere.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         scopes: _abc.Iterable[Global___Scope.ValueType] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        requests_per_second: _builtins.int = ...,
+        events_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "name", b"name", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "expire_time", b"expire_time", "name", b"name", "requests_per_second", b"requests_per_second", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +568,105 @@ class CreateApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateApiKeyResponse: _TypeAlias = CreateApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class AllowedNetworks(_message.Message):
+    """AllowedNetworks is a list that may be absent as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 50, such as "203.0.113.0/24" or "2001:db8::1"; none: from anywhere."""
+
+    def __init__(
+        self,
+        *,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowedNetworks: _TypeAlias = AllowedNetworks  # noqa: Y015
+
+@_typing.final
+class UpdateApiKeyRequest(_message.Message):
+    """UpdateApiKeyRequest says what changes; what is absent stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's identifier, "key_..."."""
+    name: _builtins.str
+    """New name, 0-200 characters."""
+    requests_per_second: _builtins.int
+    """1-1,000,000; 0: as many as its organization."""
+    events_per_second: _builtins.int
+    """1-10,000,000; 0: as many as its organization."""
+    @_builtins.property
+    def allowed_networks(self) -> Global___AllowedNetworks:
+        """All networks that it may be used from."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        name: _builtins.str | None = ...,
+        allowed_networks: Global___AllowedNetworks | None = ...,
+        requests_per_second: _builtins.int | None = ...,
+        events_per_second: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "name", b"name", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "key_id", b"key_id", "name", b"name", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__events_per_second: _TypeAlias = _typing.Literal["events_per_second"]  # noqa: Y015
+    _WhichOneofArgType__events_per_second: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_second: _TypeAlias = _typing.Literal["requests_per_second"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_second: _TypeAlias = _typing.Literal["_requests_per_second", b"_requests_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__events_per_second) -> _WhichOneofReturnType__events_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_second) -> _WhichOneofReturnType__requests_per_second | None: ...
+
+Global___UpdateApiKeyRequest: _TypeAlias = UpdateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateApiKeyResponse(_message.Message):
+    """UpdateApiKeyResponse carries the key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The key as it is now."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateApiKeyResponse: _TypeAlias = UpdateApiKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListApiKeysRequest(_message.Message):

@@ -60,6 +60,11 @@ class AccountsServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/UpdateApiKey',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyResponse.FromString,
+                _registered_method=True)
         self.RotateApiKey = channel.unary_unary(
                 '/usageflow.accounts.v1.AccountsService/RotateApiKey',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RotateApiKeyRequest.SerializeToString,
@@ -119,6 +124,14 @@ class AccountsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateApiKey(self, request, context):
+        """UpdateApiKey changes a key's name, where it may be used from, and how fast. Scope: admin.
+        NOT_FOUND; INVALID_ARGUMENT names each field that is wrong and what is allowed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RotateApiKey(self, request, context):
         """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
         programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
@@ -171,6 +184,11 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyResponse.SerializeToString,
             ),
             'RotateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateApiKey,
@@ -324,6 +342,33 @@ class AccountsService:
             '/usageflow.accounts.v1.AccountsService/RevokeApiKey',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/UpdateApiKey',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.UpdateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

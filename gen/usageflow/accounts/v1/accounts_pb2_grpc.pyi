@@ -49,6 +49,10 @@ class AccountsServiceStub:
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
     """
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.UpdateApiKeyRequest, _accounts_pb2.UpdateApiKeyResponse]
+    """UpdateApiKey changes a key's name, where it may be used from, and how fast. Scope: admin.
+    NOT_FOUND; INVALID_ARGUMENT names each field that is wrong and what is allowed.
+    """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RotateApiKeyRequest, _accounts_pb2.RotateApiKeyResponse]
     """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
     programs have the new one. Scope: admin. NOT_FOUND; FAILED_PRECONDITION: the key works no more,
@@ -83,6 +87,10 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeApiKeyRequest, _accounts_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
+    """
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateApiKeyRequest, _accounts_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
+    """UpdateApiKey changes a key's name, where it may be used from, and how fast. Scope: admin.
+    NOT_FOUND; INVALID_ARGUMENT names each field that is wrong and what is allowed.
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RotateApiKeyRequest, _accounts_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """RotateApiKey makes a key like another, which goes on working for a while: so both work until all
@@ -145,6 +153,16 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_accounts_pb2.RevokeApiKeyResponse, _abc.Awaitable[_accounts_pb2.RevokeApiKeyResponse]]:
         """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
         NOT_FOUND when the caller's organization and mode have no such key.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _accounts_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.UpdateApiKeyResponse, _abc.Awaitable[_accounts_pb2.UpdateApiKeyResponse]]:
+        """UpdateApiKey changes a key's name, where it may be used from, and how fast. Scope: admin.
+        NOT_FOUND; INVALID_ARGUMENT names each field that is wrong and what is allowed.
         """
 
     @_abc_1.abstractmethod
