@@ -18,7 +18,7 @@ RUN_STAMP := .venv/.run-$(call checksum,requirements/run.txt)
 DEV_STAMP := .venv/.dev-$(call checksum,requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench chaos lint proto breaking
+.PHONY: help run demo test bench chaos rolling lint proto breaking
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(DEV_STAMP) ## Run the benchmarks (QUICK=1: under 3 minutes)
 
 chaos: $(DEV_STAMP) ## Break everything under load and check every promise (SEED=n MINUTES=n)
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+rolling: $(DEV_STAMP) ## Restart two gateways in turn under load, 50 times (RESTARTS=n); no request may fail
+	@USAGEFLOW_ROLLING_RESTARTS=$(or $(RESTARTS),50) $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/integration/gateway/test_rolling_restarts.py
 
 lint: $(DEV_STAMP) breaking ## Check style, types and the contracts
 	@$(BIN)/ruff check .

@@ -59,7 +59,10 @@ def build(
     sessions = Sessions(keys, channels, settings.internal_token, clients, settings.public_url)
     pages = Dashboard(services, sessions)
 
+    readiness = Readiness({"accounts": channels.accounts, "ingest": channels.ingest})
+
     async def before_stop() -> None:
+        readiness.leaving = True
         pages.stop()
         await live.close()
 
@@ -72,7 +75,7 @@ def build(
         portal=Portal(services, keys, sessions),
         access=access,
         sessions=sessions,
-        readiness=Readiness({"accounts": channels.accounts, "ingest": channels.ingest}),
+        readiness=readiness,
         request_ids=request_ids,
         requests_in_flight_max=settings.requests_in_flight_max,
     )
@@ -82,6 +85,7 @@ def build(
         settings.http_listen,
         connections_max=settings.connections_max,
         shutdown_s=settings.shutdown_s,
+        drain_s=settings.drain_s,
         request_arrival_s_max=settings.request_arrival_s_max,
         before_stop=before_stop,
     )

@@ -34,9 +34,13 @@ class Readiness:
         }
         self._running: asyncio.Task[list[str]] | None = None
         self._seen_s = float("-inf")
+        # Whether this gateway is about to stop: balancers are to send nothing more here.
+        self.leaving = False
 
     async def missing(self) -> list[str]:
-        """The names of the services that do not report SERVING."""
+        """The names of the services that do not report SERVING; of the gateway when it leaves."""
+        if self.leaving:
+            return ["gateway"]
         now_s = asyncio.get_running_loop().time()
         if self._running is None or (self._running.done() and now_s - self._seen_s >= REMEMBERED_S):
             self._seen_s = now_s

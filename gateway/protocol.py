@@ -40,6 +40,15 @@ class _Heads:
 _heads: Final = _Heads()
 
 
+class Drain:
+    """Whether the server is about to stop: its default headers then close each connection."""
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = False
+
+
 class QuickHandler(Protocol):
     """See quick.QuickTrack."""
 
@@ -50,8 +59,11 @@ class QuickHandler(Protocol):
 class GatewayProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *, quick_track: QuickHandler, connections_max: int, **wiring: Any) -> None:
+    def __init__(
+        self, *, quick_track: QuickHandler, connections_max: int, drain: Drain, **wiring: Any
+    ) -> None:
         super().__init__(**wiring)
+        self.drain = drain
         self._connections_max = connections_max
         self._quick_track = quick_track
         # The body of a request that may be quick, as far as it is here; None: it is not quick.
@@ -213,14 +225,15 @@ class _Exchange:
         head = [_heads.of(outcome.status, connection.server_state.default_headers)]
         head += [f"{name}: {value}\r\n".encode() for name, value in outcome.headers.items()]
         head.append(self.limit_lines)
-        if not self.keep_alive:
+        draining = connection.drain.on
+        if not self.keep_alive and not draining:
             head.append(b"connection: close\r\n")
         head.append(
             b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(body), request_id.encode())
         )
         head.append(body)
         connection.transport.write(b"".join(head))
-        if not self.keep_alive:
+        if draining or not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()
 

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import structlog
 import uvicorn
 
-from gateway.protocol import GatewayProtocol, QuickHandler, close_late
+from gateway.protocol import Drain, GatewayProtocol, QuickHandler, close_late
 
 log = structlog.get_logger()
 
@@ -47,15 +47,23 @@ class HttpServer:
         *,
         connections_max: int,
         shutdown_s: float,
+        drain_s: float,
         request_arrival_s_max: float,
         before_stop: Callable[[], Awaitable[None]],
     ) -> None:
-        """`before_stop` ends what would not end by itself, when no new connections are taken."""
+        """`before_stop` ends what would not end by itself. Then, for `drain_s`, requests are taken
+        as ever, but each answer closes its connection.
+        """
         self._listen = listen
         self._before_stop = before_stop
         self._request_arrival_s_max = request_arrival_s_max
+        self._drain_s = drain_s
+        self._drain = Drain()
         protocol = functools.partial(
-            GatewayProtocol, quick_track=quick_track, connections_max=connections_max
+            GatewayProtocol,
+            quick_track=quick_track,
+            connections_max=connections_max,
+            drain=self._drain,
         )
         self._server = _Uvicorn(
             uvicorn.Config(
@@ -70,7 +78,7 @@ class HttpServer:
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=max(1, int(shutdown_s * DRAIN_SHARE)),
+                timeout_graceful_shutdown=max(1, int((shutdown_s - drain_s) * DRAIN_SHARE)),
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -91,10 +99,26 @@ class HttpServer:
         )
         log.info("http_serving", listen=self._listen, port=self.port)
 
+    def _begin_drain(self) -> None:
+        """From now on every answer closes its connection; the next one goes elsewhere."""
+        close = (b"connection", b"close")
+        # The one now, the other when uvicorn next makes its default headers.
+        state = self._server.server_state
+        state.default_headers = [*state.default_headers, close]
+        self._server.config.encoded_headers.append(close)
+        self._drain.on = True
+        log.info("http_draining", seconds=self._drain_s)
+
     async def stop(self) -> None:
-        """Take no new connections, finish the running requests, close."""
-        self._server.should_exit = True
-        await self._before_stop()
+        """Send away who comes, finish the running requests, close."""
+        if self._drain_s:
+            self._begin_drain()
+            await self._before_stop()
+            await asyncio.sleep(self._drain_s)
+            self._server.should_exit = True
+        else:
+            self._server.should_exit = True
+            await self._before_stop()
         if self._serving is not None:
             await self._serving
         if self._closing_late is not None:

@@ -1,9 +1,9 @@
 """Settings of the gateway, read from `USAGEFLOW_*` environment variables."""
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from gateway.client import networks
@@ -41,6 +41,14 @@ class GatewaySettings(ProcessSettings):
         default=20.0, gt=0, description="seconds in which a request must have arrived whole"
     )
 
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=30,
+        description="seconds in which a gateway that stops still takes requests, while balancers "
+        "learn by /readyz that it leaves; at most half of SHUTDOWN_S",
+    )
+
     ingest_calls_in_flight_max: int = Field(default=2, ge=1, le=16)
     ingest_events_per_call_max: int = Field(default=2_000, ge=1, le=10_000)
     ingest_bytes_per_call_max: int = Field(default=4 * 1024 * 1024, ge=1, le=12 * 1024 * 1024)
@@ -61,3 +69,9 @@ class GatewaySettings(ProcessSettings):
         le=0.1,
         description="seconds between two calls to ingest when events are waiting",
     )
+
+    @model_validator(mode="after")
+    def _leave_time_to_stop(self) -> Self:
+        if self.drain_s > self.shutdown_s / 2:
+            raise ValueError("USAGEFLOW_DRAIN_S must be at most half of USAGEFLOW_SHUTDOWN_S")
+        return self

@@ -7,6 +7,7 @@ from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import documents_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.issuer import Issuer, from_proto, to_proto
 from gateway.shapes.line_events import LineEventPage, LineEventsQuery, page_from_proto
@@ -73,17 +74,21 @@ async def _rendered(
 
 
 @get("/api/issuer")
-async def get_issuer(calls: ApiCalls) -> Issuer:
+async def get_issuer(calls: ApiCalls) -> Response[Issuer]:
     """Who issues invoices: what stands on them."""
     answer = await calls.call(calls.documents.GetIssuer, pb.GetIssuerRequest())
-    return from_proto(answer.issuer)
+    return Response(from_proto(answer.issuer), headers=etag(answer.issuer))
 
 
 @put("/api/issuer")
-async def set_issuer(calls: ApiCalls, data: JSONBody[Issuer]) -> Issuer:
+async def set_issuer(
+    calls: ApiCalls, data: JSONBody[Issuer], if_match: IfMatch = None
+) -> Response[Issuer]:
     """Set who issues invoices from now on; those that are finalized keep what was set then."""
-    answer = await calls.call(calls.documents.SetIssuer, to_proto(data), RENDER_S)
-    return from_proto(answer.issuer)
+    request = to_proto(data)
+    request.if_match.extend(tags_of(if_match))
+    answer = await calls.call(calls.documents.SetIssuer, request, RENDER_S)
+    return Response(from_proto(answer.issuer), headers=etag(answer.issuer))
 
 
 HANDLERS = [list_line_events, get_invoice_pdf, get_invoice_html, get_issuer, set_issuer]

@@ -8,6 +8,7 @@ from services.invoicer.service.documents import Documents, RenderFormat
 from services.invoicer.service.line_events import LineEvents
 from services.invoicer.service.paging import Page
 from services.kit.auth import require_scope
+from services.kit.etag import expecting, tagged
 
 
 class DocumentsServicer(DocumentsServiceServicer):
@@ -47,7 +48,11 @@ class DocumentsServicer(DocumentsServiceServicer):
             given.name, given.address, given.tax_id, given.email, given.footer, given.logo
         )
         return pb.SetIssuerResponse(
-            issuer=_issuer(await self._documents.set_issuer(tenant, issuer))
+            issuer=_issuer(
+                await self._documents.set_issuer(
+                    tenant, issuer, expect=expecting(request.if_match, _issuer)
+                )
+            )
         )
 
     async def GetRenderedInvoice(
@@ -66,7 +71,7 @@ class DocumentsServicer(DocumentsServiceServicer):
 
 
 def _issuer(issuer: Issuer) -> pb.Issuer:
-    return pb.Issuer(
+    message = pb.Issuer(
         name=issuer.name,
         address=issuer.address,
         tax_id=issuer.tax_id,
@@ -74,3 +79,4 @@ def _issuer(issuer: Issuer) -> pb.Issuer:
         footer=issuer.footer,
         logo=issuer.logo,
     )
+    return tagged(message)

@@ -49,7 +49,8 @@ def api(stack: Connection, stack_home: Path) -> Api:
 
 
 @pytest.fixture(
-    params=["organization", "customer", "customer in full", "webhook", "quota"], scope="module"
+    params=["organization", "customer", "customer in full", "webhook", "quota", "issuer"],
+    scope="module",
 )
 def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
     """Each kind."""
@@ -60,6 +61,8 @@ def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
             return Editable("/api/customers/ada", "PATCH", "/api/customers/ada", "name")
         case "customer in full":
             return Editable("/api/customers/ada", "POST", "/api/customers", "name")
+        case "issuer":
+            return Editable("/api/issuer", "PUT", "/api/issuer", "name")
         case "webhook":
             body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
             path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"

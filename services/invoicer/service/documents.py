@@ -12,6 +12,7 @@ from services.invoicer.repository import customers, issuers
 from services.invoicer.service.invoices import require_invoice
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError, PreconditionError
+from services.kit.etag import Expectation
 
 
 class RenderFormat(StrEnum):
@@ -37,10 +38,13 @@ class Documents:
             issuer, _ = await issuers.get_issuer(connection, tenant)
         return issuer
 
-    async def set_issuer(self, tenant: TenantKey, issuer: Issuer) -> Issuer:
+    async def set_issuer(
+        self, tenant: TenantKey, issuer: Issuer, *, expect: Expectation[Issuer] | None = None
+    ) -> Issuer:
         """Set it for invoices from now on; the same again changes nothing.
 
-        PreconditionError when it was changed too often.
+        PreconditionError when it was changed too often; StaleError when it is not as `expect` has
+        it.
         """
         check_issuer(issuer)
         if issuer.logo and not await self._renderer.can_show(issuer.logo):
@@ -49,6 +53,8 @@ class Documents:
         async with self._database.transaction() as connection:
             await issuers.lock_issuer(connection, tenant)
             before, version = await issuers.get_issuer(connection, tenant)
+            if expect is not None:
+                expect(before)
             if version and before == issuer:
                 return issuer
             if version >= VERSIONS_MAX:

@@ -56,6 +56,7 @@ class Issuer(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     FOOTER_FIELD_NUMBER: _builtins.int
     LOGO_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """0-200 characters."""
     address: _builtins.str
@@ -68,6 +69,8 @@ class Issuer(_message.Message):
     """Lines at the foot of each page, for example how to pay; 0-1,000 characters."""
     logo: _builtins.bytes
     """A PNG or JPEG of at most 128 KiB; empty: none."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     def __init__(
         self,
         *,
@@ -77,10 +80,11 @@ class Issuer(_message.Message):
         email: _builtins.str = ...,
         footer: _builtins.str = ...,
         logo: _builtins.bytes = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "email", b"email", "footer", b"footer", "logo", b"logo", "name", b"name", "tax_id", b"tax_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "email", b"email", "etag", b"etag", "footer", b"footer", "logo", b"logo", "name", b"name", "tax_id", b"tax_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,18 +138,26 @@ class SetIssuerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ISSUER_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def issuer(self) -> Global___Issuer:
         """The issuer, whole."""
+
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
 
     def __init__(
         self,
         *,
         issuer: Global___Issuer | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_match", b"if_match", "issuer", b"issuer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
