@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo
 QUARTER_HOUR = timedelta(minutes=15)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MONTHS_A_YEAR = 12
+# Many subscriptions have the same ones, and each draft asks for some dozens.
+BOUNDARIES_KEPT_MAX = 4_096
 # Names in the tz database's directory that are no time zones of a place.
 _NO_ZONES = frozenset({"Factory", "localtime"})
 
@@ -138,6 +140,7 @@ def whole_of(cycle: Cycle, period: Period) -> Period:
     return period
 
 
+@functools.lru_cache(maxsize=BOUNDARIES_KEPT_MAX)
 def _boundary(cycle: Cycle, index: int) -> datetime:
     """The instant at which period number `index` begins; number 0 is the one of the start."""
     if index == 0 and cycle.anchor is BillingAnchor.ANNIVERSARY:

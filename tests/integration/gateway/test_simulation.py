@@ -4,11 +4,13 @@ import json
 
 import httpx
 import pytest
+from usageflow.accounts.v1 import accounts_pb2
+from usageflow.invoicer.v1 import invoicer_pb2
 from usageflow.invoicer.v1 import simulation_pb2 as pb
 
 from services.kit import errors
-from tests.integration.gateway.billing_routes import NEW_PLAN, NEW_PLAN_JSON
-from tests.integration.gateway.conftest import Gateway, World
+from tests.integration.gateway.billing_routes import NEW_PLAN, NEW_PLAN_JSON, PLAN
+from tests.integration.gateway.conftest import Gateway, World, as_member
 from tests.integration.gateway.route_cases import at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -132,3 +134,32 @@ async def test_unknown_fields_and_parameters_are_refused(http: httpx.AsyncClient
     ):
         answer = await http.post(path, json=body)
         assert [detail["field"] for detail in answer.json()["details"]] == ["surprise"]
+
+
+async def test_the_dashboard_shows_the_totals_and_the_largest_changes(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    as_member(http, world, "VIEWER")
+    world.answers = {
+        "GetOrganization": accounts_pb2.GetOrganizationResponse(
+            organization=accounts_pb2.Organization(name="Acme")
+        ),
+        "GetPlan": invoicer_pb2.GetPlanResponse(plan=PLAN),
+    }
+    path = "/dashboard/plans/plan_1/simulation"
+    empty = await http.get(path)
+    assert empty.status_code == 200, empty.text
+    assert "Largest changes" not in empty.text
+    for part in (*PARTS, None):
+        world.watched.put_nowait(part)
+    page = await http.get(f"{path}?from=2026-01&to=2026-03")
+    assert "<dd data-difference>$2.00</dd>" in page.text
+    assert page.text.count("<tr><td>") == 1
+    assert "1 pay in another currency" in page.text
+    asked = world.requests[-1][1]
+    assert isinstance(asked, pb.SimulatePlanRequest)
+    assert (asked.plan, asked.from_month, asked.to_month) == (PLAN, "2026-01", "2026-03")
+    world.watched.put_nowait(errors.InvalidArgumentError([errors.FieldProblem("from", "is <b>")]))
+    refused = await http.get(f"{path}?from=x&to=2026-03")
+    assert refused.status_code == 200
+    assert "from: is &lt;b&gt;" in refused.text
