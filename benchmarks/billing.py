@@ -116,16 +116,17 @@ def write_subscriptions(url: str, plan_id: str, stored: Billed) -> None:
 
 async def _write_subscriptions(url: str, plan_id: str, stored: Billed) -> None:
     connection = await connect(url, command_timeout=STATEMENT_S_MAX)
-    start, second, *_, last, end = stored.starts
+    (start, second), *later = pairwise(stored.starts)
     count = stored.customers
     try:
         async with connection.transaction():
             await connection.execute(_CUSTOMERS, plan_id, start, count)
-            # Phases are written while nothing counts as invoiced.
+            # Phases are written while nothing counts as invoiced; periods follow one another.
             await connection.execute(_SUBSCRIPTIONS, plan_id, start, start, second, count)
             await connection.execute(_PHASES, plan_id)
             move = "UPDATE subscriptions SET period_start = $1, period_end = $2"
-            await connection.execute(move, last, end)
+            for month in later:
+                await connection.execute(move, *month)
     finally:
         await connection.close()
 
