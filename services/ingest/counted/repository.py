@@ -52,10 +52,7 @@ def _counted(name: str) -> str:
 
 
 # The condition with hashes follows from the one before it: closed segments have an index of them.
-_LIST = text(
-    f"""
-    SELECT e.event_id, e.metric, CAST(e.amount AS text) AS amount, e.customer_id, e.event_time,
-        e.metadata, b.accept_time, v.void_time, v.reason, NOT {_counted("until")} AS taken_out
+_OF_CUSTOMER = """
     FROM events e
     JOIN event_batches b ON b.batch_id = e.batch_id
     LEFT JOIN event_voids v ON v.event_id = e.event_id
@@ -64,20 +61,30 @@ _LIST = text(
         AND e.customer_id = :customer_id
         AND hashtextextended(e.customer_id, 0) = hashtextextended(:customer_id, 0)
         AND e.event_time >= :start AND e.event_time < :end
+"""
+_BOUND = (
+    bindparam("organization_id", type_=types.UUID),
+    bindparam("until_ids", type_=ARRAY(types.UUID)),
+    bindparam("until_before", type_=types.DateTime(timezone=True)),
+    bindparam("customer_id", type_=types.Text),
+)
+
+_LIST = text(
+    f"""
+    SELECT e.event_id, e.metric, CAST(e.amount AS text) AS amount, e.customer_id, e.event_time,
+        e.metadata, b.accept_time, v.void_time, v.reason, NOT {_counted("until")} AS taken_out
+    {_OF_CUSTOMER}
         AND (CAST(:after_time AS timestamptz) IS NULL
             OR (e.event_time, e.event_id) < (:after_time, :after_id))
         AND {_counted("until")} <> {_counted("since")}
     ORDER BY e.event_time DESC, e.event_id DESC LIMIT :limit
-    """  # noqa: S608 (no value is pasted in)
+    """
 ).bindparams(
-    bindparam("organization_id", type_=types.UUID),
-    bindparam("until_ids", type_=ARRAY(types.UUID)),
+    *_BOUND,
     bindparam("since_ids", type_=ARRAY(types.UUID)),
-    bindparam("until_before", type_=types.DateTime(timezone=True)),
     bindparam("since_before", type_=types.DateTime(timezone=True)),
     bindparam("after_time", type_=types.DateTime(timezone=True)),
     bindparam("after_id", type_=types.UUID),
-    bindparam("customer_id", type_=types.Text),
 )
 
 
@@ -85,33 +92,15 @@ _LIST = text(
 _AMOUNTS = text(
     f"""
     SELECT CAST(e.amount AS text) AS amount
-    FROM events e
-    JOIN event_batches b ON b.batch_id = e.batch_id
-    LEFT JOIN event_voids v ON v.event_id = e.event_id
-    LEFT JOIN event_batches vb ON vb.batch_id = v.batch_id
-    WHERE e.organization_id = :organization_id AND e.mode = :mode AND e.metric = :metric
-        AND e.customer_id = :customer_id
-        AND hashtextextended(e.customer_id, 0) = hashtextextended(:customer_id, 0)
-        AND e.event_time >= :start AND e.event_time < :end
+    {_OF_CUSTOMER}
         AND {_counted("until")}
     ORDER BY e.event_time, e.event_id
-    """  # noqa: S608 (no value is pasted in)
-).bindparams(
-    bindparam("organization_id", type_=types.UUID),
-    bindparam("until_ids", type_=ARRAY(types.UUID)),
-    bindparam("until_before", type_=types.DateTime(timezone=True)),
-    bindparam("customer_id", type_=types.Text),
-)
-
-
-async def stream_counted_amounts(
-    connection: AsyncConnection, wanted: CountedFilter, amounts_max: int
-) -> AsyncGenerator[list[str]]:
-    """The amounts of the events in the figure `wanted.until`, oldest first, at most `amounts_max`
-    at a time: PostgreSQL sorts them, and a cursor there keeps memory here bounded.
     """
-    await connection.execute(text("SET LOCAL enable_seqscan = off"))
-    values = {
+).bindparams(*_BOUND)
+
+
+def _values(wanted: CountedFilter) -> dict[str, object]:
+    return {
         "organization_id": UUID(bytes=wanted.tenant.organization),
         "mode": wanted.tenant.mode,
         "metric": wanted.metric,
@@ -121,6 +110,16 @@ async def stream_counted_amounts(
         "until_before": wanted.until.before,
         "until_ids": list(wanted.until.batch_ids),
     }
+
+
+async def stream_counted_amounts(
+    connection: AsyncConnection, wanted: CountedFilter, amounts_max: int
+) -> AsyncGenerator[list[str]]:
+    """The amounts of the events in the figure `wanted.until`, oldest first, at most `amounts_max`
+    at a time: PostgreSQL sorts them, and a cursor there keeps memory here bounded.
+    """
+    await connection.execute(text("SET LOCAL enable_seqscan = off"))
+    values = _values(wanted)
     result = await connection.stream(_AMOUNTS, values, execution_options={"yield_per": amounts_max})
     found = result.partitions(amounts_max)
     async with aclosing(found) as parts:  # type: ignore[type-var] # it is a generator
@@ -136,14 +135,7 @@ async def list_counted_events(
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
     since = wanted.since
     values = {
-        "organization_id": UUID(bytes=wanted.tenant.organization),
-        "mode": wanted.tenant.mode,
-        "metric": wanted.metric,
-        "customer_id": wanted.customer_id,
-        "start": wanted.start,
-        "end": wanted.end,
-        "until_before": wanted.until.before,
-        "until_ids": list(wanted.until.batch_ids),
+        **_values(wanted),
         "since_before": since.before if since else None,
         "since_ids": list(since.batch_ids) if since else [],
         "after_time": after.event_time if after else None,
