@@ -1,13 +1,13 @@
 """Customers on a plan and months of their usage, written by SQL.
 
-Each customer has usage of each metric once a day: what matters to billing is how many rows a period
-has, not how many events. Subscriptions began with the first month; the last is not invoiced yet.
+Each customer has usage of each metric every second day: what matters to billing is how many rows a
+period has, not how many events. Subscriptions began with the first month; the last is not invoiced yet.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,9 @@ import asyncpg
 
 METRICS = 3
 MONTHS = 3
+DAYS_APART = 2
+# In each bucket, of amount 1.
+EVENTS = 10
 CUSTOMERS_AT_ONCE = 100
 STATEMENT_S_MAX = 600.0
 # asyncpg has no annotations.
@@ -29,12 +32,13 @@ WHERE key = ANY ($1) ORDER BY number, metric_id
 _BUCKETS = """
 INSERT INTO usage_buckets (series_id, bucket_start, event_count, amount_sum, amount_min, amount_max,
     latest_time, latest_event_id, latest_value)
-SELECT series_id, start, 10, 10, 1, 1, start, decode(md5(start::text), 'hex'), 1
+SELECT series_id, start, $6::int, $6::int, 1, 1, start, decode(md5(start::text), 'hex'), 1
 FROM generate_series($2::int, $3::int - 1) AS number
 JOIN series ON customer_id = 'user_' || to_char(number, 'FM00000')
 JOIN metrics USING (metric_id),
-LATERAL generate_series($4::timestamptz, $5::timestamptz - interval '1 day', interval '1 day')
-    AS start
+LATERAL generate_series(
+    $4::timestamptz, $5::timestamptz - interval '1 second', make_interval(days => $7)
+) AS start
 WHERE key = ANY ($1)
 ORDER BY series_id, start
 """
@@ -77,9 +81,15 @@ class Billed:
     starts: tuple[datetime, ...]
 
     @property
-    def days(self) -> list[int]:
-        """How long each month is."""
-        return [(end - start).days for start, end in pairwise(self.starts)]
+    def used(self) -> list[int]:
+        """What each customer has used of each metric in each month."""
+        step = timedelta(days=DAYS_APART)
+        count = (self.starts[-1] - self.starts[0]) // timedelta(days=1)
+        times = [self.starts[0] + each * step for each in range(-(-count // DAYS_APART))]
+        return [
+            EVENTS * sum(start <= time < end for time in times)
+            for start, end in pairwise(self.starts)
+        ]
 
 
 def month_starts() -> tuple[datetime, ...]:
@@ -92,7 +102,8 @@ def month_starts() -> tuple[datetime, ...]:
 def write_usage(url: str, stored: Billed, report: Callable[[str], None]) -> None:
     """Usage of defined metrics that have none."""
     asyncio.run(_write_usage(url, stored))
-    report(f"{stored.customers * len(stored.metrics) * sum(stored.days):,} buckets")
+    buckets = stored.customers * len(stored.metrics) * sum(stored.used) // EVENTS
+    report(f"{buckets:,} buckets")
 
 
 async def _write_usage(url: str, stored: Billed) -> None:
@@ -102,7 +113,8 @@ async def _write_usage(url: str, stored: Billed) -> None:
         await connection.execute(_SERIES, names, stored.customers)
         for first in range(0, stored.customers, CUSTOMERS_AT_ONCE):
             last = min(first + CUSTOMERS_AT_ONCE, stored.customers)
-            await connection.execute(_BUCKETS, names, first, last, start, end)
+            given = (names, first, last, start, end, EVENTS, DAYS_APART)
+            await connection.execute(_BUCKETS, *given)
         for table in ("series", "usage_buckets", "usage_rollups"):
             await connection.execute(f"VACUUM ANALYZE {table}")
     finally:
