@@ -1,7 +1,8 @@
 """Customers on a plan and months of their usage, written by SQL.
 
 Each customer has usage of each metric every second day: what matters to billing is how many rows a
-period has, not how many events. Subscriptions began with the first month; the last is not invoiced yet.
+period has, not how many events. Subscriptions began with the first month; the last one is not
+invoiced yet.
 """
 
 import asyncio
