@@ -73,9 +73,10 @@ async def get_quota(calls: ApiCalls, quota_id: FromPath[str]) -> Response[Quota]
 
 
 @delete("/api/quotas/{quota_id:str}")
-async def delete_quota(calls: ApiCalls, quota_id: FromPath[str]) -> None:
+async def delete_quota(calls: ApiCalls, quota_id: FromPath[str], if_match: IfMatch = None) -> None:
     """Take a quota away."""
-    await calls.call(calls.quotas.DeleteQuota, pb.DeleteQuotaRequest(id=quota_id))
+    request = pb.DeleteQuotaRequest(id=quota_id, if_match=tags_of(if_match))
+    await calls.call(calls.quotas.DeleteQuota, request)
 
 
 @post("/api/quotas/reservations")

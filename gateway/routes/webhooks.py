@@ -82,9 +82,11 @@ async def change_webhook(
 
 
 @delete("/api/webhooks/{webhook_id:str}")
-async def delete_webhook(calls: ApiCalls, webhook_id: FromPath[str]) -> None:
+async def delete_webhook(
+    calls: ApiCalls, webhook_id: FromPath[str], if_match: IfMatch = None
+) -> None:
     """End an endpoint; what is pending for it is dropped."""
-    request = pb.DeleteEndpointRequest(endpoint_id=webhook_id)
+    request = pb.DeleteEndpointRequest(endpoint_id=webhook_id, if_match=tags_of(if_match))
     await calls.call(calls.notifier.DeleteEndpoint, request)
 
 

@@ -195,14 +195,23 @@ class Notifier:
         return found[:limit], pages.encode_token(found[limit - 1].id)
 
     async def delete_endpoint(
-        self, tenant: TenantKey, endpoint_id: str, *, by_key: str = ""
+        self,
+        tenant: TenantKey,
+        endpoint_id: str,
+        *,
+        by_key: str = "",
+        expect: Expectation[Endpoint] | None = None,
     ) -> None:
-        """End an endpoint; what is pending for it is dropped. NotFoundError: never theirs."""
+        """End an endpoint; what is pending for it is dropped. NotFoundError: never theirs;
+        StaleError when it is not as `expect` has it.
+        """
         known = False
         if is_id(endpoint_id, "whe"):
             async with self._database.transaction() as connection:
                 before = await repository.get_endpoint(connection, tenant, endpoint_id, lock=True)
                 if before is not None:
+                    if expect is not None:
+                        expect(before)
                     details = audited.shown(before)
                     await audited.note(connection, tenant, "deleted", endpoint_id, by_key, details)
                 known = await repository.delete_endpoint(

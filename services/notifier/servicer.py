@@ -129,7 +129,10 @@ class NotifierServicer(NotifierServiceServicer):
         """End an endpoint; scope admin."""
         principal = require_scope("admin")
         await self._notifier.delete_endpoint(
-            principal.tenant, request.endpoint_id, by_key=principal.actor_id
+            principal.tenant,
+            request.endpoint_id,
+            by_key=principal.actor_id,
+            expect=expecting(request.if_match, _endpoint),
         )
         return pb.DeleteEndpointResponse()
 

@@ -129,6 +129,26 @@ def test_what_is_known_already_is_304(api: Api, editable: Editable) -> None:
     assert api.http.get(editable.read, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["webhook", "quota"])
+def test_what_has_changed_since_is_not_deleted(api: Api, kind: str) -> None:
+    if kind == "webhook":
+        body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
+        path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"
+        seen = api.http.get(path).headers["etag"]
+        api.http.patch(path, json={"description": "changed"})
+    else:
+        quota = {"metric": "API_CALL", "customerId": "grace", "limit": "1"}
+        path = f"/api/quotas/{api.post('/api/quotas', quota)['id']}"
+        seen = api.http.get(path).headers["etag"]
+        api.post("/api/quotas", quota | {"limit": "2"})
+    refused = api.http.delete(path, headers={"If-Match": seen})
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+    now = api.http.get(path)
+    assert now.status_code == 200
+    deleted = api.http.delete(path, headers={"If-Match": now.headers["etag"]})
+    assert deleted.status_code == 204
+
+
 def test_what_is_not_there_is_not_made(api: Api) -> None:
     body = {"id": "nobody", "name": "N"}
     refused = api.http.post("/api/customers", json=body, headers={"If-Match": "*"})

@@ -78,13 +78,17 @@ async def lock_quota(
     return None if row is None else _quota(row, settings.metric)
 
 
-async def get_quota(connection: AsyncConnection, tenant: TenantKey, quota_id: str) -> Quota | None:
-    """The quota, or None."""
+async def get_quota(
+    connection: AsyncConnection, tenant: TenantKey, quota_id: str, *, lock: bool = False
+) -> Quota | None:
+    """The quota, which nobody else changes before the commit if it is to be locked; or None."""
     query = (
         select(quotas, metrics.c.key)
         .join_from(quotas, metrics)
         .where(*_of(tenant), quotas.c.quota_id == quota_id)
     )
+    if lock:
+        query = query.with_for_update(of=quotas)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _quota(row, row.key)
 

@@ -125,10 +125,20 @@ class Quotas:
             return found, ""
         return found[:limit], pages.encode_token(found[limit - 1].quota_id)
 
-    async def delete(self, tenant: TenantKey, quota_id: str, by_key: str = "") -> None:
-        """Take a quota away; NotFoundError when there is none."""
+    async def delete(
+        self,
+        tenant: TenantKey,
+        quota_id: str,
+        by_key: str = "",
+        expect: Expectation[Quota] | None = None,
+    ) -> None:
+        """Take a quota away; NotFoundError when there is none, StaleError when it is not as
+        `expect` has it.
+        """
         async with self._database.transaction() as connection:
-            quota = await _quota(connection, tenant, quota_id)
+            quota = await _quota(connection, tenant, quota_id, lock=True)
+            if expect is not None:
+                expect(quota)
             if not await repository.delete_quota(connection, quota_id):
                 raise _no_quota()
             await note_quota(connection, tenant, quota, None, by_key)
@@ -136,10 +146,12 @@ class Quotas:
         log.info("quota_deleted", organization_id=tenant.organization_id, quota_id=quota_id)
 
 
-async def _quota(connection: AsyncConnection, tenant: TenantKey, quota_id: str) -> Quota:
+async def _quota(
+    connection: AsyncConnection, tenant: TenantKey, quota_id: str, *, lock: bool = False
+) -> Quota:
     quota = None
     if is_id(quota_id, "quota"):
-        quota = await repository.get_quota(connection, tenant, quota_id)
+        quota = await repository.get_quota(connection, tenant, quota_id, lock=lock)
     if quota is None:
         raise _no_quota()
     return quota

@@ -84,7 +84,8 @@ class QuotaServicer(QuotaServiceServicer):
     ) -> pb.DeleteQuotaResponse:
         """Take a quota away; scope admin."""
         caller = require_scope("admin")
-        await self._quotas.delete(caller.tenant, request.id, caller.actor_id)
+        expect = expecting(request.if_match, _quota)
+        await self._quotas.delete(caller.tenant, request.id, caller.actor_id, expect)
         return pb.DeleteQuotaResponse()
 
     async def CheckQuota(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -110,6 +111,8 @@ async def test_an_issued_key_resolves_and_names_its_organization(client: Client)
         mode=common_pb2.MODE_TEST,
         scopes=[pb.SCOPE_TRACK, pb.SCOPE_ADMIN],
         event_past_days=35,
+        requests_per_second=50_000,
+        events_per_second=1_000_000,
     )
     response = await client.public.GetOrganization(
         pb.GetOrganizationRequest(),
@@ -118,8 +121,27 @@ async def test_an_issued_key_resolves_and_names_its_organization(client: Client)
     )
     assert (response.organization.id, response.organization.name) == (organization_id, "Acme")
     assert response.organization.settings == pb.OrganizationSettings(
-        event_past_days=35, event_retention_days=400
+        event_past_days=35,
+        event_retention_days=400,
+        requests_per_second=50_000,
+        events_per_second=1_000_000,
     )
+
+
+async def test_a_key_is_bound_to_networks_which_count_from_the_answer_on(client: Client) -> None:
+    organization_id = await client.organization("Acme")
+    admin = await client.issue(organization_id, pb.SCOPE_ADMIN)
+    call: dict[str, Any] = {"timeout": DEADLINE_S, "metadata": api_key_metadata(admin.secret)}
+    request = pb.UpdateApiKeyRequest(
+        key_id=admin.api_key.id,
+        allowed_networks=pb.AllowedNetworks(networks=["10.0.0.0/8"]),
+        events_per_second=7,
+    )
+    changed = (await client.public.UpdateApiKey(request, **call)).api_key
+    assert (list(changed.allowed_networks), changed.events_per_second) == (["10.0.0.0/8"], 7)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.public.GetOrganization(pb.GetOrganizationRequest(), **call)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_key_makes_lists_and_revokes_keys_of_its_own_mode(client: Client) -> None:

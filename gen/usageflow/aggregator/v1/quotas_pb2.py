@@ -26,19 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from usageflow.common.v1 import common_pb2 as usageflow_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/aggregator/v1/quotas.proto\x12\x17usageflow.aggregator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"\xa2\x03\n\x05Quota\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x34\n\x06period\x18\x04 \x01(\x0e\x32$.usageflow.aggregator.v1.QuotaPeriod\x12\x12\n\x05limit\x18\x05 \x01(\tH\x01\x88\x01\x01\x12>\n\x0b\x65nforcement\x18\x06 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\x12\x11\n\ttime_zone\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nthresholds\x18\n \x01(\x0b\x32(.usageflow.aggregator.v1.QuotaThresholds\x12\x0c\n\x04\x65tag\x18\x0b \x01(\tB\x0e\n\x0c_customer_idB\x08\n\x06_limit\"!\n\x0fQuotaThresholds\x12\x0e\n\x06values\x18\x01 \x03(\t\"R\n\x0fSetQuotaRequest\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x10\n\x08if_match\x18\x02 \x03(\t\"R\n\x10SetQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1d\n\x0fGetQuotaRequest\x12\n\n\x02id\x18\x01 \x01(\t\"A\n\x10GetQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\"t\n\x11ListQuotasRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0e\n\x0c_customer_id\"]\n\x12ListQuotasResponse\x12.\n\x06quotas\x18\x01 \x03(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x44\x65leteQuotaRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteQuotaResponse\"\xd9\x02\n\nQuotaState\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\x34\n\x06period\x18\x02 \x01(\x0e\x32$.usageflow.aggregator.v1.QuotaPeriod\x12>\n\x0b\x65nforcement\x18\x03 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\x12\x12\n\x05limit\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04used\x18\x05 \x01(\t\x12\x10\n\x08reserved\x18\x06 \x01(\t\x12\x16\n\tremaining\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x30\n\x0cperiod_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tresets_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_limitB\x0c\n\n_remaining\"H\n\x11\x43heckQuotaRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\"Z\n\x12\x43heckQuotaResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x33\n\x06quotas\x18\x02 \x03(\x0b\x32#.usageflow.aggregator.v1.QuotaState\"\xa0\x02\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\x12:\n\x06status\x18\x05 \x01(\x0e\x32*.usageflow.aggregator.v1.ReservationStatus\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10\x63ommitted_amount\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x13\n\x11_committed_amount\"x\n\x13ReserveQuotaRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"\x86\x01\n\x14ReserveQuotaResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\x12\x33\n\x06quotas\x18\x02 \x03(\x0b\x32#.usageflow.aggregator.v1.QuotaState\"#\n\x15GetReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"S\n\x16GetReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"6\n\x18\x43ommitReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"V\n\x19\x43ommitReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"\'\n\x19ReleaseReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"W\n\x1aReleaseReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"j\n\tPlanLimit\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12>\n\x0b\x65nforcement\x18\x03 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\"\xf2\x01\n\x1cSetSubscriptionLimitsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x04 \x01(\t\x12.\n\nboundaries\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06limits\x18\x06 \x03(\x0b\x32\".usageflow.aggregator.v1.PlanLimit\"8\n\x1dSetSubscriptionLimitsResponse\x12\x17\n\x0funknown_metrics\x18\x01 \x03(\t*\xc0\x01\n\x0bQuotaPeriod\x12\x1c\n\x18QUOTA_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11QUOTA_PERIOD_HOUR\x10\x01\x12\x14\n\x10QUOTA_PERIOD_DAY\x10\x02\x12\x15\n\x11QUOTA_PERIOD_WEEK\x10\x03\x12\x16\n\x12QUOTA_PERIOD_MONTH\x10\x04\x12\x16\n\x12QUOTA_PERIOD_TOTAL\x10\x05\x12\x1f\n\x1bQUOTA_PERIOD_BILLING_PERIOD\x10\x06*m\n\x10QuotaEnforcement\x12!\n\x1dQUOTA_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16QUOTA_ENFORCEMENT_HARD\x10\x01\x12\x1a\n\x16QUOTA_ENFORCEMENT_SOFT\x10\x02*\xb9\x01\n\x11ReservationStatus\x12\"\n\x1eRESERVATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESERVATION_STATUS_ACTIVE\x10\x01\x12 \n\x1cRESERVATION_STATUS_COMMITTED\x10\x02\x12\x1f\n\x1bRESERVATION_STATUS_RELEASED\x10\x03\x12\x1e\n\x1aRESERVATION_STATUS_EXPIRED\x10\x04\x32\xe3\x07\n\x0cQuotaService\x12_\n\x08SetQuota\x12(.usageflow.aggregator.v1.SetQuotaRequest\x1a).usageflow.aggregator.v1.SetQuotaResponse\x12_\n\x08GetQuota\x12(.usageflow.aggregator.v1.GetQuotaRequest\x1a).usageflow.aggregator.v1.GetQuotaResponse\x12\x65\n\nListQuotas\x12*.usageflow.aggregator.v1.ListQuotasRequest\x1a+.usageflow.aggregator.v1.ListQuotasResponse\x12h\n\x0b\x44\x65leteQuota\x12+.usageflow.aggregator.v1.DeleteQuotaRequest\x1a,.usageflow.aggregator.v1.DeleteQuotaResponse\x12\x65\n\nCheckQuota\x12*.usageflow.aggregator.v1.CheckQuotaRequest\x1a+.usageflow.aggregator.v1.CheckQuotaResponse\x12k\n\x0cReserveQuota\x12,.usageflow.aggregator.v1.ReserveQuotaRequest\x1a-.usageflow.aggregator.v1.ReserveQuotaResponse\x12q\n\x0eGetReservation\x12..usageflow.aggregator.v1.GetReservationRequest\x1a/.usageflow.aggregator.v1.GetReservationResponse\x12z\n\x11\x43ommitReservation\x12\x31.usageflow.aggregator.v1.CommitReservationRequest\x1a\x32.usageflow.aggregator.v1.CommitReservationResponse\x12}\n\x12ReleaseReservation\x12\x32.usageflow.aggregator.v1.ReleaseReservationRequest\x1a\x33.usageflow.aggregator.v1.ReleaseReservationResponse2\xa4\x01\n\x19PlanLimitsInternalService\x12\x86\x01\n\x15SetSubscriptionLimits\x12\x35.usageflow.aggregator.v1.SetSubscriptionLimitsRequest\x1a\x36.usageflow.aggregator.v1.SetSubscriptionLimitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/aggregator/v1/quotas.proto\x12\x17usageflow.aggregator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"\xa2\x03\n\x05Quota\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x34\n\x06period\x18\x04 \x01(\x0e\x32$.usageflow.aggregator.v1.QuotaPeriod\x12\x12\n\x05limit\x18\x05 \x01(\tH\x01\x88\x01\x01\x12>\n\x0b\x65nforcement\x18\x06 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\x12\x11\n\ttime_zone\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nthresholds\x18\n \x01(\x0b\x32(.usageflow.aggregator.v1.QuotaThresholds\x12\x0c\n\x04\x65tag\x18\x0b \x01(\tB\x0e\n\x0c_customer_idB\x08\n\x06_limit\"!\n\x0fQuotaThresholds\x12\x0e\n\x06values\x18\x01 \x03(\t\"R\n\x0fSetQuotaRequest\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x10\n\x08if_match\x18\x02 \x03(\t\"R\n\x10SetQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1d\n\x0fGetQuotaRequest\x12\n\n\x02id\x18\x01 \x01(\t\"A\n\x10GetQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\"t\n\x11ListQuotasRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0e\n\x0c_customer_id\"]\n\x12ListQuotasResponse\x12.\n\x06quotas\x18\x01 \x03(\x0b\x32\x1e.usageflow.aggregator.v1.Quota\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x12\x44\x65leteQuotaRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08if_match\x18\x02 \x03(\t\"\x15\n\x13\x44\x65leteQuotaResponse\"\xd9\x02\n\nQuotaState\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\x34\n\x06period\x18\x02 \x01(\x0e\x32$.usageflow.aggregator.v1.QuotaPeriod\x12>\n\x0b\x65nforcement\x18\x03 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\x12\x12\n\x05limit\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04used\x18\x05 \x01(\t\x12\x10\n\x08reserved\x18\x06 \x01(\t\x12\x16\n\tremaining\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x30\n\x0cperiod_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tresets_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_limitB\x0c\n\n_remaining\"H\n\x11\x43heckQuotaRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\"Z\n\x12\x43heckQuotaResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x33\n\x06quotas\x18\x02 \x03(\x0b\x32#.usageflow.aggregator.v1.QuotaState\"\xa0\x02\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\x12:\n\x06status\x18\x05 \x01(\x0e\x32*.usageflow.aggregator.v1.ReservationStatus\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10\x63ommitted_amount\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x13\n\x11_committed_amount\"x\n\x13ReserveQuotaRequest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"\x86\x01\n\x14ReserveQuotaResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\x12\x33\n\x06quotas\x18\x02 \x03(\x0b\x32#.usageflow.aggregator.v1.QuotaState\"#\n\x15GetReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"S\n\x16GetReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"6\n\x18\x43ommitReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"V\n\x19\x43ommitReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"\'\n\x19ReleaseReservationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"W\n\x1aReleaseReservationResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.usageflow.aggregator.v1.Reservation\"j\n\tPlanLimit\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12>\n\x0b\x65nforcement\x18\x03 \x01(\x0e\x32).usageflow.aggregator.v1.QuotaEnforcement\"\xf2\x01\n\x1cSetSubscriptionLimitsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x04 \x01(\t\x12.\n\nboundaries\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06limits\x18\x06 \x03(\x0b\x32\".usageflow.aggregator.v1.PlanLimit\"8\n\x1dSetSubscriptionLimitsResponse\x12\x17\n\x0funknown_metrics\x18\x01 \x03(\t*\xc0\x01\n\x0bQuotaPeriod\x12\x1c\n\x18QUOTA_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11QUOTA_PERIOD_HOUR\x10\x01\x12\x14\n\x10QUOTA_PERIOD_DAY\x10\x02\x12\x15\n\x11QUOTA_PERIOD_WEEK\x10\x03\x12\x16\n\x12QUOTA_PERIOD_MONTH\x10\x04\x12\x16\n\x12QUOTA_PERIOD_TOTAL\x10\x05\x12\x1f\n\x1bQUOTA_PERIOD_BILLING_PERIOD\x10\x06*m\n\x10QuotaEnforcement\x12!\n\x1dQUOTA_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16QUOTA_ENFORCEMENT_HARD\x10\x01\x12\x1a\n\x16QUOTA_ENFORCEMENT_SOFT\x10\x02*\xb9\x01\n\x11ReservationStatus\x12\"\n\x1eRESERVATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESERVATION_STATUS_ACTIVE\x10\x01\x12 \n\x1cRESERVATION_STATUS_COMMITTED\x10\x02\x12\x1f\n\x1bRESERVATION_STATUS_RELEASED\x10\x03\x12\x1e\n\x1aRESERVATION_STATUS_EXPIRED\x10\x04\x32\xe3\x07\n\x0cQuotaService\x12_\n\x08SetQuota\x12(.usageflow.aggregator.v1.SetQuotaRequest\x1a).usageflow.aggregator.v1.SetQuotaResponse\x12_\n\x08GetQuota\x12(.usageflow.aggregator.v1.GetQuotaRequest\x1a).usageflow.aggregator.v1.GetQuotaResponse\x12\x65\n\nListQuotas\x12*.usageflow.aggregator.v1.ListQuotasRequest\x1a+.usageflow.aggregator.v1.ListQuotasResponse\x12h\n\x0b\x44\x65leteQuota\x12+.usageflow.aggregator.v1.DeleteQuotaRequest\x1a,.usageflow.aggregator.v1.DeleteQuotaResponse\x12\x65\n\nCheckQuota\x12*.usageflow.aggregator.v1.CheckQuotaRequest\x1a+.usageflow.aggregator.v1.CheckQuotaResponse\x12k\n\x0cReserveQuota\x12,.usageflow.aggregator.v1.ReserveQuotaRequest\x1a-.usageflow.aggregator.v1.ReserveQuotaResponse\x12q\n\x0eGetReservation\x12..usageflow.aggregator.v1.GetReservationRequest\x1a/.usageflow.aggregator.v1.GetReservationResponse\x12z\n\x11\x43ommitReservation\x12\x31.usageflow.aggregator.v1.CommitReservationRequest\x1a\x32.usageflow.aggregator.v1.CommitReservationResponse\x12}\n\x12ReleaseReservation\x12\x32.usageflow.aggregator.v1.ReleaseReservationRequest\x1a\x33.usageflow.aggregator.v1.ReleaseReservationResponse2\xa4\x01\n\x19PlanLimitsInternalService\x12\x86\x01\n\x15SetSubscriptionLimits\x12\x35.usageflow.aggregator.v1.SetSubscriptionLimitsRequest\x1a\x36.usageflow.aggregator.v1.SetSubscriptionLimitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.aggregator.v1.quotas_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUOTAPERIOD']._serialized_start=2996
-  _globals['_QUOTAPERIOD']._serialized_end=3188
-  _globals['_QUOTAENFORCEMENT']._serialized_start=3190
-  _globals['_QUOTAENFORCEMENT']._serialized_end=3299
-  _globals['_RESERVATIONSTATUS']._serialized_start=3302
-  _globals['_RESERVATIONSTATUS']._serialized_end=3487
+  _globals['_QUOTAPERIOD']._serialized_start=3014
+  _globals['_QUOTAPERIOD']._serialized_end=3206
+  _globals['_QUOTAENFORCEMENT']._serialized_start=3208
+  _globals['_QUOTAENFORCEMENT']._serialized_end=3317
+  _globals['_RESERVATIONSTATUS']._serialized_start=3320
+  _globals['_RESERVATIONSTATUS']._serialized_end=3505
   _globals['_QUOTA']._serialized_start=133
   _globals['_QUOTA']._serialized_end=551
   _globals['_QUOTATHRESHOLDS']._serialized_start=553
@@ -56,41 +56,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTQUOTASRESPONSE']._serialized_start=972
   _globals['_LISTQUOTASRESPONSE']._serialized_end=1065
   _globals['_DELETEQUOTAREQUEST']._serialized_start=1067
-  _globals['_DELETEQUOTAREQUEST']._serialized_end=1099
-  _globals['_DELETEQUOTARESPONSE']._serialized_start=1101
-  _globals['_DELETEQUOTARESPONSE']._serialized_end=1122
-  _globals['_QUOTASTATE']._serialized_start=1125
-  _globals['_QUOTASTATE']._serialized_end=1470
-  _globals['_CHECKQUOTAREQUEST']._serialized_start=1472
-  _globals['_CHECKQUOTAREQUEST']._serialized_end=1544
-  _globals['_CHECKQUOTARESPONSE']._serialized_start=1546
-  _globals['_CHECKQUOTARESPONSE']._serialized_end=1636
-  _globals['_RESERVATION']._serialized_start=1639
-  _globals['_RESERVATION']._serialized_end=1927
-  _globals['_RESERVEQUOTAREQUEST']._serialized_start=1929
-  _globals['_RESERVEQUOTAREQUEST']._serialized_end=2049
-  _globals['_RESERVEQUOTARESPONSE']._serialized_start=2052
-  _globals['_RESERVEQUOTARESPONSE']._serialized_end=2186
-  _globals['_GETRESERVATIONREQUEST']._serialized_start=2188
-  _globals['_GETRESERVATIONREQUEST']._serialized_end=2223
-  _globals['_GETRESERVATIONRESPONSE']._serialized_start=2225
-  _globals['_GETRESERVATIONRESPONSE']._serialized_end=2308
-  _globals['_COMMITRESERVATIONREQUEST']._serialized_start=2310
-  _globals['_COMMITRESERVATIONREQUEST']._serialized_end=2364
-  _globals['_COMMITRESERVATIONRESPONSE']._serialized_start=2366
-  _globals['_COMMITRESERVATIONRESPONSE']._serialized_end=2452
-  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=2454
-  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=2493
-  _globals['_RELEASERESERVATIONRESPONSE']._serialized_start=2495
-  _globals['_RELEASERESERVATIONRESPONSE']._serialized_end=2582
-  _globals['_PLANLIMIT']._serialized_start=2584
-  _globals['_PLANLIMIT']._serialized_end=2690
-  _globals['_SETSUBSCRIPTIONLIMITSREQUEST']._serialized_start=2693
-  _globals['_SETSUBSCRIPTIONLIMITSREQUEST']._serialized_end=2935
-  _globals['_SETSUBSCRIPTIONLIMITSRESPONSE']._serialized_start=2937
-  _globals['_SETSUBSCRIPTIONLIMITSRESPONSE']._serialized_end=2993
-  _globals['_QUOTASERVICE']._serialized_start=3490
-  _globals['_QUOTASERVICE']._serialized_end=4485
-  _globals['_PLANLIMITSINTERNALSERVICE']._serialized_start=4488
-  _globals['_PLANLIMITSINTERNALSERVICE']._serialized_end=4652
+  _globals['_DELETEQUOTAREQUEST']._serialized_end=1117
+  _globals['_DELETEQUOTARESPONSE']._serialized_start=1119
+  _globals['_DELETEQUOTARESPONSE']._serialized_end=1140
+  _globals['_QUOTASTATE']._serialized_start=1143
+  _globals['_QUOTASTATE']._serialized_end=1488
+  _globals['_CHECKQUOTAREQUEST']._serialized_start=1490
+  _globals['_CHECKQUOTAREQUEST']._serialized_end=1562
+  _globals['_CHECKQUOTARESPONSE']._serialized_start=1564
+  _globals['_CHECKQUOTARESPONSE']._serialized_end=1654
+  _globals['_RESERVATION']._serialized_start=1657
+  _globals['_RESERVATION']._serialized_end=1945
+  _globals['_RESERVEQUOTAREQUEST']._serialized_start=1947
+  _globals['_RESERVEQUOTAREQUEST']._serialized_end=2067
+  _globals['_RESERVEQUOTARESPONSE']._serialized_start=2070
+  _globals['_RESERVEQUOTARESPONSE']._serialized_end=2204
+  _globals['_GETRESERVATIONREQUEST']._serialized_start=2206
+  _globals['_GETRESERVATIONREQUEST']._serialized_end=2241
+  _globals['_GETRESERVATIONRESPONSE']._serialized_start=2243
+  _globals['_GETRESERVATIONRESPONSE']._serialized_end=2326
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_start=2328
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_end=2382
+  _globals['_COMMITRESERVATIONRESPONSE']._serialized_start=2384
+  _globals['_COMMITRESERVATIONRESPONSE']._serialized_end=2470
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=2472
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=2511
+  _globals['_RELEASERESERVATIONRESPONSE']._serialized_start=2513
+  _globals['_RELEASERESERVATIONRESPONSE']._serialized_end=2600
+  _globals['_PLANLIMIT']._serialized_start=2602
+  _globals['_PLANLIMIT']._serialized_end=2708
+  _globals['_SETSUBSCRIPTIONLIMITSREQUEST']._serialized_start=2711
+  _globals['_SETSUBSCRIPTIONLIMITSREQUEST']._serialized_end=2953
+  _globals['_SETSUBSCRIPTIONLIMITSRESPONSE']._serialized_start=2955
+  _globals['_SETSUBSCRIPTIONLIMITSRESPONSE']._serialized_end=3011
+  _globals['_QUOTASERVICE']._serialized_start=3508
+  _globals['_QUOTASERVICE']._serialized_end=4503
+  _globals['_PLANLIMITSINTERNALSERVICE']._serialized_start=4506
+  _globals['_PLANLIMITSINTERNALSERVICE']._serialized_end=4670
 # @@protoc_insertion_point(module_scope)
