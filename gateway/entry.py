@@ -84,7 +84,8 @@ class Entry:
             elif scope["method"] == "POST":
                 await bare(scope, receive, send)
             else:
-                request_id = self._request_ids.take(None)
+                given = dict(scope["headers"]).get(b"x-request-id")
+                request_id = self._request_ids.take(given)
                 await send_error(send, method_not_allowed("POST"), request_id)
         finally:
             self._in_flight -= 1

@@ -9,6 +9,8 @@ from gateway.docs.schemas import Field, Schemas
 
 Document: TypeAlias = dict[str, Any]
 STYLE_PATH: Final = "/docs/style.css"
+# What the introduction says of these is not said again a hundred times.
+_EXPLAINED: Final = ("Idempotency-Key", "If-Match")
 _INTRODUCTION: Final = """
 <p>JSON, camelCase, UTF-8. Send your key as <code>x-usageflow-api-key</code>, or as
 <code>Authorization: Bearer</code>. Times are RFC 3339 with an offset; quantities and money are
@@ -16,6 +18,11 @@ exact decimal strings. Lists take <code>limit</code> and <code>cursor</code>, ne
 <p>Every answer that is no success is
 <code>{"error", "code", "details": [{"field", "message"}], "requestId"}</code> and names all that is
 wrong at once. A request may be repeated after a 5xx: nothing is billed twice.</p>
+<p>A POST may carry an <code>Idempotency-Key</code> (1-255 printable ASCII characters): the same
+request again gets the same answer for at least 24 h and does nothing; another request with the
+key is 409. A change may carry <code>If-Match</code> with the <code>ETag</code> of an earlier
+answer: 412, and nothing changes, if it has changed since. Beyond the limits that
+<code>RateLimit-Policy</code> tells it is 429 with <code>Retry-After</code>.</p>
 <p>The same for programs: <a href="/api/openapi.json">OpenAPI 3.1</a>.</p>
 """
 
@@ -75,7 +82,9 @@ def _parameters(parameters: list[Document], schemas: Schemas) -> str:
             name=each["name"],
             kind=f"{schemas.kind(each.get('schema', {}))}, in {each['in']}",
             required=each.get("required", False),
-            description=schemas.description(each.get("schema", {}), each.get("description", "")),
+            description=""
+            if each["name"] in _EXPLAINED
+            else schemas.description(each.get("schema", {}), each.get("description", "")),
         )
         for each in parameters
     ]

@@ -77,7 +77,24 @@ async def test_options_tells_all_methods_of_a_path(http: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/track"), ("GET", "/api/metrics"), ("GET", "/api/nothing"), ("GET", "/healthz")],
+    [
+        ("POST", "/api/track"),
+        ("POST", "/api/track/batch"),
+        ("GET", "/api/track"),
+        ("GET", "/api/metrics"),
+        ("OPTIONS", "/api/metrics"),
+        ("GET", "/api/nothing"),
+        ("GET", "/api/openapi.json"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/"),
+        ("GET", "/nothing"),
+        ("GET", "/docs"),
+        ("GET", "/sign-in"),
+        ("GET", "/dashboard"),
+        ("GET", "/dashboard/nothing"),
+        ("GET", "/portal/nothing"),
+    ],
 )
 async def test_every_answer_has_the_callers_request_id_and_security_headers(
     http: httpx.AsyncClient, world: World, method: str, path: str
