@@ -29,7 +29,7 @@ from services.kit.grpc_client import internal_metadata
 
 log = structlog.get_logger()
 
-# ingest answers as many at a time; others wait there.
+# An ingest answers one at a time: another may wait there, or be answered by another replica.
 STREAMS_RUNNING_MAX = 2
 
 

@@ -18,7 +18,8 @@ PAGE_SIZE_MAX = 2_000
 AMOUNTS_PER_MESSAGE_MAX = 2_000
 # Each holds one of the pool's connections; others wait their turn.
 LISTS_RUNNING_MAX = 2
-STREAMS_RUNNING_MAX = 2
+# One of them may be a stream, which is as long as there are events.
+STREAMS_RUNNING_MAX = 1
 
 
 class CountedEvents:
@@ -43,7 +44,7 @@ class CountedEvents:
 
     async def stream_amounts(self, wanted: CountedFilter) -> AsyncGenerator[list[str]]:
         """The amounts of the events in a figure, oldest first, none of the parts empty."""
-        async with self._streaming, self._database.transaction() as connection:
+        async with self._streaming, self._running, self._database.transaction() as connection:
             parts = stream_counted_amounts(connection, wanted, AMOUNTS_PER_MESSAGE_MAX)
             async with aclosing(parts):
                 async for part in parts:
