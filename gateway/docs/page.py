@@ -10,7 +10,8 @@ from gateway.docs.schemas import Field, Schemas
 Document: TypeAlias = dict[str, Any]
 STYLE_PATH: Final = "/docs/style.css"
 # What the introduction says of these is not said again a hundred times.
-_EXPLAINED: Final = ("Idempotency-Key", "If-Match")
+_OF_EACH_POST: Final = "Idempotency-Key"
+_EXPLAINED: Final = "If-Match"
 _INTRODUCTION: Final = """
 <p>JSON, camelCase, UTF-8. Send your key as <code>x-usageflow-api-key</code>, or as
 <code>Authorization: Bearer</code>. Times are RFC 3339 with an offset; quantities and money are
@@ -83,10 +84,11 @@ def _parameters(parameters: list[Document], schemas: Schemas) -> str:
             kind=f"{schemas.kind(each.get('schema', {}))}, in {each['in']}",
             required=each.get("required", False),
             description=""
-            if each["name"] in _EXPLAINED
+            if each["name"] == _EXPLAINED
             else schemas.description(each.get("schema", {}), each.get("description", "")),
         )
         for each in parameters
+        if each["name"] != _OF_EACH_POST
     ]
     return _table("Parameters", rows)
 
@@ -121,5 +123,5 @@ def _table(title: str, rows: Iterable[Field]) -> str:
 
 
 def _example(value: Any) -> str:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=1, ensure_ascii=False)
     return f"<details><summary>Example</summary><pre>{escape(text)}</pre></details>"
