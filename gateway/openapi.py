@@ -181,7 +181,7 @@ def _tell_key(operation: Document) -> None:
 
 
 def _tell_limits(operation: Document) -> None:
-    """Every answer tells them; beyond them it is 429."""
+    """Answers tell them; beyond them it is 429."""
     for status, answer in operation["responses"].items():
         if status.startswith("2"):
             answer["headers"] = answer.get("headers", {}) | _LIMITS

@@ -76,8 +76,8 @@ class QuickTrack:
             return False
         exchange.request_id = self._request_ids.take(headers.get(b"x-request-id"))
         caller = self._rates.caller(principal)
-        beyond = caller.take_events(1)
-        exchange.limit_lines = caller.lines()
+        beyond = caller.take_one()
+        exchange.limit_lines = caller.lines_of_event()
         if beyond is not None:
             exchange.refused(counted(beyond))
             return True

@@ -70,14 +70,14 @@ class Track:
             return
         except Exception as error:
             outcome = answer_of(error)
-        told = outcome.headers if caller is None else {**outcome.headers, **caller.head()}
+        told = outcome.headers if caller is None else {**outcome.headers, **caller.head_of_event()}
         more = [(name.encode(), value.encode()) for name, value in told.items()]
         await send_json(send, outcome.status, outcome.body(request_id), request_id, more)
 
     async def _record(
         self, caller: Caller, scope: Scope, headers: dict[bytes, bytes], receive: Receive
     ) -> tuple[ingest_pb2.EventReceipt, str]:
-        if (beyond := caller.take_events(1)) is not None:
+        if (beyond := caller.take_one()) is not None:
             raise beyond
         principal = caller.principal
         if scope["query_string"]:
