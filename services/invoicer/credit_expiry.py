@@ -12,10 +12,11 @@ from datetime import datetime
 import structlog
 
 from services.invoicer.billing_events import BillingEvent, credits_expired_event
+from services.invoicer.clocks import now_of
 from services.invoicer.credit_use import move
 from services.invoicer.credits import expiries
 from services.invoicer.exact import subtract
-from services.invoicer.repository import ledger
+from services.invoicer.repository import clocks, ledger
 from services.invoicer.repository.events import add_events
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
@@ -58,10 +59,11 @@ class CreditExpiry:
 
     async def expire(self) -> int:
         """End some of the grants that have expired; how many wallets that concerned."""
-        now = self._now()
         async with self._database.transaction() as connection:
-            claimed = await ledger.claim_expired(connection, now, GRANTS_MAX)
+            claimed = await ledger.claim_expired(connection, self._now(), GRANTS_MAX)
             for tenant, wallet in claimed:
+                clock = await clocks.clock_of(connection, tenant, wallet.customer_id)
+                now = now_of(clock, self._now())
                 owner = (wallet.customer_id, wallet.currency)
                 grants = await ledger.open_grants(connection, tenant, [owner])
                 over = [each for each in grants if each.is_over(now)]

@@ -65,14 +65,31 @@ _PAID = text(
     """
 )
 
-# Those that somebody uses just now are there next time.
+# Of who is on a test clock by that. Wallets that somebody uses just now are there next time.
 _CLAIM_EXPIRED = text(
     """
-    SELECT * FROM credit_wallets
-    WHERE (organization_id, mode, customer_id, currency) IN (
-        SELECT organization_id, mode, customer_id, currency FROM credit_grants
-        WHERE balance > 0 AND expire_time <= :now ORDER BY expire_time LIMIT :limit
+    WITH expired AS (
+        (
+            SELECT organization_id, mode, customer_id, currency FROM credit_grants
+            WHERE balance > 0 AND expire_time <= :now AND mode = 'live'
+            ORDER BY expire_time LIMIT :limit
+        ) UNION ALL (
+            SELECT g.organization_id, g.mode, g.customer_id, g.currency FROM credit_grants g
+            LEFT JOIN LATERAL (
+                SELECT * FROM test_clocks c
+                WHERE (c.organization_id, c.mode) = (g.organization_id, g.mode)
+                    AND (c.customer_id IS NULL OR c.customer_id = g.customer_id)
+                ORDER BY (c.end_time IS NULL) DESC, c.now_time DESC LIMIT 1
+            ) AS clock ON true
+            WHERE g.balance > 0 AND g.mode = 'test'
+                AND g.expire_time <= greatest(:now, (SELECT max(now_time) FROM test_clocks))
+                AND g.expire_time <= CASE WHEN clock.id IS NOT NULL AND clock.end_time IS NULL
+                    THEN clock.now_time ELSE greatest(clock.now_time, :now) END
+            ORDER BY g.expire_time LIMIT :limit
+        )
     )
+    SELECT * FROM credit_wallets
+    WHERE (organization_id, mode, customer_id, currency) IN (SELECT * FROM expired)
     ORDER BY organization_id, mode, customer_id, currency
     FOR UPDATE SKIP LOCKED
     """
@@ -127,7 +144,9 @@ async def set_low_balance(
 async def claim_expired(
     connection: AsyncConnection, now: datetime, limit: int
 ) -> list[tuple[TenantKey, Wallet]]:
-    """Wallets of up to `limit` grants that have expired and have something left; locked."""
+    """Wallets of grants, up to `limit` of each mode, that have expired and have something left;
+    locked.
+    """
     rows = await connection.execute(_CLAIM_EXPIRED, {"now": now, "limit": limit})
     return [(TenantKey(row.organization_id, row.mode), _wallet(row)) for row in rows]
 

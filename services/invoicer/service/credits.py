@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_events import rfc3339
 from services.invoicer.checks import is_customer_id
+from services.invoicer.clocks import now_of
 from services.invoicer.credit_checks import (
     DebitInput,
     GrantInput,
@@ -27,7 +28,7 @@ from services.invoicer.credits import (
 )
 from services.invoicer.domain import Customer
 from services.invoicer.exact import ZERO
-from services.invoicer.repository import customers, ledger
+from services.invoicer.repository import clocks, customers, ledger
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.tables import audit_outbox
@@ -53,10 +54,11 @@ class Credits:
         self, tenant: TenantKey, given: GrantInput, *, by_key: str = ""
     ) -> CreditGrant:
         """Give a customer credit, for invoices that are finalized from now on."""
-        now, checks = self._now(), FieldChecks()
-        kind = check_grant(checks, given, now)
+        checks = FieldChecks()
         async with self._database.transaction() as connection:
             customer = await _require_customer(connection, tenant, given.customer_id)
+            now = await self._now_of(connection, tenant, given.customer_id)
+            kind = check_grant(checks, given, now)
             currency = check_credit_currency(checks, given.currency, customer)
             amount = check_credit(checks, given.amount, "amount", currency)
             checks.done()
@@ -85,11 +87,12 @@ class Credits:
         self, tenant: TenantKey, customer_id: str, grant_id: str, reason: str, *, by_key: str = ""
     ) -> CreditGrant:
         """Take back what is left of a grant; repeating it changes nothing."""
-        now, checks = self._now(), FieldChecks()
+        checks = FieldChecks()
         check_reason(checks, reason, 0)
         checks.done()
         async with self._database.transaction() as connection:
             found = await _require_grant(connection, tenant, customer_id, grant_id)
+            now = await self._now_of(connection, tenant, customer_id)
             owner = (found.customer_id, found.currency)
             wallet = await ledger.lock_wallet(connection, tenant, owner, now)
             grant = await _require_grant(connection, tenant, customer_id, grant_id)
@@ -107,10 +110,11 @@ class Credits:
         self, tenant: TenantKey, given: DebitInput, *, by_key: str = ""
     ) -> Wallet:
         """Take credit off by hand; PreconditionError, and nothing changes, when there is less."""
-        now, checks = self._now(), FieldChecks()
+        checks = FieldChecks()
         check_reason(checks, given.reason, 1)
         async with self._database.transaction() as connection:
             customer = await _require_customer(connection, tenant, given.customer_id)
+            now = await self._now_of(connection, tenant, given.customer_id)
             alone = await _alone(connection, tenant, given.customer_id)
             currency = check_credit_currency(checks, given.currency, customer, alone)
             amount = check_credit(checks, given.amount, "amount", currency)
@@ -131,6 +135,12 @@ class Credits:
         log.info("credits_debited", entries=len(movements))
         self._wakes.relay()
         return after
+
+    async def _now_of(
+        self, connection: AsyncConnection, tenant: TenantKey, customer_id: str
+    ) -> datetime:
+        """The customer's time: in test mode there may be a clock."""
+        return now_of(await clocks.clock_of(connection, tenant, customer_id), self._now())
 
     async def list_balances(self, tenant: TenantKey, customer_id: str) -> list[Wallet]:
         """What credit a customer has, by currency."""

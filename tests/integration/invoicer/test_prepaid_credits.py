@@ -192,6 +192,24 @@ async def test_what_expires_leaves_the_wallet_once_and_is_told(world: World) -> 
     assert await expiries[0].expire() == 0
 
 
+async def test_credit_of_who_is_on_a_test_clock_expires_by_that(world: World) -> None:
+    """The next customer's does not, nor that of the same one in live mode."""
+    await grant(world, "10", expire_time=MARCH)
+    await grant(world, "10", expire_time=MARCH, customer_id="by real time")
+    clock = await world.clocks.create_clock(world.tenant, CUSTOMER, None)
+    await world.clocks.advance_clock(world.tenant, clock.id, MARCH)
+    await world.go_on()
+    assert (await charged(world, "1")).status is InvoiceStatus.PENDING
+    expiry = CreditExpiry(world.database, world.clock, lambda: None, 1)
+    assert [await expiry.expire(), await expiry.expire()] == [1, 0]
+    assert await told(world) == [("GRANT", 10), ("EXPIRE", -10)]
+    assert (await ledger(world))[-1].create_time == MARCH
+    with pytest.raises(InvalidArgumentError, match="expiresAt: must be in the future"):
+        await grant(world, "1", expire_time=FEBRUARY)
+    world.at(MARCH)
+    assert await expiry.expire() == 1
+
+
 async def test_a_low_balance_is_told_once_each_time_it_comes_down_to_it(world: World) -> None:
     await grant(world, "100")
     await world.credits.set_low_balance(world.tenant, CUSTOMER, "", "20")
