@@ -1,7 +1,8 @@
 """Ends grants of prepaid credit that have expired: what is left of them leaves the wallet.
 
-They pay nothing from the instant on at which they expire; the ledger says so a little later. Any
-number of replicas may run this: what one has locked the others leave to it.
+They pay nothing from the instant on at which they expire; the ledger says so a little later. Who is
+on a test clock has credit by its time. Any number of replicas may run this: what one has locked the
+others leave to it.
 """
 
 import asyncio
