@@ -76,9 +76,11 @@ def check_credit(
     checks: FieldChecks, text: str, field: str, currency: str, *, least: bool = True
 ) -> Decimal:
     """An amount in minor units of `currency` ("": unknown), above 0 unless not `least`."""
+    noted = len(checks.problems)
     amount = checks.decimal(text, field, digits_max=MONEY_DIGITS_MAX)
-    if least and text:
-        checks.require(amount > 0, field, "must be more than 0")
+    if len(checks.problems) > noted:  # one problem of a field is enough
+        return amount
+    checks.require(amount > 0 or not least, field, "must be more than 0")
     if currency:
         digits = minor_digits(currency)
         fits = amount == round_money(amount, currency)
