@@ -197,6 +197,7 @@ async def test_credit_of_who_is_on_a_test_clock_expires_by_that(world: World) ->
     await grant(world, "10", expire_time=MARCH)
     await grant(world, "10", expire_time=MARCH, customer_id="by real time")
     clock = await world.clocks.create_clock(world.tenant, CUSTOMER, None)
+    await world.go_on()
     await world.clocks.advance_clock(world.tenant, clock.id, MARCH)
     await world.go_on()
     assert (await charged(world, "1")).status is InvoiceStatus.PENDING
