@@ -33,8 +33,9 @@ from services.aggregator import dimensions, void_repository
 from services.aggregator.domain import QUARTER
 from services.aggregator.fold import Bucket, Series
 from services.aggregator.known_values import find_full
-from services.aggregator.void_repository import Recount
+from services.aggregator.void_repository import Claim, Recount
 from services.aggregator.voids import NO_DIMENSIONS
+from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, NotYetError, UnavailableError
 
@@ -47,6 +48,9 @@ LEASE = timedelta(seconds=30)
 # Well below the lease: who takes longer gives up, and another begins.
 RECOUNT_TIMEOUT_S = 20.0
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
+# ingest keeps events at least so long; of older ones some may be gone (eventRetentionDays).
+EVENTS_KEPT = timedelta(days=90)
+PAUSE_WITHOUT_EVENTS = timedelta(minutes=1)
 # A question waits for recounts so long, and looks so often.
 ANSWER_WAIT_S = 3.0
 ANSWER_POLL_S = 0.05
@@ -55,6 +59,10 @@ _RECOUNTS = Counter("usageflow_bucket_recounts", "Buckets counted anew", ["outco
 _WAITING = Gauge("usageflow_bucket_recounts_waiting", "Buckets to be counted anew")
 
 Answer = TypeVar("Answer")
+
+
+class _EventsLackError(Exception):
+    """ingest has dropped events of a bucket: the smallest or largest of the rest is a guess."""
 
 
 class ReplaySource(Protocol):
@@ -105,12 +113,16 @@ class Recounter:
     async def _recount(self, recount: Recount) -> None:
         async with self._running:
             async with self._database.transaction() as connection:
-                mark = await void_repository.claim_recount(connection, recount, LEASE)
-            if mark is None:
+                claim = await void_repository.claim_recount(connection, recount, LEASE)
+            if claim is None:
                 return
+            pause = PAUSE_AFTER_FAILURE
             try:
                 async with asyncio.timeout(RECOUNT_TIMEOUT_S):
-                    ended = await self._count(recount, mark)
+                    ended = await self._count(recount, claim)
+            except _EventsLackError as error:
+                log.warning("recount_lacks_events", series_id=recount.series_id, error=str(error))
+                ended, pause = False, PAUSE_WITHOUT_EVENTS
             except (UnavailableError, TimeoutError) as error:
                 log.debug("recount_waits", series_id=recount.series_id, error=repr(error))
                 ended = False
@@ -120,18 +132,20 @@ class Recounter:
             _RECOUNTS.labels("done" if ended else "repeated").inc()
             if not ended:
                 async with self._database.transaction() as connection:
-                    await void_repository.release_recount(
-                        connection, recount, mark, PAUSE_AFTER_FAILURE
-                    )
+                    await void_repository.release_recount(connection, recount, claim.mark, pause)
 
-    async def _count(self, recount: Recount, mark: int) -> bool:
-        """Whether the bucket is exact now."""
+    async def _count(self, recount: Recount, claim: Claim) -> bool:
+        """Whether the bucket is exact now. _EventsLackError: nobody can tell any more."""
         found = await self._found(recount)
+        told = found.event_count if found else 0
+        if told < claim.event_count and recount.bucket_start < clock.now() - EVENTS_KEPT:
+            # Or its events were voided, and the voids are about to be folded.
+            raise _EventsLackError(f"of {claim.event_count} events ingest has {told}")
         if found is None:
             # Its last event was voided, and that void is about to be folded: it deletes the bucket.
             return False
         async with self._database.transaction() as connection:
-            return await void_repository.end_recount(connection, recount, mark, found)
+            return await void_repository.end_recount(connection, recount, claim.mark, found)
 
     async def _found(self, recount: Recount) -> Bucket | None:
         """The bucket of the stored events; None: there are none."""

@@ -6,7 +6,7 @@ Locks are taken as in repository.py, and of a bucket and its recount the bucket 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -243,13 +243,21 @@ _BEGIN_ANEW = text("""
 UPDATE usage_buckets SET extremes_exact = false, amount_min = 'Infinity', amount_max = '-Infinity',
     latest_time = '-infinity', latest_event_id = '', latest_value = 0
 WHERE series_id = :series_id AND bucket_start = :bucket_start
+RETURNING event_count
 """)
+
+
+class Claim(NamedTuple):
+    """A recount that is ours: its mark, and how many events its bucket had counted then."""
+
+    mark: int
+    event_count: int
 
 
 async def claim_recount(
     connection: AsyncConnection, recount: Recount, lease: timedelta
-) -> int | None:
-    """Keep others off a recount for `lease`, and begin the bucket's extremes anew; its mark.
+) -> Claim | None:
+    """Keep others off a recount for `lease`, and begin the bucket's extremes anew.
 
     None: somebody else has claimed it or is done with it. Every claim changes the mark, so of two
     that overlap only the later one can end.
@@ -259,9 +267,10 @@ async def claim_recount(
     mark: int | None = (
         await connection.execute(_CLAIM, {**key, "lease": lease})
     ).scalar_one_or_none()
-    if mark is not None:
-        await connection.execute(_BEGIN_ANEW, key)
-    return mark
+    if mark is None:
+        return None
+    counted: int | None = (await connection.execute(_BEGIN_ANEW, key)).scalar_one_or_none()
+    return Claim(mark, counted or 0)
 
 
 _RELEASE = text("""

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -340,10 +341,37 @@ async def test_a_void_during_a_recount_is_not_forgotten(
     assert await total(answers, ledger.tenant, "MAX") == 5
 
 
+async def test_a_bucket_whose_events_were_dropped_is_never_guessed(
+    database: Database,
+    folder: Folder,
+    answers: UsageAnswers,
+    metrics: Metrics,
+    ledger: Ledger,
+    recounter: Recounter,
+) -> None:
+    """The largest that is left may be one of those that ingest has dropped."""
+    await metrics.create(ledger.tenant, NewMetric("MAX", aggregation="MAX"))
+    long_ago = [Event("MAX", amount, time="2020-03-02T10:00") for amount in ("5", "7", "9")]
+    await folder.apply([ledger.accept(*long_ago)])
+    void = ledger.take_back(ledger.events[2])
+    del ledger.events[1]
+    await folder.apply([void])
+    await recounter.round()
+    with pytest.raises(NotYetError):
+        await answers.query(ledger.tenant, question("MAX", "2020-03-01", "2020-04-01"))
+    assert await count(database, "bucket_recounts") == 1
+
+
 async def test_a_void_that_a_recount_has_seen_already_is_still_taken_out(
-    folder: Folder, answers: UsageAnswers, metrics: Metrics, ledger: Ledger, recounter: Recounter
+    folder: Folder,
+    answers: UsageAnswers,
+    metrics: Metrics,
+    ledger: Ledger,
+    recounter: Recounter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was accepted before the events were read, and is folded after the recount's end."""
+    monkeypatch.setattr("services.aggregator.recounter.EVENTS_KEPT", timedelta(days=36_500))
     await define_all(metrics, ledger.tenant)
     await folder.apply([ledger.accept(*in_each("5"), *in_each("7"), *in_each("9"))])
     kinds = len(KINDS)
