@@ -76,11 +76,23 @@ def boundaries(start: datetime, end: datetime, window: str, zone: ZoneInfo) -> I
 
     Windows at either edge are cut off there. `start` < `end`, both in UTC.
     """
+    if zone.key == "UTC" and window in _STEPS_OF_UTC:
+        yield from _steps(start, end, _STEPS_OF_UTC[window])
+        return
     following = _FOLLOWING[window]
     boundary: datetime | None = start
     while boundary is not None and boundary < end:
         yield boundary
         boundary = following(boundary, zone)
+
+
+def _steps(start: datetime, end: datetime, step: timedelta) -> Iterator[datetime]:
+    """Nobody changes the clocks of UTC: a hundredth of the work."""
+    yield start
+    boundary = start - (start - EARLIEST) % step + step
+    while boundary < end:
+        yield boundary
+        boundary += step
 
 
 def _following_quarter(instant: datetime, _zone: ZoneInfo) -> datetime:
@@ -146,6 +158,7 @@ _FOLLOWING: dict[str, Callable[[datetime, ZoneInfo], datetime | None]] = {
     MONTH: _following_month,
     TOTAL: _never,
 }
+_STEPS_OF_UTC = {QUARTER_HOUR: QUARTER, HOUR: timedelta(hours=1), DAY: timedelta(days=1)}
 WINDOWS = tuple(_FOLLOWING)
 # Those of a subscription, which whoever asks has to tell.
 BILLING_PERIOD = "BILLING_PERIOD"

@@ -30,6 +30,7 @@ ZONES = (
     "Asia/Kathmandu",
     "America/Sao_Paulo",
     "Pacific/Auckland",
+    "UTC",
 )
 
 
