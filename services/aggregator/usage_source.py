@@ -71,8 +71,11 @@ FROM {_SPAN_PIECES} JOIN usage_rollups AS rollup ON rollup.series_id = series.se
 _BUCKETS_OF_METRIC = f"""
 SELECT bucket.series_id AS source_series_id, bucket_start, {_VALUES}
 FROM series AS counted CROSS JOIN {_BUCKET_PIECES}
-JOIN usage_buckets AS bucket ON bucket.series_id = counted.series_id
-    AND bucket.bucket_start >= piece_start AND bucket.bucket_start < piece_end
+CROSS JOIN LATERAL (
+    SELECT * FROM usage_buckets AS wanted WHERE wanted.series_id = counted.series_id
+        AND wanted.bucket_start >= piece_start AND wanted.bucket_start < piece_end
+    OFFSET 0
+) AS bucket
 WHERE counted.metric_id = :source_metric_id
 """  # noqa: S608 (no value is pasted in)
 _SPANS_OF_METRIC = f"""
@@ -124,8 +127,11 @@ def of_metric(metric_id: int, pieces: Sequence[Piece], *, combined: bool) -> Fro
         for arm, wanted in ((_BUCKETS_OF_METRIC, True), (_SPANS_OF_METRIC, False))
         if any((piece.span_hours == BUCKETS) is wanted for piece in pieces)
     ]
-    statement = " UNION ALL ".join(arms)
     if combined:
+        # Each by itself first: PostgreSQL does that with several processes.
+        arms = [_COMBINED.format(arms=arm) for arm in arms]
+    statement = " UNION ALL ".join(arms)
+    if combined and len(arms) > 1:
         statement = _COMBINED.format(arms=statement)
     parameters = [*_parameters(pieces), bindparam("source_metric_id", metric_id, BigInteger)]
     source_series_id = column("source_series_id", BigInteger)
