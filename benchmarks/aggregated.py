@@ -85,7 +85,7 @@ async def _aggregate(
         buckets, events = await connection.fetchrow(_TOTALS, metric)
     finally:
         await connection.close()
-    report(f"{events:,} events of {customers:,} customers in {buckets:,} buckets")
+    report(f"{int(events):,} events of {customers:,} customers in {buckets:,} buckets")
     return Aggregated(metric, customers, start, end, buckets, int(events))
 
 

@@ -65,7 +65,7 @@ class QuotaAnswer:
 class _Remembered:
     states: CustomerStates
     until_s: float
-    # When the first of the periods ends.
+    # CustomerStates.until.
     until: datetime | None
 
 
@@ -250,8 +250,7 @@ class QuotaChecks:
         known_since = min((state.quota.create_time for state in states), default=None)
         if known_since is not None and known_since > now - FOLD_MAX:
             return
-        until = min((state.end for state in states), default=None)
-        self._remembered[customer] = _Remembered(found, until_s, until)
+        self._remembered[customer] = _Remembered(found, until_s, found.until)
         self._customers[holder] = customer
 
     async def _load(

@@ -25,10 +25,14 @@ _NOTHING_COUNTED = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CustomerStates:
-    """The metric's id and the quotas that apply, tightest first. Compared by identity."""
+    """The metric's id and the quotas that apply, tightest first. Compared by identity.
+
+    `until`: when a period of theirs ends, or one of a plan that does not apply yet begins.
+    """
 
     metric_id: int
     states: Sequence[QuotaState]
+    until: datetime | None = None
 
 
 async def load_states(
@@ -40,9 +44,10 @@ async def load_states(
 ) -> dict[Customer, CustomerStates]:
     """Those whose metric exists. The watermark was told before anything here is read."""
     limited = await repository.find_limited(connection, customers)
+    applying = {customer: applicable(found.quotas) for customer, found in limited.items()}
     quotas = {
-        customer: [quota for quota in applicable(found.quotas) if quota.period_at(now)]
-        for customer, found in limited.items()
+        customer: [quota for quota in each if quota.period_at(now)]
+        for customer, each in applying.items()
     }
     held = await _held(connection, limited, quotas, now=now, watermark=watermark)
     used = await figures_of(connection, _wanted(limited, quotas, now))
@@ -53,7 +58,15 @@ async def load_states(
         for quota in quotas[customer]:
             entry = _one(found, customer, quota, now)
             each.append(QuotaState(quota, entry.start, entry.end, used[entry], reserved))
-        states[customer] = CustomerStates(found.metric_id, tightest_first(each))
+        until = [state.end for state in each]
+        until += [
+            quota.boundaries[0]
+            for quota in applying[customer]
+            if quota.boundaries and now < quota.boundaries[0]
+        ]
+        states[customer] = CustomerStates(
+            found.metric_id, tightest_first(each), min(until, default=None)
+        )
     return states
 
 

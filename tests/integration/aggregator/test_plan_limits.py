@@ -125,6 +125,20 @@ async def test_of_two_subscriptions_both_limit_each_in_its_own_periods(
     assert found == [("HARD", Decimal(10)), ("SOFT", Decimal(5))]
 
 
+async def test_a_limit_of_later_holds_from_its_start_on_whatever_is_remembered(
+    replica: QuotaReplica,
+    limits: PlanLimits,
+    tenant: TenantKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = NOW + timedelta(hours=1)
+    await limits.set(told(tenant, hard("10"), boundaries=(begin, begin + WEEK)))
+    for _ in range(3):
+        assert await states(replica) == []
+    monkeypatch.setattr(clock, "now", lambda: begin)
+    assert [state.remaining for state in await states(replica)] == [10]
+
+
 async def test_metrics_that_cannot_be_limited_are_named_and_limited_once_they_can(
     replica: QuotaReplica, limits: PlanLimits, metrics: Metrics, tenant: TenantKey
 ) -> None:
