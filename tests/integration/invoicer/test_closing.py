@@ -70,6 +70,8 @@ async def test_the_event_of_an_invoice_has_the_contracts_content(world: World) -
         "number": "INV-000001",
         "customerId": "user_123",
         "amount": "100.00",
+        "creditsApplied": "0.00",
+        "amountDue": "100.00",
         "currency": "USD",
         "periodStart": "2026-01-01T00:00:00Z",
         "periodEnd": "2026-02-01T00:00:00Z",
