@@ -5,6 +5,7 @@ by the code that does it in live mode too. Each step is a commit: whoever is kil
 the next look of any replica goes on from there (docs/adr/0043-test-clocks.md).
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -23,17 +24,31 @@ CLOCKS_A_LOOK_MAX = 1_000
 class Advancer:
     """Moves the clocks of all organizations; any number of replicas may."""
 
-    def __init__(self, database: Database, times: ClockTimes, grace: timedelta) -> None:
-        """`grace`: how long a period that is over waits."""
+    def __init__(
+        self,
+        database: Database,
+        times: ClockTimes,
+        grace: timedelta,
+        others: Sequence[Callable[[], Awaitable[int]]] = (),
+    ) -> None:
+        """`grace`: how long a period that is over waits. `others` do what is due besides closing;
+        each returns how much it did.
+        """
+        self._others = others
         self._database = database
         self._times = times
         self._grace = grace
 
     async def advance(self) -> int:
-        """Move each clock that has nothing left to do where it is by one step; how many moved."""
+        """Move each clock that has nothing left to do where it is by one step; how many moved, and
+        how much else was done.
+        """
         await self._tell()
         async with self._database.transaction() as connection:
             found = await clocks.advancing(connection, limit=CLOCKS_A_LOOK_MAX)
+        # All of these look for themselves now and then; here somebody waits.
+        if found and (done := sum([await other() for other in self._others])):
+            return done
         return sum([await self._step(tenant, clock_id) for tenant, clock_id in found])
 
     async def _tell(self) -> None:
@@ -54,7 +69,7 @@ class Advancer:
             clock = await clocks.lock_advancing(connection, tenant, clock_id)
             if clock is None:
                 return False
-            due = await clocks.next_due(connection, tenant, clock_id, self._grace)
+            due = await clocks.next_due(connection, tenant, clock, self._grace)
             if due is not None and due <= clock.time:
                 # It is being done, or waits until its usage is complete.
                 return False

@@ -126,10 +126,12 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             late_quiet=timedelta(seconds=settings.invoice_late_quiet_s),
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
+        expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
         advancer = Advancer(
             database,
             AccountsClockTimes(accounts, settings.internal_token),
             timedelta(seconds=settings.invoice_grace_s),
+            [expiry.expire],
         )
         scheduler = Scheduler(closer, settings.invoice_poll_s, advancer)
         limits = AggregatorLimits(aggregator, settings.internal_token)
@@ -166,7 +168,6 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("outbox", relay.run)
         runtime.spawn("audit", audit_relay(database, audit_outbox, messaging).run)
         runtime.spawn("scheduler", scheduler.run)
-        expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
         runtime.spawn("credit_expiry", expiry.run)
         runtime.spawn("limits", teller.run)
 

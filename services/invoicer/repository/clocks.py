@@ -90,10 +90,10 @@ _NOTE_TOLD = text(
     """
 )
 
-# As closing claims them.
+# As closing and credit_expiry claim them.
 _NEXT_DUE = text(
     """
-    SELECT min(
+    SELECT least(min(
         CASE
             WHEN opening THEN period_start
             WHEN idle THEN period_end
@@ -105,7 +105,12 @@ _NEXT_DUE = text(
                 CAST(:grace AS interval)
             )
         END
-    )
+    ), (
+        SELECT min(g.expire_time) FROM credit_grants g
+        WHERE (g.organization_id, g.mode) = (:organization_id, :mode)
+            AND (CAST(:customer_id AS text) IS NULL OR g.customer_id = :customer_id)
+            AND g.balance > 0
+    ))
     FROM subscriptions
     WHERE (organization_id, mode, clock_id) = (:organization_id, :mode, :id)
     """
@@ -253,13 +258,14 @@ async def note_told(connection: AsyncConnection, tenant: TenantKey, clock: Clock
 
 
 async def next_due(
-    connection: AsyncConnection, tenant: TenantKey, clock_id: str, grace: timedelta
+    connection: AsyncConnection, tenant: TenantKey, clock: Clock, grace: timedelta
 ) -> datetime | None:
-    """When, by the clock, the next thing of its subscriptions is to be done; None: nothing is.
+    """When, by the clock, the next thing is to be done; None: nothing is.
 
     `grace`: how long a period that is over waits, unless its organization decided otherwise.
     """
-    given = {**tenant._asdict(), "id": clock_id, "grace": grace}
+    customer_id = clock.customer_id or None
+    given = {**tenant._asdict(), "id": clock.id, "customer_id": customer_id, "grace": grace}
     due: datetime | None = (await connection.execute(_NEXT_DUE, given)).scalar_one()
     return due
 

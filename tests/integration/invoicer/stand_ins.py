@@ -16,6 +16,7 @@ from services.invoicer.advancer import Advancer
 from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.clocks import Clock as TestTime
 from services.invoicer.closer import Closer, ClosingSettings
+from services.invoicer.credit_expiry import CreditExpiry
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
 from services.invoicer.service.billing_settings import BillingSettingsOf
@@ -256,8 +257,13 @@ class World:
         )
         self.settings = BillingSettingsOf(self.database, self.clock, wakes, usual_grace=GRACE)
         self.revenues = Revenues(self.database, self.usage, self.clock, LATE)
+        self.credit_expiry = CreditExpiry(
+            self.database, self.clock, lambda: self.wakes.append("expired"), 1
+        )
         self.clocks = Clocks(self.database, self.clock, wakes)
-        self.advancer = Advancer(self.database, self.clock_times, GRACE)
+        self.advancer = Advancer(
+            self.database, self.clock_times, GRACE, [self.credit_expiry.expire]
+        )
         self.closer = self.new_closer()
 
     def new_closer(

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.invoicer.clocks import Clock, ClockStatus
-from services.invoicer.domain import SubscriptionStatus
+from services.invoicer.credit_checks import GrantInput
+from services.invoicer.domain import InvoiceStatus, SubscriptionStatus
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.paging import Page
 from services.invoicer.service.subscriptions import SubscriptionInput
@@ -277,3 +278,25 @@ async def test_a_clock_is_ready_when_those_who_take_events_know_of_it(world: Wor
     await world.clocks.end_clock(world.tenant, clock.id)
     await world.go_on()
     assert world.clock_times.told == [(clock.id, NOW), (clock.id, MARCH), (clock.id, None)]
+
+
+async def test_prepaid_credit_pays_until_it_expires_by_the_clock(world: World) -> None:
+    clock = await on_clock(world)
+    await world.subscribe(start=JANUARY, plan=BASE)
+    tenth = utc("2026-02-10")
+    credit = GrantInput("user_123", "150", "USD", expire_time=tenth)
+    await world.credits.grant_credits(world.tenant, credit)
+    # The real time does not expire it, while the clock stands still.
+    world.at(MARCH)
+    assert await world.credit_expiry.expire() == 0
+    world.at(NOW)
+    await advance(world, clock, MARCH + GRACE)
+    january, february = await world.all_invoices()
+    assert (january.status, f"{january.amount_due:.2f}") == (InvoiceStatus.PAID, "0.00")
+    assert (february.status, f"{february.amount_due:.2f}") == (InvoiceStatus.PENDING, "100.00")
+    entries, _ = await world.credits.list_entries(world.tenant, "user_123", "", Page(9))
+    assert [(each.kind, f"{each.amount:.2f}", each.create_time) for each in entries[::-1]] == [
+        ("GRANT", "150.00", NOW),
+        ("APPLY", "-100.00", FEBRUARY + GRACE),
+        ("EXPIRE", "-50.00", tenth),
+    ]

@@ -202,7 +202,8 @@ async def test_credit_of_who_is_on_a_test_clock_expires_by_that(world: World) ->
     await world.go_on()
     assert (await charged(world, "1")).status is InvoiceStatus.PENDING
     expiry = CreditExpiry(world.database, world.clock, lambda: None, 1)
-    assert [await expiry.expire(), await expiry.expire()] == [1, 0]
+    # The clock has arrived: what was due on its way is done.
+    assert await expiry.expire() == 0
     assert await told(world) == [("GRANT", 10), ("EXPIRE", -10)]
     assert (await ledger(world))[-1].create_time == MARCH
     with pytest.raises(InvalidArgumentError, match="expiresAt: must be in the future"):
