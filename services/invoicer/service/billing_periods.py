@@ -36,12 +36,13 @@ class BillingPeriods:
         async with self._database.transaction() as connection:
             subscription = await require_subscription(connection, tenant, subscription_id)
         now = subscription.now(self._now())
+        checks = FieldChecks()
+        for name, instant in (("from", start), ("to", end)):
+            right = instant is None or EARLIEST <= instant <= LATEST
+            checks.require(right, name, f"must be from {EARLIEST:%Y} to {LATEST:%Y}")
+        checks.done()
         begin = start or now
         until = end or quarter_hour_of(max(now, begin)) + QUARTER_HOUR
-        checks = FieldChecks()
-        for name, instant in (("from", begin), ("to", until)):
-            right = EARLIEST <= instant <= LATEST
-            checks.require(right, name, f"must be from {EARLIEST:%Y} to {LATEST:%Y}")
         checks.require(begin < until, "from", "must be before to")
         checks.done()
         found = list(itertools.islice(periods_between(subscription, begin, until), PERIODS_MAX + 1))

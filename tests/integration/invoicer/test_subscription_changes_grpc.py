@@ -129,7 +129,11 @@ async def test_periods_are_those_that_are_invoiced(world: World, api: Api) -> No
     assert await told(**{"from": utc("2026-02-02"), "to": utc("2026-03-02")}) == abutting
     assert await told() == abutting[1:2]
     assert await told(**{"from": utc("2025-01-01"), "to": JANUARY}) == []
-    for times in ({"from": utc("2026-02-02"), "to": JANUARY}, {"from": utc("1999-12-31")}):
+    for times in (
+        {"from": utc("2026-02-02"), "to": JANUARY},
+        {"from": utc("1999-12-31")},
+        {"from": utc("9999-12-31T23:59")},
+    ):
         with pytest.raises(InvalidArgumentError, match="from"):
             await told(**times)
 
