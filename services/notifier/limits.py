@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -73,6 +73,9 @@ class Lanes:
         self._slow_of_key_max = slow_of_key
         self._slow: Counter[str] = Counter()
         self._slow_after_s = slow_after_s
+        # All wait equally long, so one timer is enough: the first of them is always the next.
+        self._watched: deque[_Held] = deque()
+        self._looking: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def hold(self, key: str, *, proven: bool = False) -> AsyncIterator[None]:
@@ -86,11 +89,29 @@ class Lanes:
                 self._leave_unproven(key)
             raise
         attempt = _Held(self, key, proven=proven)
-        attempt.look_again(self._slow_after_s)
+        self._watch(attempt)
         try:
             yield
         finally:
             attempt.end()
+
+    def _watch(self, held: "_Held") -> None:
+        loop = asyncio.get_running_loop()
+        held.look_s = loop.time() + self._slow_after_s
+        self._watched.append(held)
+        if self._looking is None:
+            self._looking = loop.call_at(held.look_s, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        watched = self._watched
+        while watched and (watched[0].ended or watched[0].look_s <= now_s):
+            held = watched.popleft()
+            if not held.ended and not held.look():
+                held.look_s = now_s + self._slow_after_s
+                watched.append(held)
+        self._looking = loop.call_at(watched[0].look_s, self._look) if watched else None
 
     def change_lane(self, key: str, *, proven: bool = False) -> bool:
         """Go over to the slow lane; False when that is full."""
@@ -129,30 +150,27 @@ async def _both(key: str, of_key: KeyedSlots, of_all: asyncio.Semaphore) -> None
 
 
 class _Held:
-    """A slot that is held, in the lane where it is now."""
+    """A slot that is held, in the lane where it is now; `look_s` is when to look at it again."""
+
+    __slots__ = ("_key", "_lanes", "_proven", "ended", "look_s", "slow")
 
     def __init__(self, lanes: Lanes, key: str, *, proven: bool) -> None:
         self._lanes = lanes
         self._key = key
         self._proven = proven
-        self._slow = False
-        self._timer: asyncio.TimerHandle | None = None
+        self.look_s = 0.0
+        self.slow = False
+        self.ended = False
 
-    def look_again(self, after_s: float) -> None:
-        """Change lanes after so long, or look again after as long."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(after_s, self._look, after_s)
-
-    def _look(self, after_s: float) -> None:
-        self._slow = self._lanes.change_lane(self._key, proven=self._proven)
-        if not self._slow:
-            self.look_again(after_s)
+    def look(self) -> bool:
+        """Change lanes; False when the slow one is full."""
+        self.slow = self._lanes.change_lane(self._key, proven=self._proven)
+        return self.slow
 
     def end(self) -> None:
         """Give the slot back."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._slow:
+        self.ended = True
+        if self.slow:
             self._lanes.leave_slow(self._key)
         else:
             self._lanes.leave_quick(self._key, proven=self._proven)

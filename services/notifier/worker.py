@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Protocol
 
 import structlog
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 CLAIMS_MAX = 256  # in one transaction
 CLAIMED_MAX = 2_000  # by this process, waiting for their turn or in flight
 # Under load a claim at most so often: each costs as much as sending a few webhooks.
-GATHER_S = 0.01
+GATHER_S = 0.02
 ENDPOINTS_VISITED_MAX = 100  # in one transaction
 # So many are claimed for each that an endpoint may have in flight, so that fast ones never wait;
 # of one that answers slowly so many, and of one that nobody knows 1.
@@ -50,6 +51,7 @@ SLOW_PER_IN_FLIGHT = 4
 
 _ATTEMPTS = Metric("usageflow_webhook_attempts", "Attempts to deliver a webhook", ["error"])
 _DELIVERIES = Metric("usageflow_webhook_deliveries", "Deliveries that are done", ["status"])
+_attempts, _deliveries = cache(_ATTEMPTS.labels), cache(_DELIVERIES.labels)
 _CLAIMED = Gauge("usageflow_webhook_claimed", "Deliveries this process has claimed")
 
 # Jitter needs no secrecy, but this source needs no seed and no lock either.
@@ -103,6 +105,7 @@ class Worker:
         self._after = ""  # the endpoint up to which this walk has come
         self._cut_short = False  # this walk left something that was due
         self._claimed: set[str] = set()  # from its claim until its outcome is recorded
+        _CLAIMED.set_function(lambda: len(self._claimed))
         self._lines: dict[str, Line] = {}
         self._senders: set[asyncio.Task[None]] = set()
         self._settled = asyncio.Event()  # nothing is claimed
@@ -250,7 +253,6 @@ class Worker:
             return  # our own lease ran out while we are still at it
         self._claimed.add(claim.delivery_id)
         self._settled.clear()
-        _CLAIMED.set(len(self._claimed))
         self._endpoint_claims.take(claim.endpoint_id)
         self._organization_claims.take(claim.organization_id)
         line = self._lines.setdefault(claim.endpoint_id, Line(claim.organization_id))
@@ -263,7 +265,6 @@ class Worker:
 
     def _ended(self, claim: Claim) -> None:
         self._claimed.remove(claim.delivery_id)
-        _CLAIMED.set(len(self._claimed))
         room = (
             self._endpoint_claims.give_back(claim.endpoint_id),
             self._organization_claims.give_back(claim.organization_id),
@@ -315,10 +316,10 @@ class Worker:
             slow=attempt.duration_ms >= SLOW_AFTER_S * 1_000,
             failed=bool(attempt.error),
         )
-        _ATTEMPTS.labels(attempt.error or "none").inc()
+        _attempts(attempt.error or "none").inc()
         outcome = self._outcome(claim, attempt)
         if outcome.status != "pending":
-            _DELIVERIES.labels(outcome.status).inc()
+            _deliveries(outcome.status).inc()
         self._recorder.record(outcome, lambda: self._ended(claim))
 
     def _outcome(self, claim: Claim, attempt: Attempt) -> Outcome:
