@@ -205,13 +205,16 @@ class Client:
         self._idle_count = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def post(self, target: Target, request: bytes, answer: Answer) -> None:
+    async def post(
+        self, target: Target, request: bytes, answer: Answer, *, organization_id: str
+    ) -> None:
         """Send a whole request and fill `answer`, which tells how far it came, whatever happens.
 
+        `organization_id`: whose it is, so that its look-ups of names hold up no other.
         RefusedAddressError, UnknownNameError, BadAnswerError, ssl.SSLError, OSError.
         """
         key = (target.host, target.port, target.tls)
-        connection = self._take(key) or await self._connect(target)
+        connection = self._take(key) or await self._connect(target, organization_id)
         try:
             await connection.exchange(request, answer)
         except BaseException:
@@ -265,9 +268,9 @@ class Client:
         again_s = IDLE_CONNECTION_S / 4
         self._sweeping = loop.call_later(again_s, self._sweep) if self._idle else None
 
-    async def _connect(self, target: Target) -> Connection:
+    async def _connect(self, target: Target, organization_id: str) -> Connection:
         loop = asyncio.get_running_loop()
-        addresses = await self._resolver.resolve(target.host, target.port)
+        addresses = await self._resolver.resolve(target.host, target.port, organization_id)
         connected = await start_connection(
             addresses,
             happy_eyeballs_delay=HAPPY_EYEBALLS_S,

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from services.notifier.addresses import is_public, parse_address
+from services.notifier.limits import KeyedSlots
 
 LOOK_UPS_RUNNING_MAX = 32
+LOOK_UPS_OF_ONE_MAX = 8  # of one organization, so that names that hang hold up no other
 LOOK_UP_REMEMBERED_S = 10.0
 REMEMBERED_MAX = 10_000  # names; the one that was asked first is forgotten
 
 AddressInfo = tuple[
     int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 ]
+Key = tuple[str, str, int]  # organization, name, port
 LookUp = Callable[[str, int], Sequence[AddressInfo]]
 
 
@@ -42,7 +45,8 @@ class CheckedResolver:
 
     One denied address among public ones is what an attack looks like, not a working receiver.
     Who asks while a name is being looked up waits for the same answer; a good one is remembered
-    for 10 s. Addresses pass by here, too: getaddrinfo knows more ways to write one than we do.
+    for 10 s, for the organization that asked. Addresses pass by here, too: getaddrinfo knows more
+    ways to write one than we do.
     """
 
     def __init__(
@@ -56,41 +60,45 @@ class CheckedResolver:
         self._look_up = look_up
         self._remembered_s = remembered_s
         # Names that hang must not keep other work of the process from its threads.
+        self._slots = KeyedSlots(LOOK_UPS_OF_ONE_MAX)
         self._threads = ThreadPoolExecutor(LOOK_UPS_RUNNING_MAX, thread_name_prefix="dns")
-        self._asked: dict[tuple[str, int], asyncio.Future[Sequence[AddressInfo]]] = {}
+        self._asked: dict[Key, asyncio.Future[Sequence[AddressInfo]]] = {}
 
-    async def resolve(self, host: str, port: int) -> Sequence[AddressInfo]:
-        """The addresses of `host`: at least one. RefusedAddressError, UnknownNameError."""
-        asked = self._asked.get((host, port))
-        if asked is None:
-            asked = self._ask(host, port)
+    async def resolve(self, host: str, port: int, organization_id: str) -> Sequence[AddressInfo]:
+        """The addresses of `host`: at least one. RefusedAddressError, UnknownNameError.
+
+        An organization has look-ups of its own: it waits for none but those.
+        """
+        key = (organization_id, host, port)
+        asked = self._asked.get(key) or self._ask(key)
         # Whoever stops waiting does not take the answer from the others.
         return await asyncio.shield(asked)
 
-    def _ask(self, host: str, port: int) -> asyncio.Future[Sequence[AddressInfo]]:
+    def _ask(self, key: Key) -> asyncio.Future[Sequence[AddressInfo]]:
         if len(self._asked) >= REMEMBERED_MAX:
             del self._asked[next(iter(self._asked))]
-        asked = asyncio.ensure_future(self._resolve(host, port))
-        self._asked[host, port] = asked
-        asked.add_done_callback(lambda _asked: self._answered(host, port, asked))
+        asked = asyncio.ensure_future(self._resolve(*key))
+        self._asked[key] = asked
+        asked.add_done_callback(lambda _asked: self._answered(key, asked))
         return asked
 
-    def _answered(self, host: str, port: int, asked: asyncio.Future[Sequence[AddressInfo]]) -> None:
+    def _answered(self, key: Key, asked: asyncio.Future[Sequence[AddressInfo]]) -> None:
         good = not asked.cancelled() and asked.exception() is None
         if good and self._remembered_s:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._remembered_s, self._forget, host, port, asked)
+            loop.call_later(self._remembered_s, self._forget, key, asked)
         else:
-            self._forget(host, port, asked)
+            self._forget(key, asked)
 
-    def _forget(self, host: str, port: int, asked: asyncio.Future[Sequence[AddressInfo]]) -> None:
-        if self._asked.get((host, port)) is asked:
-            del self._asked[host, port]
+    def _forget(self, key: Key, asked: asyncio.Future[Sequence[AddressInfo]]) -> None:
+        if self._asked.get(key) is asked:
+            del self._asked[key]
 
-    async def _resolve(self, host: str, port: int) -> Sequence[AddressInfo]:
+    async def _resolve(self, organization_id: str, host: str, port: int) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, self._look_up, host, port)
+            async with self._slots.hold(organization_id):
+                found = await loop.run_in_executor(self._threads, self._look_up, host, port)
         except (OSError, UnicodeError) as error:
             raise UnknownNameError("the name has no address") from error
         if not found:

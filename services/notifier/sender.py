@@ -39,11 +39,12 @@ KEPT_BYTES_MAX = 16 * 1024
 
 @dataclass(frozen=True)
 class Address:
-    """Where an endpoint's webhooks go, the headers of its own, and the keys that sign."""
+    """Where an endpoint's webhooks go, the headers of its own, the keys that sign; whose it is."""
 
     url: str
     headers: Mapping[str, str]
     keys: Sequence[SigningKey]
+    organization_id: str = ""
 
     @cached_property
     def target(self) -> Target:
@@ -119,7 +120,9 @@ class Sender:
             f"webhook-signature: {signature}\r\ncontent-length: {len(webhook.body)}\r\n\r\n"
         )
         request = b"".join((address.head, own.encode(), webhook.body))
-        await self._client.post(address.target, request, answer)
+        await self._client.post(
+            address.target, request, answer, organization_id=address.organization_id
+        )
 
 
 def _tls() -> ssl.SSLContext:

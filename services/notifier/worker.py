@@ -183,7 +183,7 @@ class Worker:
             if paced:
                 await queue_repository.note_paced(connection, paced, now)
             targets = await queue_repository.targets(connection, list(claimed), now)
-        opened = self._open(targets)
+        opened = self._open(targets, {e.endpoint_id: e.organization_id for e in wanted})
         for claim in claims:
             if claim.endpoint_id in opened:
                 self._start(Due(claim, opened[claim.endpoint_id], claimed_s))
@@ -222,7 +222,9 @@ class Worker:
             async with self._database.transaction() as connection:
                 await queue_repository.release(connection, unsent)
 
-    def _open(self, targets: Mapping[str, Target]) -> dict[str, Address]:
+    def _open(
+        self, targets: Mapping[str, Target], organizations: Mapping[str, str]
+    ) -> dict[str, Address]:
         """What can be opened of the targets; the claims of others are left until they run out."""
         opened = {}
         for endpoint_id, target in targets.items():
@@ -231,7 +233,7 @@ class Worker:
             except SealError as error:
                 log.error("endpoint_sealed", endpoint_id=endpoint_id, error=str(error))  # noqa: TRY400
                 continue
-            opened[endpoint_id] = Address(target.url, headers, keys)
+            opened[endpoint_id] = Address(target.url, headers, keys, organizations[endpoint_id])
         return opened
 
     def _go_on(self, visited: list[Visited], claims: list[Claim], claims_max: int) -> bool:

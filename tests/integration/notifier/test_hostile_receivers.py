@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -283,10 +284,30 @@ async def test_a_name_that_changes_its_address_meets_the_check_each_time(
         remembered_s=0,
     )
     stack.callback(resolver.close)
-    (first,) = await resolver.resolve("rebound.example", 443)
+    (first,) = await resolver.resolve("rebound.example", 443, "org_a")
     assert first[-1] == ("1.1.1.1", 443)
     with pytest.raises(RefusedAddressError):
-        await resolver.resolve("rebound.example", 443)
+        await resolver.resolve("rebound.example", 443, "org_a")
+
+
+async def test_names_that_hang_hold_up_no_other_organization(stack: AsyncExitStack) -> None:
+    """Not even one that sends to the same name."""
+    answer = threading.Event()
+
+    def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+        if host.startswith("slow"):
+            answer.wait(PATIENT_S)
+        return found("1.1.1.1")(host, port)
+
+    resolver = CheckedResolver(allow_private=False, look_up=look_up)
+    stack.callback(resolver.close)
+    names = [f"slow{number}.example" for number in range(100)] + ["good.example"]
+    hanging = [asyncio.create_task(resolver.resolve(name, 443, "org_a")) for name in names]
+    async with asyncio.timeout(PATIENT_S):
+        await resolver.resolve("good.example", 443, "org_b")
+    assert not any(task.done() for task in hanging)
+    answer.set()
+    assert len(await asyncio.gather(*hanging)) == len(names)
 
 
 async def test_a_name_that_is_nowhere_is_a_dns_failure(stack: AsyncExitStack) -> None:
