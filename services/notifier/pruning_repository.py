@@ -32,16 +32,26 @@ DELETE FROM webhook_events w USING (
 WHERE (w.organization_id, w.mode, w.id) = (old.organization_id, old.mode, old.id)
 """
 )
+# A loose scan, as the claim's: a join would read all deliveries when few endpoints are disabled.
 _ENDED = text(
     """
-UPDATE deliveries d SET
-    status = CASE WHEN due.deleted THEN 'dropped' ELSE 'failed' END,
-    next_attempt_time = NULL, lease_until = NULL
+WITH RECURSIVE visited (endpoint_id, place) AS (
+    (SELECT endpoint_id, 1 FROM deliveries WHERE status = 'pending' ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.endpoint_id FROM deliveries d
+            WHERE d.status = 'pending' AND d.endpoint_id > v.endpoint_id
+            ORDER BY d.endpoint_id LIMIT 1), v.place + 1
+    FROM visited v WHERE v.endpoint_id IS NOT NULL AND v.place < :endpoints_max
+), ended AS MATERIALIZED (
+    SELECT e.id, CASE WHEN e.delete_time IS NULL THEN 'failed' ELSE 'dropped' END AS status
+    FROM visited v JOIN endpoints e ON e.id = v.endpoint_id WHERE NOT e.enabled
+)
+UPDATE deliveries d SET status = due.status, next_attempt_time = NULL, lease_until = NULL
 FROM (
-    SELECT p.id, e.delete_time IS NOT NULL AS deleted
-    FROM endpoints e JOIN deliveries p ON p.endpoint_id = e.id AND p.status = 'pending'
-    WHERE NOT e.enabled
-    LIMIT :rows_max FOR UPDATE OF p SKIP LOCKED
+    SELECT p.id, ended.status FROM ended CROSS JOIN LATERAL (
+        SELECT id FROM deliveries WHERE endpoint_id = ended.id AND status = 'pending'
+        ORDER BY next_attempt_time LIMIT :rows_max FOR UPDATE SKIP LOCKED
+    ) p LIMIT :rows_max
 ) due
 WHERE d.id = due.id
 """
@@ -77,7 +87,8 @@ async def end_pending_of_disabled(
 
     Disabling ends the first 10,000 (repository.end_pending); this is for larger backlogs.
     """
-    return (await connection.execute(_ENDED, {"rows_max": rows_max})).rowcount
+    values = {"rows_max": rows_max, "endpoints_max": ENDPOINTS_LOOKED_AT_MAX}
+    return (await connection.execute(_ENDED, values)).rowcount
 
 
 async def prune_events(connection: AsyncConnection, before: datetime, rows_max: int) -> int:

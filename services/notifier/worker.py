@@ -35,10 +35,10 @@ from services.notifier.settings import NotifierSettings
 
 log = structlog.get_logger()
 
-CLAIMS_MAX = 256  # in one transaction
-CLAIMED_MAX = 2_000  # by this process, waiting for their turn or in flight
+CLAIMS_MAX = 512  # in one transaction
+CLAIMED_MAX = 4_000  # by this process, waiting for their turn or in flight
 # Under load a claim at most so often: each costs as much as sending a few webhooks.
-GATHER_S = 0.02
+GATHER_S = 0.01
 ENDPOINTS_VISITED_MAX = 100  # in one transaction
 # So many are claimed for each that an endpoint may have in flight, so that fast ones never wait;
 # of one that answers slowly so many, and of one that nobody knows 1.
@@ -170,6 +170,8 @@ class Worker:
                 connection, after=self._after, limit=ENDPOINTS_VISITED_MAX, now=now
             )
             wanted = [endpoint for endpoint in visited if self._wants(endpoint, claimed_s)]
+            if not wanted:
+                return self._go_on(visited, [], claims_max)
             limits = await self._limits(connection, wanted, now)
             claims = await queue_repository.claim(
                 connection,
@@ -267,12 +269,11 @@ class Worker:
 
     def _ended(self, claim: Claim) -> None:
         self._claimed.remove(claim.delivery_id)
-        room = (
-            self._endpoint_claims.give_back(claim.endpoint_id),
-            self._organization_claims.give_back(claim.organization_id),
-            len(self._claimed) == CLAIMED_MAX // 2,
-        )
-        if any(room):
+        of_endpoint = self._endpoint_claims.give_back(claim.endpoint_id)
+        of_organization = self._organization_claims.give_back(claim.organization_id)
+        # An endpoint's room is of no use before its organization has some, which wakes, too.
+        of_both = of_endpoint and self._organization_claims.has_room(claim.organization_id)
+        if of_both or of_organization or len(self._claimed) == CLAIMED_MAX // 2:
             self._wake.set()
         if not self._claimed:
             self._settled.set()
