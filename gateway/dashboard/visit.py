@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from litestar import Request, Response
 from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from gateway.calls import Calls
 from gateway.dashboard import templates
@@ -123,8 +124,9 @@ class Visit:
         return (self.today - timedelta(days=days)).replace(hour=0)
 
 
-# What the framework gives to a handler.
-Visited: TypeAlias = NamedDependency[Visit]
+# What the framework gives to a handler. It is ours, and right: the framework would look through all
+# types inside of it, some of which it does not know.
+Visited: TypeAlias = NamedDependency[SkipValidation[Visit]]
 
 
 def html(body: bytes, status: int = 200) -> Response[bytes]:

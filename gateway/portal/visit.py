@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from litestar import Request, Response
 from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 from usageflow.accounts.v1 import portal_pb2
 
 from gateway.calls import Calls
@@ -67,8 +68,8 @@ class PortalVisit:
         return (self.today - timedelta(days=days)).replace(hour=0)
 
 
-# What the framework gives to a handler.
-Visited: TypeAlias = NamedDependency[PortalVisit]
+# What the framework gives to a handler; it has nothing to look through in it (dashboard/visit.py).
+Visited: TypeAlias = NamedDependency[SkipValidation[PortalVisit]]
 
 
 def token_of(scope: Scope, *, secure: bool) -> str:
