@@ -33,6 +33,7 @@ class Secrets:
     internal_token: str = field(default_factory=new_secret)
     key_pepper: str = field(default_factory=new_secret)
     webhook_secrets_key: str = field(default_factory=new_secret)
+    payment_secrets_key: str = field(default_factory=new_secret)
     postgres_password: str = field(default_factory=new_secret)
     nats_password: str = field(default_factory=new_secret)
     database_passwords: dict[str, str] = field(default_factory=dict)

@@ -29,6 +29,7 @@ OWN_SETTINGS = frozenset(
         "USAGEFLOW_KEY_PEPPER",
         "USAGEFLOW_NATS_URL",
         "USAGEFLOW_PARENT_PIPE_FD",
+        "USAGEFLOW_PAYMENT_SECRETS_KEY",
         "USAGEFLOW_POSTGRES_SETTINGS",
         "USAGEFLOW_POSTGRES_URL",
         "USAGEFLOW_REPLICAS",
@@ -68,6 +69,7 @@ class Surroundings:
     internal_token: str
     key_pepper: str
     webhook_secrets_key: str
+    payment_secrets_key: str
     parent_pipe_fd: int
 
 
@@ -123,6 +125,8 @@ def command(
         own["USAGEFLOW_DATABASE_URL"] = surroundings.database_urls[process.part]
     if process.part == "accounts":
         own["USAGEFLOW_KEY_PEPPER"] = surroundings.key_pepper
+    if process.part == "invoicer":
+        own["USAGEFLOW_PAYMENT_SECRETS_KEY"] = surroundings.payment_secrets_key
     if process.part == "notifier":
         own["USAGEFLOW_WEBHOOK_SECRETS_KEY"] = surroundings.webhook_secrets_key
     return Command(

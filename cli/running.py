@@ -82,6 +82,7 @@ class Stack:
             internal_token=secrets.internal_token,
             key_pepper=secrets.key_pepper,
             webhook_secrets_key=secrets.webhook_secrets_key,
+            payment_secrets_key=secrets.payment_secrets_key,
             parent_pipe_fd=self._pipe_read,
         )
         await self._start_processes(processes, surroundings, secrets)

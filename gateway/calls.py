@@ -33,6 +33,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    payments_pb2,
+    payments_pb2_grpc,
     simulation_pb2,
     simulation_pb2_grpc,
     subscription_changes_pb2,
@@ -90,6 +92,7 @@ class Channels:
                 *credits_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
                 *simulation_pb2.DESCRIPTOR.services_by_name.values(),
+                *payments_pb2.DESCRIPTOR.services_by_name.values(),
                 *subscription_changes_pb2.DESCRIPTOR.services_by_name.values(),
                 *test_clocks_pb2.DESCRIPTOR.services_by_name.values(),
             ],
@@ -130,6 +133,7 @@ class Services:
         self.settings = billing_settings_pb2_grpc.BillingSettingsServiceStub(channels.invoicer)
         self.simulations = simulation_pb2_grpc.SimulationServiceStub(channels.invoicer)
         self.clocks = test_clocks_pb2_grpc.TestClocksServiceStub(channels.invoicer)
+        self.payments = payments_pb2_grpc.PaymentsServiceStub(channels.invoicer)
         self.documents = documents_pb2_grpc.DocumentsServiceStub(channels.invoicer)
         self.notifier = notifier_pb2_grpc.NotifierServiceStub(channels.notifier)
 
@@ -163,6 +167,7 @@ class Calls:
         self.settings = services.settings
         self.simulations = services.simulations
         self.clocks = services.clocks
+        self.payments = services.payments
         self.documents = services.documents
         self.notifier = services.notifier
         self._services = services

@@ -31,6 +31,7 @@ NOTES: Final[Mapping[str, str]] = {
     "link-revoked": "The link was revoked. It works no more.",
     "revoked": "The key was revoked. Requests with it are refused from now on.",
     "paid": "The invoice was marked as paid.",
+    "collecting": "The payment is being tried; what came of it appears below.",
     "failed": "The failed payment was recorded.",
     "voided": "Voided. It stays in the records and is no longer billed.",
     "credited": "The credit note was issued.",

@@ -21,7 +21,9 @@ from gateway.shapes.invoices import (
     preview_from_proto,
     selection_to_proto,
 )
+from gateway.shapes.payments import PaymentNote
 
+NOTHING_KNOWN: Final = PaymentNote()
 _CSV: Final = "text/csv"
 _JSON_LINES: Final = "application/x-ndjson"
 
@@ -78,16 +80,25 @@ async def preview_invoice(calls: ApiCalls, data: JSONBody[PreviewRequest]) -> In
 
 
 @post("/api/invoices/{invoice_id:str}/pay", status_code=200)
-async def pay_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
-    """Mark an invoice paid; repeating it changes nothing."""
-    request = pb.PayInvoiceRequest(invoice_id=invoice_id)
+async def pay_invoice(
+    calls: ApiCalls, invoice_id: FromPath[str], data: JSONBody[PaymentNote] = NOTHING_KNOWN
+) -> Invoice:
+    """Mark an invoice paid; repeating it changes nothing. Its subscription, if it was suspended
+    for it, is active again.
+    """
+    request = pb.PayInvoiceRequest(invoice_id=invoice_id, reference=data.reference)
     return from_proto((await calls.call(calls.invoicer.PayInvoice, request)).invoice)
 
 
 @post("/api/invoices/{invoice_id:str}/fail", status_code=200)
-async def fail_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Invoice:
-    """Record a failed payment; after the set number of them the subscription is suspended."""
-    request = pb.FailInvoiceRequest(invoice_id=invoice_id)
+async def fail_invoice(
+    calls: ApiCalls, invoice_id: FromPath[str], data: JSONBody[PaymentNote] = NOTHING_KNOWN
+) -> Invoice:
+    """Record a failed payment.
+
+    With one more than there are retry days the subscription is suspended.
+    """
+    request = pb.FailInvoiceRequest(invoice_id=invoice_id, reference=data.reference)
     return from_proto((await calls.call(calls.invoicer.FailInvoice, request)).invoice)
 
 

@@ -13,6 +13,7 @@ from usageflow.invoicer.v1 import (
     credits_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
+    payments_pb2_grpc,
     simulation_pb2_grpc,
     subscription_changes_pb2_grpc,
     test_clocks_pb2_grpc,
@@ -38,10 +39,14 @@ from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.event_prices import EventPricedUsage, IngestAmounts
 from services.invoicer.limit_teller import AggregatorLimits, LimitTeller
 from services.invoicer.line_events import IngestEvents
+from services.invoicer.payment_servicer import PaymentsServicer
+from services.invoicer.payments.collector import Collector, CollectorSettings
+from services.invoicer.payments.keys import ProviderKeys
+from services.invoicer.payments.stripe_provider import StripeProviders
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.billing_periods import BillingPeriods
-from services.invoicer.service.billing_settings import BillingSettingsOf
+from services.invoicer.service.billing_settings import BillingSettingsOf, UsualSettings
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
@@ -51,6 +56,7 @@ from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.documents import Documents
 from services.invoicer.service.invoices import Invoices
 from services.invoicer.service.line_events import LineEvents
+from services.invoicer.service.payments import Payments
 from services.invoicer.service.plans import Plans
 from services.invoicer.service.revenue import Revenues
 from services.invoicer.service.simulations import Simulations
@@ -147,10 +153,23 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             usage,
             clock.now,
             wakes,
-            failures_max=settings.invoice_failures_max,
+            retry_days=settings.payment_retry_days,
             late=LATE,
         )
-        subscriptions = Subscriptions(database, clock.now, wakes)
+        subscriptions = Subscriptions(
+            database, clock.now, wakes, retry_days=settings.payment_retry_days
+        )
+        provider_keys = ProviderKeys(settings.payment_secrets_keys)
+        providers = StripeProviders(settings.payment_timeout_s, settings.stripe_api_base)
+        runtime.on_stop("providers", providers.close)
+        collector = Collector(
+            database,
+            providers,
+            provider_keys,
+            _collector_settings(settings),
+            clock.now,
+            relay.wake,
+        )
         servicer = InvoicerServicer(
             Customers(database, clock.now),
             Plans(database, clock.now),
@@ -170,6 +189,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("scheduler", scheduler.run)
         runtime.spawn("credit_expiry", expiry.run)
         runtime.spawn("limits", teller.run)
+        runtime.spawn("collector", collector.run)
 
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
@@ -230,10 +250,20 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                     database,
                     clock.now,
                     wakes,
-                    usual_grace=timedelta(seconds=settings.invoice_grace_s),
+                    provider_keys,
+                    UsualSettings(
+                        timedelta(seconds=settings.invoice_grace_s), settings.payment_retry_days
+                    ),
                 )
             ),
             "usageflow.invoicer.v1.BillingSettingsService",
+        )
+        server.add(
+            payments_pb2_grpc.add_PaymentsServiceServicer_to_server,
+            PaymentsServicer(
+                Payments(database, clock.now, partial(wake_after_commit, collector.wake))
+            ),
+            "usageflow.invoicer.v1.PaymentsService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)
@@ -248,4 +278,14 @@ def _closing_settings(settings: InvoicerSettings) -> ClosingSettings:
         pause=timedelta(seconds=settings.invoice_retry_s),
         chunk_max=settings.invoice_chunk_max,
         batch_max=settings.invoice_batch_max,
+    )
+
+
+def _collector_settings(settings: InvoicerSettings) -> CollectorSettings:
+    return CollectorSettings(
+        lease=timedelta(seconds=settings.payment_lease_s),
+        timeout_s=settings.payment_timeout_s,
+        poll_s=settings.invoice_poll_s,
+        batch_max=settings.payment_batch_max,
+        retry_days=settings.payment_retry_days,
     )

@@ -9,6 +9,7 @@ from usageflow.events.v1 import events_pb2
 from services.invoicer.credit_notes import CreditNote
 from services.invoicer.credits import CreditGrant, Wallet
 from services.invoicer.domain import Invoice, InvoiceStatus, Subscription
+from services.invoicer.payments.domain import Attempt, Outcome
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
 from services.kit.ids import new_id
@@ -25,6 +26,9 @@ CREDIT_NOTE_CREATED = "credit_note.created"
 CREDITS_GRANTED = "credits.granted"
 CREDITS_EXPIRED = "credits.expired"
 CREDITS_LOW_BALANCE = "credits.low_balance"
+PAYMENT_SUCCEEDED = "payment.succeeded"
+PAYMENT_FAILED = "payment.failed"
+PAYMENT_RETRY_SCHEDULED = "payment.retry_scheduled"
 SUBSCRIPTION_CREATED = "subscription.created"
 SUBSCRIPTION_CHANGED = "subscription.changed"
 SUBSCRIPTION_SUSPENDED = "subscription.suspended"
@@ -56,6 +60,36 @@ def invoice_event(
         "status": invoice.status.value,
         "sequence": _invoice_sequence(invoice),
     }
+    return _event(tenant, event_type, data, time)
+
+
+def payment_event(
+    event_type: str,
+    tenant: TenantKey,
+    invoice: Invoice,
+    attempt: Attempt,
+    outcome: Outcome,
+    next_attempt_time: datetime | None,
+    time: datetime,
+) -> BillingEvent:
+    """The event of an attempt that UsageFlow made by a provider. Its sequence counts the events of
+    the invoice's attempts.
+    """
+    scheduled = event_type == PAYMENT_RETRY_SCHEDULED
+    data: dict[str, str | int] = {
+        "invoiceId": invoice.id,
+        "number": invoice.number,
+        "customerId": invoice.customer_id,
+        "attempt": attempt.number,
+        "provider": attempt.provider.value,
+        "amount": format_money(attempt.amount, attempt.currency),
+        "currency": attempt.currency,
+        "reference": outcome.reference,
+        "errorCode": outcome.error_code,
+        "sequence": 2 * attempt.number + scheduled,
+    }
+    if next_attempt_time is not None:
+        data["nextAttemptAt"] = rfc3339(next_attempt_time)
     return _event(tenant, event_type, data, time)
 
 

@@ -3,8 +3,9 @@
 from usageflow.invoicer.v1 import billing_settings_pb2 as pb
 from usageflow.invoicer.v1.billing_settings_pb2_grpc import BillingSettingsServiceServicer
 
-from services.invoicer.billing_settings import BillingSettings, BillingSettingsChange
-from services.invoicer.service.billing_settings import BillingSettingsOf
+from services.invoicer.billing_settings import BillingSettings
+from services.invoicer.payment_messages import provider_number, provider_of
+from services.invoicer.service.billing_settings import BillingSettingsOf, SettingsInput
 from services.kit.auth import require_scope
 from services.kit.etag import expecting, tagged
 
@@ -27,12 +28,17 @@ class BillingSettingsServicer(BillingSettingsServiceServicer):
     ) -> pb.UpdateBillingSettingsResponse:
         """Change some of them."""
         principal = require_scope("admin")
-        change = BillingSettingsChange(
-            grace_s=request.grace_seconds if request.HasField("grace_seconds") else None
+        given = SettingsInput(
+            grace_s=request.grace_seconds if request.HasField("grace_seconds") else None,
+            retry_days=tuple(request.retry_days.days) if request.HasField("retry_days") else None,
+            provider=provider_of(request.payment_provider)
+            if request.HasField("payment_provider")
+            else None,
+            stripe_api_key=request.stripe_api_key if request.HasField("stripe_api_key") else None,
         )
         changed = await self._settings.update_settings(
             principal.tenant,
-            change,
+            given,
             by_key=principal.actor_id,
             expect=expecting(request.if_match, _message),
         )
@@ -41,4 +47,12 @@ class BillingSettingsServicer(BillingSettingsServiceServicer):
 
 def _message(settings: BillingSettings) -> pb.BillingSettings:
     assert settings.grace is not None
-    return tagged(pb.BillingSettings(grace_seconds=int(settings.grace.total_seconds())))
+    assert settings.retry_days is not None
+    return tagged(
+        pb.BillingSettings(
+            grace_seconds=int(settings.grace.total_seconds()),
+            retry_days=settings.retry_days,
+            payment_provider=provider_number(settings.provider),
+            stripe_api_key_hint=settings.provider_key_hint,
+        )
+    )

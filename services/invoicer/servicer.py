@@ -228,7 +228,7 @@ class InvoicerServicer(InvoicerServiceServicer):
     ) -> pb.PayInvoiceResponse:
         """Mark an invoice paid."""
         tenant = _admin()
-        found = await self._invoices.pay_invoice(tenant, request.invoice_id)
+        found = await self._invoices.pay_invoice(tenant, request.invoice_id, request.reference)
         return pb.PayInvoiceResponse(invoice=messages.invoice(found))
 
     async def FailInvoice(
@@ -236,7 +236,7 @@ class InvoicerServicer(InvoicerServiceServicer):
     ) -> pb.FailInvoiceResponse:
         """Count a failed payment."""
         tenant = _admin()
-        found = await self._invoices.fail_invoice(tenant, request.invoice_id)
+        found = await self._invoices.fail_invoice(tenant, request.invoice_id, request.reference)
         return pb.FailInvoiceResponse(invoice=messages.invoice(found))
 
     async def VoidInvoice(

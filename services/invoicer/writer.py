@@ -27,7 +27,7 @@ from services.invoicer.credit_use import pay_from_credits
 from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceKind, InvoiceStatus
 from services.invoicer.exact import ZERO
 from services.invoicer.readings import UsageReading
-from services.invoicer.repository import closing, invoices
+from services.invoicer.repository import closing, invoices, payments
 from services.invoicer.repository.events import add_events
 from services.invoicer.repository.readings import insert_readings
 from services.kit.database import Database, TenantKey
@@ -182,6 +182,7 @@ async def write_drafts(
     if paid:
         await invoices.set_paid(connection, tenant, list(paid), now)
         events += [invoice_event(tenant, INVOICE_PAID, each, now) for each in paid.values()]
+    await payments.collect(connection, tenant, list(drafts.keys() - paid.keys()), now)
     await add_events(connection, events)
     return [paid.get(each.id, each) for each in written]
 

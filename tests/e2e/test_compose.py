@@ -111,13 +111,14 @@ def test_each_part_knows_only_its_own_secrets(
 
     assert who_knows("KEY_PEPPER") == {"accounts"}
     assert who_knows("WEBHOOK_SECRETS_KEY") == {"notifier"}
+    assert who_knows("PAYMENT_SECRETS_KEY") == {"invoicer"}
     assert who_knows("POSTGRES_PASSWORD") == {"postgres", "databases"}
     for part in set(PARTS) - {"gateway"}:
         assert who_knows(f"{part.upper()}_DATABASE_PASSWORD") == {part, "databases"}
 
 
 def test_made_secrets_are_long_and_differ(environment: dict[str, str]) -> None:
-    assert len(set(environment.values())) == len(environment) == 10
+    assert len(set(environment.values())) == len(environment) == 11
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in environment.values())
 
 

@@ -32,6 +32,8 @@ from usageflow.invoicer.v1 import (
     documents_pb2_grpc,
     invoicer_pb2,
     invoicer_pb2_grpc,
+    payments_pb2,
+    payments_pb2_grpc,
     subscription_changes_pb2,
     subscription_changes_pb2_grpc,
     test_clocks_pb2,
@@ -222,6 +224,7 @@ ROUTES = [
     ("POST", "/api/subscriptions/{subscription}/change"),
     ("POST", "/api/subscriptions/{subscription}/change/preview"),
     ("POST", "/api/plans/{plan}/migrate"),
+    ("POST", "/api/subscriptions/{subscription}/uncancel"),
     ("POST", "/api/subscriptions/{subscription}/pause"),
     ("POST", "/api/subscriptions/{subscription}/resume"),
     ("POST", "/api/subscriptions/{subscription}/discounts"),
@@ -248,6 +251,11 @@ ROUTES = [
     ("POST", "/api/invoices/{invoice}/pay"),
     ("POST", "/api/invoices/{invoice}/fail"),
     ("POST", "/api/invoices/{invoice}/void"),
+    ("POST", "/api/invoices/{invoice}/collect"),
+    ("GET", "/api/invoices/{invoice}/payments"),
+    ("GET", "/api/customers/" + CUSTOMER + "/payment-method"),
+    ("PUT", "/api/customers/" + CUSTOMER + "/payment-method"),
+    ("DELETE", "/api/customers/" + CUSTOMER + "/payment-method"),
     ("GET", "/api/webhooks/{endpoint}"),
     ("PATCH", "/api/webhooks/{endpoint}"),
     ("POST", "/api/webhooks/{endpoint}/rotate-secret"),
@@ -277,6 +285,10 @@ BODIES: dict[str, Any] = {
     CREDITS + "/grants": {"amount": "1", "currency": "USD"},
     CREDITS + "/debits": {"amount": "0.01", "currency": "USD", "reason": "R"},
     CREDITS + "/low-balance": {"lowBalance": "1", "currency": "USD"},
+    "/api/customers/" + CUSTOMER + "/payment-method": {
+        "stripeCustomer": "cus_1",
+        "stripePaymentMethod": "pm_1",
+    },
 }
 
 
@@ -347,6 +359,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     money = {**by_customer, "amount": "0.01", "currency": "USD"}
     clocks, clock_stub = test_clocks_pb2, test_clocks_pb2_grpc.TestClocksServiceStub
     by_clock = {"test_clock_id": ours.clock}
+    payment_stub = payments_pb2_grpc.PaymentsServiceStub
+    method = payments_pb2.PaymentMethod(stripe_customer="cus_1", stripe_payment_method="pm_1")
     change_stub = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub
     change = subscription_changes_pb2.ChangeSubscriptionRequest(**by_subscription, quantity=2)
     return [
@@ -420,6 +434,16 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          documents_pb2.ListLineEventsRequest(**by_invoice, line=1)),
         ("invoicer", documents_pb2_grpc.DocumentsServiceStub, "GetRenderedInvoice",
          documents_pb2.GetRenderedInvoiceRequest(**by_invoice)),
+        ("invoicer", payment_stub, "ListPaymentAttempts",
+         payments_pb2.ListPaymentAttemptsRequest(**by_invoice)),
+        ("invoicer", payment_stub, "CollectInvoice",
+         payments_pb2.CollectInvoiceRequest(**by_invoice)),
+        ("invoicer", payment_stub, "GetPaymentMethod",
+         payments_pb2.GetPaymentMethodRequest(customer_id=CUSTOMER)),
+        ("invoicer", payment_stub, "SetPaymentMethod",
+         payments_pb2.SetPaymentMethodRequest(customer_id=CUSTOMER, payment_method=method)),
+        ("invoicer", payment_stub, "RemovePaymentMethod",
+         payments_pb2.RemovePaymentMethodRequest(customer_id=CUSTOMER)),
         ("invoicer", invoices, "GetCustomer", invoicer.GetCustomerRequest(customer_id=CUSTOMER)),
         ("invoicer", invoices, "GetPlan", invoicer.GetPlanRequest(plan_id=ours.plan)),
         ("invoicer", invoices, "CreatePlanVersion", invoicer.CreatePlanVersionRequest(plan=plan)),

@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 from litestar import Response, get, post
 from litestar.params import FromPath
-from usageflow.invoicer.v1 import billing_terms_pb2, documents_pb2, invoicer_pb2
+from usageflow.invoicer.v1 import billing_terms_pb2, documents_pb2, invoicer_pb2, payments_pb2
 
 from gateway.dashboard.visit import Visit, Visited, new_key
 from gateway.routes.documents import number_of_line
 from gateway.shapes import credit_notes, invoices, line_events
 from gateway.shapes.credit_notes import NewCreditNote
 from gateway.shapes.invoices import StatusName
+from gateway.shapes.payments import attempts_from_proto
 from services.kit.errors import DomainError
 
 PAGE_ROWS: Final = 50
@@ -80,7 +81,7 @@ async def show_line(
 
 async def _show(visit: Visit, invoice_id: str, status: int = 200) -> Response[bytes]:
     calls = visit.calls
-    answer, notes = await asyncio.gather(
+    answer, notes, payments = await asyncio.gather(
         calls.call(
             calls.invoicer.GetInvoice, invoicer_pb2.GetInvoiceRequest(invoice_id=invoice_id)
         ),
@@ -88,12 +89,17 @@ async def _show(visit: Visit, invoice_id: str, status: int = 200) -> Response[by
             calls.terms.ListCreditNotes,
             billing_terms_pb2.ListCreditNotesRequest(invoice_id=invoice_id),
         ),
+        calls.call(
+            calls.payments.ListPaymentAttempts,
+            payments_pb2.ListPaymentAttemptsRequest(invoice_id=invoice_id),
+        ),
     )
     return visit.page(
         "invoice.html",
         status,
         invoice=invoices.from_proto(answer.invoice),
         credit_notes=[credit_notes.from_proto(each) for each in notes.credit_notes],
+        payments=attempts_from_proto(payments),
         new_key=new_key(),
     )
 
@@ -112,6 +118,14 @@ async def fail_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[by
     request = invoicer_pb2.FailInvoiceRequest(invoice_id=invoice_id)
     asked = visit.calls.call(visit.calls.invoicer.FailInvoice, request)
     return await _done(visit, invoice_id, asked, "failed")
+
+
+@post("/dashboard/invoices/{invoice_id:str}/collect", include_in_schema=False)
+async def collect_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[bytes]:
+    """Let the provider try now."""
+    request = payments_pb2.CollectInvoiceRequest(invoice_id=invoice_id)
+    asked = visit.calls.call(visit.calls.payments.CollectInvoice, request)
+    return await _done(visit, invoice_id, asked, "collecting")
 
 
 @post("/dashboard/invoices/{invoice_id:str}/void", include_in_schema=False)
@@ -158,6 +172,7 @@ HANDLERS = [
     show_line,
     pay_invoice,
     fail_invoice,
+    collect_invoice,
     void_invoice,
     credit_invoice,
 ]

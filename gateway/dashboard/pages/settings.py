@@ -75,7 +75,14 @@ async def show_billing_settings(visit: Visited) -> Response[bytes]:
     request = billing_settings_pb2.GetBillingSettingsRequest()
     answer = await calls.call(calls.settings.GetBillingSettings, request)
     known = billing_settings.from_proto(answer.settings)
-    form = Form([("graceSeconds", str(known.grace_seconds))])
+    form = Form(
+        [
+            ("graceSeconds", str(known.grace_seconds)),
+            ("paymentProvider", known.payment_provider),
+            ("retryDays", ", ".join(map(str, known.retry_days))),
+            ("_keyHint", known.stripe_api_key_hint or ""),
+        ]
+    )
     return visit.page("billing_settings.html", form=form)
 
 

@@ -1,7 +1,6 @@
 """What organizations decide about their invoices."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import Row, select, text, tuple_
@@ -9,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings
+from services.invoicer.payments.domain import ProviderName
 from services.invoicer.tables import billing_settings
 from services.kit.database import TenantKey
 
@@ -40,11 +40,24 @@ async def put_settings(
     connection: AsyncConnection, tenant: TenantKey, settings: BillingSettings, now: datetime
 ) -> None:
     """Store all of them; whoever does has the lock."""
-    values = {**asdict(settings), "update_time": now}
+    values: dict[str, object] = {
+        "grace": settings.grace,
+        "retry_days": None if settings.retry_days is None else list(settings.retry_days),
+        "provider": settings.provider.value,
+        "sealed_provider_key": settings.sealed_provider_key,
+        "provider_key_hint": settings.provider_key_hint,
+        "update_time": now,
+    }
     statement = upsert(billing_settings).values(**tenant._asdict(), **values)
     statement = statement.on_conflict_do_update(constraint="pk_billing_settings", set_=values)
     await connection.execute(statement)
 
 
 def _settings(row: Row[tuple[object, ...]]) -> BillingSettings:
-    return BillingSettings(grace=row.grace)
+    return BillingSettings(
+        grace=row.grace,
+        retry_days=None if row.retry_days is None else tuple(row.retry_days),
+        provider=ProviderName(row.provider),
+        sealed_provider_key=row.sealed_provider_key,
+        provider_key_hint=row.provider_key_hint,
+    )

@@ -23,8 +23,10 @@ from services.invoicer.credit_use import bring_in, give_back
 from services.invoicer.credits import PRIORITY_DEFAULT, CreditGrant, GrantKind
 from services.invoicer.domain import Invoice
 from services.invoicer.exact import total
-from services.invoicer.repository import clocks, credit_notes, invoices, ledger
+from services.invoicer.payments.settling import check_not_being_paid
+from services.invoicer.repository import clocks, credit_notes, ledger
 from services.invoicer.repository.events import add_events
+from services.invoicer.service.locking import require_invoice
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.term_checks import CreditNoteInput, check_credit_note
@@ -57,12 +59,13 @@ class CreditNotes:
         checks.done()
         async with self._database.transaction() as connection:
             # Under the invoice's lock all of this is done one after the other.
-            invoice = await _require_invoice(connection, tenant, given.invoice_id)
+            invoice = await require_invoice(connection, tenant, given.invoice_id, lock=True)
             earlier = await _sent_before(connection, tenant, given)
             if earlier is not None:
                 return earlier, True
             refunded = bool(given.refund_reference) or given.refund_to_credits
             check_creditable(invoice, refunded=refunded)
+            await check_not_being_paid(connection, tenant, invoice.id)
             draft = await _draft(connection, tenant, invoice, given, wanted)
             clock = await clocks.clock_of(connection, tenant, invoice.customer_id)
             now = now_of(clock, self._now())
@@ -165,17 +168,6 @@ async def _draft(
         refund_reference=given.refund_reference,
         lines=lines,
     )
-
-
-async def _require_invoice(
-    connection: AsyncConnection, tenant: TenantKey, invoice_id: str
-) -> Invoice:
-    found = None
-    if is_id(invoice_id, "inv"):
-        found = await invoices.get_invoice(connection, tenant, invoice_id, lock=True)
-    if found is None:
-        raise NotFoundError("No such invoice")
-    return found
 
 
 async def _sent_before(

@@ -9,7 +9,7 @@ from services.invoicer.rendering.html import html_of
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.rendering.view import view_of
 from services.invoicer.repository import customers, issuers
-from services.invoicer.service.invoices import require_invoice
+from services.invoicer.service.locking import require_invoice
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError, PreconditionError
 from services.kit.etag import Expectation

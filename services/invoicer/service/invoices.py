@@ -9,9 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer import billing_events
-from services.invoicer.billing_events import invoice_event
 from services.invoicer.checks import is_customer_id
-from services.invoicer.clocks import now_of
 from services.invoicer.closing import Usage
 from services.invoicer.credit_use import give_back
 from services.invoicer.credits import payable
@@ -19,30 +17,37 @@ from services.invoicer.domain import (
     Invoice,
     InvoiceDraft,
     InvoiceStatus,
-    Subscription,
-    SubscriptionStatus,
     check_failable,
     check_payable,
     check_voidable,
 )
 from services.invoicer.exact import ZERO
+from services.invoicer.payments.domain import REFERENCE_CHARS_MAX, AttemptState
+from services.invoicer.payments.settling import (
+    check_not_being_paid,
+    record_told,
+    set_status,
+    settle_failed,
+    settle_paid,
+)
 from services.invoicer.projection import projected_usages
 from services.invoicer.repository import (
-    clocks,
+    billing_settings,
     closing,
     credit_notes,
     invoices,
     ledger,
+    payments,
     subscriptions,
 )
-from services.invoicer.repository.events import add_events
+from services.invoicer.service.locking import lock_invoice, require_invoice
 from services.invoicer.service.paging import Page, id_position, next_token
-from services.invoicer.service.subscriptions import require_subscription, store_and_tell
+from services.invoicer.service.subscriptions import require_subscription
 from services.invoicer.service.wakes import Wakes
 from services.invoicer.usage import UsageSource
 from services.kit import pages
 from services.kit.database import Database, TenantKey
-from services.kit.errors import NotFoundError, PreconditionError
+from services.kit.errors import FieldChecks, PreconditionError
 from services.kit.ids import is_id
 
 log = structlog.get_logger()
@@ -82,14 +87,14 @@ class Invoices:
         now: Callable[[], datetime],
         wakes: Wakes,
         *,
-        failures_max: int,
+        retry_days: tuple[int, ...],
         late: timedelta,
     ) -> None:
         self._database = database
         self._usage = usage
         self._now = now
         self._wakes = wakes
-        self._failures_max = failures_max
+        self._retry_days = retry_days
         self._late = late
 
     async def get_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
@@ -150,36 +155,39 @@ class Invoices:
             payable(grants, at_end.amount, max(now, period.period.end)),
         )
 
-    async def pay_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
-        """Mark an invoice paid; repeating it changes nothing. PreconditionError when void."""
+    async def pay_invoice(self, tenant: TenantKey, invoice_id: str, reference: str = "") -> Invoice:
+        """Mark an invoice paid; repeating it changes nothing. PreconditionError when void, or just
+        being paid by a provider.
+        """
+        check_reference(reference)
+        now = self._now()
         async with self._database.transaction() as connection:
-            invoice = await require_invoice(connection, tenant, invoice_id, lock=True)
-            if not check_payable(invoice):
-                return invoice
-            paid = await self._set_status(
-                connection, tenant, invoice, InvoiceStatus.PAID, billing_events.INVOICE_PAID
-            )
+            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            if not check_payable(locked.invoice):
+                return locked.invoice
+            await check_not_being_paid(connection, tenant, invoice_id)
+            await record_told(connection, locked, AttemptState.SUCCEEDED, reference, now)
+            retry_days = await self._retry_days_of(connection, tenant)
+            paid = await settle_paid(connection, locked, retry_days)
         self._wakes.relay()
         return paid
 
-    async def fail_invoice(self, tenant: TenantKey, invoice_id: str) -> Invoice:
+    async def fail_invoice(
+        self, tenant: TenantKey, invoice_id: str, reference: str = ""
+    ) -> Invoice:
         """Count a failed payment; the last one that is tolerated suspends the subscription.
 
-        PreconditionError when paid or void.
+        PreconditionError when paid or void, or just being paid by a provider.
         """
+        check_reference(reference)
+        now = self._now()
         async with self._database.transaction() as connection:
-            subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
-            check_failable(invoice)
-            failed = await self._set_status(
-                connection, tenant, invoice, InvoiceStatus.FAILED, billing_events.INVOICE_FAILED
-            )
-            too_often = failed.failed_payments >= self._failures_max
-            if too_often and subscription and subscription.status is SubscriptionStatus.ACTIVE:
-                suspended = replace(subscription, status=SubscriptionStatus.SUSPENDED)
-                now = subscription.now(self._now())
-                await store_and_tell(
-                    connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, now
-                )
+            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            check_failable(locked.invoice)
+            await check_not_being_paid(connection, tenant, invoice_id)
+            await record_told(connection, locked, AttemptState.FAILED, reference, now)
+            retry_days = await self._retry_days_of(connection, tenant)
+            failed, _ = await settle_failed(connection, locked, retry_days, now)
         self._wakes.relay()
         return failed
 
@@ -189,69 +197,44 @@ class Invoices:
         Its period is not billed again; late usage of earlier periods that it carried is. Credit
         that paid some of it goes back.
         """
+        now = self._now()
         async with self._database.transaction() as connection:
-            subscription, invoice = await _lock_invoice(connection, tenant, invoice_id)
+            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            invoice, subscription = locked.invoice, locked.subscription
             if not check_voidable(invoice):
                 return invoice
+            await check_not_being_paid(connection, tenant, invoice_id)
             if await credit_notes.credited_of(connection, tenant, invoice.id):
                 raise PreconditionError(
                     "The invoice has credit notes: credit all that is left instead",
                     reason="invoice_credited",
                 )
-            reason, now = f"{invoice.number} is void", self._now()
-            await give_back(connection, tenant, invoice, invoice.credits_applied, reason, now)
-            voided = await self._set_status(
-                connection,
-                tenant,
-                replace(invoice, credits_applied=ZERO),
-                InvoiceStatus.VOID,
-                billing_events.INVOICE_VOIDED,
+            reason = f"{invoice.number} is void"
+            await give_back(
+                connection, tenant, invoice, invoice.credits_applied, reason, locked.now
             )
+            without = replace(locked, invoice=replace(invoice, credits_applied=ZERO))
+            voided = await set_status(
+                connection, without, InvoiceStatus.VOID, billing_events.INVOICE_VOIDED
+            )
+            await payments.stop(connection, tenant, invoice.id)
             if subscription:
                 # What is just being computed from what this invoice billed must not be written.
                 await subscriptions.update_subscription(connection, subscription)
         self._wakes.relay()
         return voided
 
-    async def _set_status(
-        self,
-        connection: AsyncConnection,
-        tenant: TenantKey,
-        invoice: Invoice,
-        status: InvoiceStatus,
-        event_type: str,
-    ) -> Invoice:
-        clock = await clocks.clock_of(connection, tenant, invoice.customer_id)
-        now = now_of(clock, self._now())
-        await invoices.set_status(connection, tenant, invoice.id, status, now)
-        failures = invoice.failed_payments + (status is InvoiceStatus.FAILED)
-        changed = replace(invoice, status=status, failed_payments=failures)
-        await add_events(connection, [invoice_event(tenant, event_type, changed, now)])
-        log.info("invoice_changed", invoice_id=invoice.id, status=status.value)
-        return changed
+    async def _retry_days_of(
+        self, connection: AsyncConnection, tenant: TenantKey
+    ) -> tuple[int, ...]:
+        settings = await billing_settings.get_settings(connection, tenant)
+        return settings.retry_days_or(self._retry_days)
 
 
-async def require_invoice(
-    connection: AsyncConnection, tenant: TenantKey, invoice_id: str, *, lock: bool = False
-) -> Invoice:
-    """The invoice with its lines; NotFoundError. With `lock` nobody else changes it meanwhile."""
-    found = None
-    if is_id(invoice_id, "inv"):
-        found = await invoices.get_invoice(connection, tenant, invoice_id, lock=lock)
-    if found is None:
-        raise NotFoundError("No such invoice")
-    return found
-
-
-async def _lock_invoice(
-    connection: AsyncConnection, tenant: TenantKey, invoice_id: str
-) -> tuple[Subscription | None, Invoice]:
-    """An invoice and its subscription, locked in the order that everybody locks them in.
-
-    The invoice of a one-off charge has none.
-    """
-    subscription_id = (await require_invoice(connection, tenant, invoice_id)).subscription_id
-    subscription = None
-    if subscription_id:
-        subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
-    return subscription, await require_invoice(connection, tenant, invoice_id, lock=True)
+def check_reference(reference: str) -> None:
+    """InvalidArgumentError unless it can be kept."""
+    checks = FieldChecks()
+    fits = len(reference) <= REFERENCE_CHARS_MAX and (not reference or reference.isprintable())
+    message = f"must have at most {REFERENCE_CHARS_MAX} characters and no control characters"
+    checks.require(fits, "reference", message)
+    checks.done()

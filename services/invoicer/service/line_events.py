@@ -8,7 +8,7 @@ from usageflow.ingest.v1 import counted_pb2
 from services.invoicer.domain import InvoiceLine, LineKind
 from services.invoicer.line_events import CountedUsage, EventSource
 from services.invoicer.repository import readings
-from services.invoicer.service.invoices import require_invoice
+from services.invoicer.service.locking import require_invoice
 from services.invoicer.service.paging import Page
 from services.kit import pages
 from services.kit.database import Database, TenantKey

@@ -34,7 +34,14 @@ from services.invoicer.closing import opens
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
 from services.invoicer.periods import days_later
 from services.invoicer.phases import PhaseKind
-from services.invoicer.repository import clocks, customers, plans, subscriptions
+from services.invoicer.repository import (
+    billing_settings,
+    clocks,
+    customers,
+    payments,
+    plans,
+    subscriptions,
+)
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
@@ -89,10 +96,18 @@ def _text(time: datetime | None) -> str:
 class Subscriptions:
     """Customers on plans."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], wakes: Wakes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        wakes: Wakes,
+        *,
+        retry_days: tuple[int, ...],
+    ) -> None:
         self._database = database
         self._now = now
         self._wakes = wakes
+        self._retry_days = retry_days
 
     async def create_subscription(
         self, tenant: TenantKey, given: SubscriptionInput
@@ -222,7 +237,8 @@ class Subscriptions:
         return ended
 
     async def uncancel_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
-        """Withdraw a cancellation whose time has not come; there is none: nothing changes.
+        """Withdraw a cancellation whose time has not come; there is none: nothing changes. One with
+        an invoice that could not be collected is suspended again.
 
         PreconditionError when it has ended.
         """
@@ -233,10 +249,14 @@ class Subscriptions:
             check_goes_on(subscription, subscription.now(self._now()))
             if subscription.cancel_time is None:
                 return subscription
+            decided = await billing_settings.get_settings(connection, tenant)
+            retries = len(decided.retry_days_or(self._retry_days))
+            held = await payments.has_exhausted(connection, tenant, subscription.id, retries)
+            status = SubscriptionStatus.SUSPENDED if held else SubscriptionStatus.ACTIVE
             changed = await self._change(
                 connection,
                 subscription,
-                uncancelled(subscription, SubscriptionStatus.ACTIVE),
+                uncancelled(subscription, status),
                 billing_events.SUBSCRIPTION_CHANGED,
             )
         log.info("subscription_uncancelled", subscription_id=subscription_id)

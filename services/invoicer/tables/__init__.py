@@ -23,6 +23,7 @@ from services.invoicer.tables.documents import (
     usage_readings,
 )
 from services.invoicer.tables.invoices import invoice_counters, invoice_lines, invoices
+from services.invoicer.tables.payments import collections, payment_attempts, payment_methods
 from services.invoicer.tables.settings import billing_settings
 from services.invoicer.tables.subscriptions import (
     charges,
@@ -47,6 +48,7 @@ __all__ = [
     "audit_outbox",
     "billing_settings",
     "charges",
+    "collections",
     "credit_entries",
     "credit_grants",
     "credit_note_lines",
@@ -67,6 +69,8 @@ __all__ = [
     "limit_tells",
     "metadata",
     "outbox",
+    "payment_attempts",
+    "payment_methods",
     "plan_prices",
     "plan_versions",
     "plans",

@@ -1,6 +1,17 @@
 """What organizations decide about their invoices."""
 
-from sqlalchemy import Column, Index, Interval, PrimaryKeyConstraint, Table
+from sqlalchemy import (
+    Column,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.invoicer.tables.columns import metadata, tenant_columns, time_column
 
@@ -10,6 +21,12 @@ billing_settings = Table(
     metadata,
     *tenant_columns(),
     Column("grace", Interval),
+    # Days after the first failure.
+    Column("retry_days", ARRAY(Integer)),
+    Column("provider", Text, nullable=False, server_default=text("'MANUAL'")),
+    # Under PAYMENT_SECRETS_KEY, and what may be shown of it.
+    Column("sealed_provider_key", LargeBinary),
+    Column("provider_key_hint", Text, nullable=False, server_default=text("''")),
     time_column("update_time"),
     PrimaryKeyConstraint("organization_id", "mode"),
     # Finds the shortest.

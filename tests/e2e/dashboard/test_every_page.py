@@ -31,6 +31,7 @@ PAGES = [
     "/customers",
     "/customers/new",
     "/customers/hostile_customer",
+    "/customers/hostile_customer/payment-method",
     "/customers/hostile_customer/credits",
     "/customers/hostile_customer/portal-links",
     "/customers/hostile_customer/taxes",

@@ -648,9 +648,10 @@ CASES = [
         "POST",
         "/api/invoices/inv_1/fail",
         "FailInvoice",
-        invoicer.FailInvoiceRequest(invoice_id="inv_1"),
+        invoicer.FailInvoiceRequest(invoice_id="inv_1", reference="R1"),
         invoicer.FailInvoiceResponse(invoice=INVOICE),
         INVOICE_JSON,
+        {"reference": "R1"},
     ),
     Case(
         "POST",

@@ -19,7 +19,8 @@ from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.credit_expiry import CreditExpiry
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
-from services.invoicer.service.billing_settings import BillingSettingsOf
+from services.invoicer.payments.keys import ProviderKeys
+from services.invoicer.service.billing_settings import BillingSettingsOf, UsualSettings
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
@@ -28,6 +29,7 @@ from services.invoicer.service.customers import Customers
 from services.invoicer.service.discounts import Discounts
 from services.invoicer.service.invoices import InvoiceFilter, Invoices
 from services.invoicer.service.paging import Page
+from services.invoicer.service.payments import Payments
 from services.invoicer.service.plans import Plans
 from services.invoicer.service.revenue import Revenues
 from services.invoicer.service.subscription_changes import SubscriptionChanges
@@ -44,6 +46,9 @@ from services.kit.ids import new_id
 
 TOKEN = SecretStr("internal-token-of-32-characters-")
 GRACE = timedelta(hours=1)
+# The third failed payment suspends a subscription.
+RETRY_DAYS = (1, 3)
+PROVIDER_KEYS = ProviderKeys(["p" * 32])
 # How long after its end a subscription waits for late usage.
 LATE_QUIET = timedelta(days=35)
 
@@ -250,12 +255,11 @@ class World:
         self.taxes = Taxes(self.database, self.clock)
         self.credit_notes = CreditNotes(self.database, self.clock, wakes)
         self.credits = Credits(self.database, self.clock, wakes)
-        self.subscriptions = Subscriptions(self.database, self.clock, wakes)
+        self.subscriptions = Subscriptions(self.database, self.clock, wakes, retry_days=RETRY_DAYS)
         self.changes = SubscriptionChanges(self.database, self.usage, self.clock, wakes, late=LATE)
         self.invoices = Invoices(
-            self.database, self.usage, self.clock, wakes, failures_max=3, late=LATE
+            self.database, self.usage, self.clock, wakes, retry_days=RETRY_DAYS, late=LATE
         )
-        self.settings = BillingSettingsOf(self.database, self.clock, wakes, usual_grace=GRACE)
         self.revenues = Revenues(self.database, self.usage, self.clock, LATE)
         self.credit_expiry = CreditExpiry(
             self.database, self.clock, lambda: self.wakes.append("expired"), 1
@@ -264,6 +268,10 @@ class World:
         self.advancer = Advancer(
             self.database, self.clock_times, GRACE, [self.credit_expiry.expire]
         )
+        self.settings = BillingSettingsOf(
+            self.database, self.clock, wakes, PROVIDER_KEYS, UsualSettings(GRACE, RETRY_DAYS)
+        )
+        self.payments = Payments(self.database, self.clock, lambda: None)
         self.closer = self.new_closer()
 
     def new_closer(

@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from usageflow.events.v1 import events_pb2
 
-from services.invoicer.billing_settings import BillingSettingsChange
 from services.invoicer.changes import Timing
 from services.invoicer.domain import SubscriptionStatus
 from services.invoicer.phases import PhaseKind
+from services.invoicer.service.billing_settings import SettingsInput
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.kit.errors import InvalidArgumentError, PreconditionError
 from tests.integration.invoicer.stand_ins import GRACE, World, new_tenant, pro_plan, utc
@@ -25,8 +25,8 @@ async def test_each_organization_waits_for_late_events_as_long_as_it_wants(world
     patient, hasty = new_tenant(), new_tenant()
     for tenant in (world.tenant, patient, hasty):
         await world.subscribe(start=JANUARY, tenant=tenant)
-    await world.settings.update_settings(patient, BillingSettingsChange(3 * 3600), by_key="")
-    await world.settings.update_settings(hasty, BillingSettingsChange(0), by_key="")
+    await world.settings.update_settings(patient, SettingsInput(3 * 3600), by_key="")
+    await world.settings.update_settings(hasty, SettingsInput(0), by_key="")
     closed = []
     for waited in (timedelta(0), GRACE - MINUTE, GRACE, 3 * GRACE - MINUTE, 3 * GRACE):
         world.at(FEBRUARY + waited)
@@ -37,9 +37,7 @@ async def test_each_organization_waits_for_late_events_as_long_as_it_wants(world
 
 
 async def test_usage_is_waited_for_until_the_grace_of_the_organization(world: World) -> None:
-    await world.settings.update_settings(
-        world.tenant, BillingSettingsChange(2 * 3600), by_key="key_1"
-    )
+    await world.settings.update_settings(world.tenant, SettingsInput(2 * 3600), by_key="key_1")
     await world.subscribe(start=JANUARY)
     world.at(FEBRUARY + 2 * GRACE)
     world.aggregator.as_of = FEBRUARY + GRACE
@@ -51,7 +49,7 @@ async def test_usage_is_waited_for_until_the_grace_of_the_organization(world: Wo
 async def test_a_change_is_told_to_the_audit_log_once(world: World) -> None:
     assert (await world.settings.get_settings(world.tenant)).grace == GRACE
     for _ in range(2):
-        change = BillingSettingsChange(60)
+        change = SettingsInput(60)
         await world.settings.update_settings(world.tenant, change, by_key="key_1")
     (event,) = await audited(world)
     assert (event.action, event.key_id) == ("billing_settings.changed", "key_1")
@@ -64,9 +62,7 @@ async def test_a_change_is_told_to_the_audit_log_once(world: World) -> None:
 @pytest.mark.parametrize("grace_s", [-1, 72 * 3600 + 1])
 async def test_a_grace_out_of_bounds_is_refused(world: World, grace_s: int) -> None:
     with pytest.raises(InvalidArgumentError, match="graceSeconds: must be from 0 to 259,200"):
-        await world.settings.update_settings(
-            world.tenant, BillingSettingsChange(grace_s), by_key=""
-        )
+        await world.settings.update_settings(world.tenant, SettingsInput(grace_s), by_key="")
     with pytest.raises(DBAPIError, match="ck_billing_settings_grace"):
         async with world.database.transaction() as connection:
             insert = f"""

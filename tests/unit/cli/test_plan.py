@@ -23,6 +23,7 @@ SURROUNDINGS = Surroundings(
     internal_token="the-internal-token",
     key_pepper="the-pepper",
     webhook_secrets_key="the-secrets-key",
+    payment_secrets_key="the-payments-key",
     parent_pipe_fd=9,
 )
 
@@ -145,8 +146,14 @@ def test_local_webhook_receivers_are_allowed_unless_the_user_says_otherwise() ->
     assert environment("notifier", USAGEFLOW_WEBHOOK_ALLOW_PRIVATE="false")[name] == "false"
 
 
-def test_only_notifier_gets_the_key_of_webhook_secrets() -> None:
-    """Whoever has it and the database can sign in everybody's name."""
-    name = "USAGEFLOW_WEBHOOK_SECRETS_KEY"
-    assert [part for part in PARTS if name in environment(part)] == ["notifier"]
-    assert environment("notifier", **{name: "mine"})[name] == "the-secrets-key"
+@pytest.mark.parametrize(
+    ("name", "part", "value"),
+    [
+        ("USAGEFLOW_WEBHOOK_SECRETS_KEY", "notifier", "the-secrets-key"),
+        ("USAGEFLOW_PAYMENT_SECRETS_KEY", "invoicer", "the-payments-key"),
+    ],
+)
+def test_only_who_seals_secrets_gets_the_key(name: str, part: str, value: str) -> None:
+    """Whoever has it and the database can sign, or charge, in everybody's name."""
+    assert [each for each in PARTS if name in environment(each)] == [part]
+    assert environment(part, **{name: "mine"})[name] == value

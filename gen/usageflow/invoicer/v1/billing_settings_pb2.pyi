@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from usageflow.invoicer.v1 import payments_pb2 as _payments_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,23 +27,63 @@ class BillingSettings(_message.Message):
 
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    RETRY_DAYS_FIELD_NUMBER: _builtins.int
+    PAYMENT_PROVIDER_FIELD_NUMBER: _builtins.int
+    STRIPE_API_KEY_HINT_FIELD_NUMBER: _builtins.int
     grace_seconds: _builtins.int
     """How long a period that is over waits for late events before it is invoiced: 0-259,200 (72 h)."""
     etag: _builtins.str
-    """Made of all of the above; another one: something has changed."""
+    """Made of all the others; another one: something has changed."""
+    payment_provider: _payments_pb2.PaymentProvider.ValueType
+    """Who collects invoices."""
+    stripe_api_key_hint: _builtins.str
+    """The end of the key of Stripe; empty: there is none."""
+    @_builtins.property
+    def retry_days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """On which days after the first failure a payment is tried again, ascending. When it has failed
+        once more than these are, the subscription is suspended until the invoice is paid.
+        """
+
     def __init__(
         self,
         *,
         grace_seconds: _builtins.int = ...,
         etag: _builtins.str = ...,
+        retry_days: _abc.Iterable[_builtins.int] | None = ...,
+        payment_provider: _payments_pb2.PaymentProvider.ValueType = ...,
+        stripe_api_key_hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace_seconds", b"grace_seconds", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key_hint", b"stripe_api_key_hint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BillingSettings: _TypeAlias = BillingSettings  # noqa: Y015
+
+@_typing.final
+class RetryDays(_message.Message):
+    """RetryDays are days after the first failure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Up to 10, each 1-60 and more than the one before; none: nothing is tried again."""
+
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDays: _TypeAlias = RetryDays  # noqa: Y015
 
 @_typing.final
 class GetBillingSettingsRequest(_message.Message):
@@ -93,25 +134,50 @@ class UpdateBillingSettingsRequest(_message.Message):
 
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     IF_MATCH_FIELD_NUMBER: _builtins.int
+    RETRY_DAYS_FIELD_NUMBER: _builtins.int
+    PAYMENT_PROVIDER_FIELD_NUMBER: _builtins.int
+    STRIPE_API_KEY_FIELD_NUMBER: _builtins.int
     grace_seconds: _builtins.int
     """0-259,200. It holds for all periods that are not invoiced yet."""
+    payment_provider: _payments_pb2.PaymentProvider.ValueType
+    """Who collects invoices. STRIPE takes a key."""
+    stripe_api_key: _builtins.str
+    """A secret or restricted key of Stripe, of the caller's mode ("sk_live_...", "rk_test_..."). It is
+    stored sealed and never shown again. Empty: it is forgotten.
+    """
     @_builtins.property
     def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now."""
+
+    @_builtins.property
+    def retry_days(self) -> Global___RetryDays:
+        """When payments are tried again."""
 
     def __init__(
         self,
         *,
         grace_seconds: _builtins.int | None = ...,
         if_match: _abc.Iterable[_builtins.str] | None = ...,
+        retry_days: Global___RetryDays | None = ...,
+        payment_provider: _payments_pb2.PaymentProvider.ValueType | None = ...,
+        stripe_api_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds", "if_match", b"if_match"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "if_match", b"if_match", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__payment_provider: _TypeAlias = _typing.Literal["payment_provider"]  # noqa: Y015
+    _WhichOneofArgType__payment_provider: _TypeAlias = _typing.Literal["_payment_provider", b"_payment_provider"]  # noqa: Y015
+    _WhichOneofReturnType__stripe_api_key: _TypeAlias = _typing.Literal["stripe_api_key"]  # noqa: Y015
+    _WhichOneofArgType__stripe_api_key: _TypeAlias = _typing.Literal["_stripe_api_key", b"_stripe_api_key"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payment_provider) -> _WhichOneofReturnType__payment_provider | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stripe_api_key) -> _WhichOneofReturnType__stripe_api_key | None: ...
 
 Global___UpdateBillingSettingsRequest: _TypeAlias = UpdateBillingSettingsRequest  # noqa: Y015
 

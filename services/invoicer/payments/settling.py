@@ -1,0 +1,145 @@
+"""What follows when an invoice was paid, or its payment failed: in the caller's transaction.
+
+The caller has locked the invoice's subscription, if it has one, and then the invoice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.invoicer import billing_events
+from services.invoicer.billing_events import invoice_event
+from services.invoicer.domain import (
+    Invoice,
+    InvoiceStatus,
+    Subscription,
+    SubscriptionStatus,
+)
+from services.invoicer.payments.domain import (
+    Attempt,
+    AttemptState,
+    ProviderName,
+    is_exhausted,
+    next_attempt_time,
+)
+from services.invoicer.repository import invoices, payments
+from services.invoicer.repository.events import add_events
+from services.invoicer.service.subscriptions import store_and_tell
+from services.kit.database import TenantKey
+from services.kit.errors import PreconditionError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """An invoice and its subscription, None: it has none, locked by the caller; and the time of
+    their customer, who may be on a test clock. Payments themselves go by the real time.
+    """
+
+    tenant: TenantKey
+    subscription: Subscription | None
+    invoice: Invoice
+    now: datetime
+
+
+async def check_not_being_paid(
+    connection: AsyncConnection, tenant: TenantKey, invoice_id: str
+) -> None:
+    """PreconditionError while nobody knows what came of an attempt; the caller has the lock."""
+    if await payments.is_being_paid(connection, tenant, invoice_id):
+        raise PreconditionError(
+            "The invoice is just being paid: try again when it is known what came of it",
+            reason="payment_in_progress",
+        )
+
+
+async def record_told(
+    connection: AsyncConnection,
+    locked: Locked,
+    state: AttemptState,
+    reference: str,
+    now: datetime,
+) -> Attempt:
+    """An attempt that the organization made itself, and told."""
+    earlier = await payments.attempts_of(connection, locked.tenant, locked.invoice.id)
+    attempt = Attempt(
+        invoice_id=locked.invoice.id,
+        number=len(earlier) + 1,
+        provider=ProviderName.MANUAL,
+        method=None,
+        amount=locked.invoice.amount_due,
+        currency=locked.invoice.currency,
+        state=state,
+        reference=reference,
+        error_code="",
+        error_message="",
+        start_time=now,
+        end_time=now,
+    )
+    await payments.insert_attempt(connection, locked.tenant, attempt)
+    return attempt
+
+
+async def settle_paid(
+    connection: AsyncConnection, locked: Locked, retry_days: Sequence[int]
+) -> Invoice:
+    """PAID; a subscription that was suspended for it goes on, unless another invoice holds it."""
+    tenant, subscription = locked.tenant, locked.subscription
+    paid = await set_status(connection, locked, InvoiceStatus.PAID, billing_events.INVOICE_PAID)
+    await payments.stop(connection, tenant, paid.id)
+    if subscription and subscription.status is SubscriptionStatus.SUSPENDED:
+        held = await payments.has_exhausted(connection, tenant, subscription.id, len(retry_days))
+        if not held:
+            again = replace(subscription, status=SubscriptionStatus.ACTIVE)
+            await store_and_tell(connection, again, billing_events.SUBSCRIPTION_CHANGED, locked.now)
+    return paid
+
+
+async def settle_failed(
+    connection: AsyncConnection, locked: Locked, retry_days: Sequence[int], now: datetime
+) -> tuple[Invoice, datetime | None]:
+    """FAILED, counted; with the last failure that is tolerated the subscription is suspended.
+
+    Also when it is tried again, as far as a provider collects it; None: not any more.
+    """
+    subscription = locked.subscription
+    failed = await set_status(
+        connection, locked, InvoiceStatus.FAILED, billing_events.INVOICE_FAILED
+    )
+    if is_exhausted(failed.failed_payments, retry_days):
+        await payments.stop(connection, locked.tenant, failed.id)
+        if subscription and subscription.status is SubscriptionStatus.ACTIVE:
+            suspended = replace(subscription, status=SubscriptionStatus.SUSPENDED)
+            await store_and_tell(
+                connection, suspended, billing_events.SUBSCRIPTION_SUSPENDED, locked.now
+            )
+        return failed, None
+    if await payments.next_attempt_time(connection, locked.tenant, failed.id) is None:
+        return failed, None
+    attempts = await payments.attempts_of(connection, locked.tenant, failed.id)
+    ended = [each.end_time for each in attempts if each.state is AttemptState.FAILED]
+    first = next((time for time in ended if time is not None), now)
+    following = next_attempt_time(first, failed.failed_payments, retry_days, now)
+    assert following is not None, "not exhausted"
+    await payments.schedule(connection, locked.tenant, failed.id, following)
+    return failed, following
+
+
+async def set_status(
+    connection: AsyncConnection,
+    locked: Locked,
+    status: InvoiceStatus,
+    event_type: str,
+) -> Invoice:
+    """Store the status of a finalized invoice, and tell."""
+    invoice, now = locked.invoice, locked.now
+    await invoices.set_status(connection, locked.tenant, invoice.id, status, now)
+    failures = invoice.failed_payments + (status is InvoiceStatus.FAILED)
+    changed = replace(invoice, status=status, failed_payments=failures)
+    await add_events(connection, [invoice_event(locked.tenant, event_type, changed, now)])
+    log.info("invoice_changed", invoice_id=invoice.id, status=status.value)
+    return changed
