@@ -32,6 +32,7 @@ READS = {
     "GetInvoice",
     "ListInvoices",
     "PreviewInvoice",
+    "GetRevenue",
 }
 METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["InvoicerService"].methods]
 
@@ -266,6 +267,7 @@ def example_requests(subscription: pb.Subscription, invoice: pb.Invoice) -> dict
         "GetInvoice": by_invoice,
         "ListInvoices": {},
         "PreviewInvoice": by_subscription,
+        "GetRevenue": {},
         "PayInvoice": by_invoice,
         "FailInvoice": by_invoice,
         "VoidInvoice": by_invoice,
@@ -302,6 +304,8 @@ async def test_no_method_shows_or_changes_what_is_another_tenants(
             assert await api.call(name, key, **request) == getattr(pb, f"{name}Response")()
         elif name in alone:
             continue
+        elif name == "GetRevenue":
+            assert not (await api.call(name, key, **request)).currencies
         elif name == "CreateSubscription":
             with pytest.raises(InvalidArgumentError, match="planId: there is no such plan"):
                 await api.call(name, key, **request)
