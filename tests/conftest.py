@@ -15,6 +15,7 @@ from cli.databases import connected, make_database, make_role
 from cli.embedded import EmbeddedNats, EmbeddedPostgres
 from cli.home import new_secret
 from cli.ports import free_port
+from services.kit.migrations import migrate
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("no_deadline", deadline=None)
@@ -70,6 +71,32 @@ async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
         yield postgres.url(name, password)
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.execute(f"DROP ROLE {name}")
+
+
+# By port of the server and package: a database with all of its migrations, and its role's password.
+_migrated: dict[tuple[int, str], tuple[str, str]] = {}
+
+
+@asynccontextmanager
+async def migrated_database(postgres: EmbeddedPostgres, package: str) -> AsyncIterator[str]:
+    """The URL of a database with all migrations of `package` and nothing else; dropped afterwards.
+
+    A copy of one that was migrated once a session: that takes a tenth of the time.
+    """
+    async with connected(postgres.url()) as admin:
+        if (postgres.port, package) not in _migrated:
+            template, password = f"template_{package.rpartition('.')[2]}", new_secret()
+            await make_role(admin, template, password)
+            await make_database(admin, template)
+            await migrate(postgres.url(template, password), package)
+            _migrated[postgres.port, package] = template, password
+        template, password = _migrated[postgres.port, package]
+        name = f"test_{secrets.token_hex(8)}"
+        await admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} OWNER {template} STRATEGY FILE_COPY"
+        )
+        yield postgres.url(template, password, name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

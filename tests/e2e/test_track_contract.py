@@ -3,18 +3,20 @@
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from cli.connection import Connection
-from tests.e2e.api import Api, new_key, wait_for
+from tests.e2e.api import Api, new_key, new_organization, wait_for
 
 
-@pytest.fixture
-def api(stack: Connection) -> Api:
-    return Api(stack.http, stack.api_key)
+@pytest.fixture(scope="module")
+def api(stack: Connection, stack_home: Path) -> Api:
+    """An organization of its own: no test clock of others makes its future longer."""
+    return Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 from argon2 import PasswordHasher
 
+from cli.embedded import EmbeddedPostgres
 from services.accounts.app import people_of
 from services.accounts.members_servicer import People
 from services.accounts.passwords import Passwords
 from services.accounts.service import Accounts
 from services.accounts.signing_in import SigningIn
 from services.kit.database import Database, TenantKey
-from services.kit.migrations import migrate
+from tests.conftest import migrated_database
 
 PEPPER = b"a pepper of more than 32 characters"
 
@@ -52,9 +53,15 @@ class RecordedChanges:
 
 
 @pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of accounts's migrated, empty database."""
+    async with migrated_database(postgres, "services.accounts") as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The migrated database of accounts."""
-    await migrate(database_url, "services.accounts")
     database = Database(database_url)
     yield database
     await database.close()

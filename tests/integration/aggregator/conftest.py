@@ -6,12 +6,13 @@ from datetime import datetime
 import pytest
 from usageflow.events.v1.events_pb2 import UsageEvent
 
+from cli.embedded import EmbeddedPostgres
 from services.aggregator.folder import Folder
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.token_wait import TokenWait
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
-from services.kit.migrations import migrate
+from tests.conftest import migrated_database
 from tests.integration.aggregator.sending import new_tenant, utc
 
 # Long enough to outlast a busy machine, short enough for a test that waits it out.
@@ -54,9 +55,15 @@ class NoReplay:
 
 
 @pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of aggregator's migrated, empty database."""
+    async with migrated_database(postgres, "services.aggregator") as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The migrated database of aggregator."""
-    await migrate(database_url, "services.aggregator")
     database = Database(database_url, pool_size=10)
     yield database
     await database.close()

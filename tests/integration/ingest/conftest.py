@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from services.kit.migrations import migrate
+from cli.embedded import EmbeddedPostgres
+from tests.conftest import migrated_database
 from tests.integration.ingest.instance import Instance, running
 
 Start = Callable[..., Awaitable[Instance]]
 
 
 @pytest.fixture
-async def ingest_url(database_url: str) -> str:
+async def ingest_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """The URL of ingest's migrated, empty database."""
-    await migrate(database_url, "services.ingest")
-    return database_url
+    async with migrated_database(postgres, "services.ingest") as url:
+        yield url
 
 
 @pytest.fixture

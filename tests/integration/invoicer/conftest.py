@@ -6,11 +6,12 @@ import grpc
 import pytest
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
+from cli.embedded import EmbeddedPostgres
 from services.invoicer.event_prices import EventPricedUsage
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
-from services.kit.migrations import migrate
+from tests.conftest import migrated_database
 from tests.integration.invoicer.stand_ins import (
     TOKEN,
     Clock,
@@ -24,9 +25,15 @@ NOW = utc("2026-01-15T12:00")
 
 
 @pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of invoicer's migrated, empty database."""
+    async with migrated_database(postgres, "services.invoicer") as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The migrated database of invoicer."""
-    await migrate(database_url, "services.invoicer")
     database = Database(database_url, pool_size=10)
     yield database
     await database.close()

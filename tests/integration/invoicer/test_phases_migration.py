@@ -1,18 +1,22 @@
 """Subscriptions from before there were phases get the one that they have been in."""
 
 import importlib.resources
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from cli.embedded import EmbeddedPostgres
 from services.invoicer.phases import PhaseKind
 from services.invoicer.repository.subscriptions import list_subscriptions
 from services.kit.database import Database, TenantKey, sqlalchemy_url
 from services.kit.migrations import migrate
+from tests.conftest import empty_database
 from tests.integration.invoicer.stand_ins import utc
 
 PACKAGE = "services.invoicer"
@@ -53,6 +57,13 @@ def migrate_to(connection: Connection, revision: str) -> None:
         environment.configure(connection=connection, transaction_per_migration=True)
         with environment.begin_transaction():
             environment.run_migrations()
+
+
+@pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of an empty database, without any migration."""
+    async with empty_database(postgres) as url:
+        yield url
 
 
 async def test_each_subscription_gets_the_phase_that_it_has_been_in(database_url: str) -> None:

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from cli.embedded import EmbeddedPostgres
-from tests.conftest import empty_database
-from tests.integration.model.world import World
+from tests.conftest import migrated_database
+from tests.integration.model.world import PACKAGES, World
 
 # How long each test goes on looking, in seconds: MODEL_SECONDS=3600 for a long run.
 SECONDS = float(os.environ.get("MODEL_SECONDS", "15"))
@@ -67,7 +67,10 @@ def stage(postgres: EmbeddedPostgres) -> Iterator[Stage]:
         databases = AsyncExitStack()
 
         async def start() -> World:
-            urls = [await databases.enter_async_context(empty_database(postgres)) for _ in range(2)]
+            urls = [
+                await databases.enter_async_context(migrated_database(postgres, package))
+                for package in PACKAGES
+            ]
             world = World(*urls)
             await world.start()
             return world

@@ -38,7 +38,6 @@ from services.ingest.wire import Intake
 from services.kit.auth import MODE_NAMES, MODE_NUMBERS
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
-from services.kit.migrations import migrate
 from tests.integration.aggregator.conftest import TOKEN_WAIT_S, SetWatermark
 from tests.integration.aggregator.rolled import rollup_differences
 from tests.integration.aggregator.sending import EPOCH
@@ -68,6 +67,10 @@ def event_id_of(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("evt_"))
 
 
+# Whose databases a World takes.
+PACKAGES = ("services.ingest", "services.aggregator")
+
+
 class KilledError(Exception):
     """As good as kill -9 of aggregator."""
 
@@ -76,6 +79,7 @@ class World:
     """start() it, stop() it; everything happens in the loop that did."""
 
     def __init__(self, ingest_url: str, aggregator_url: str) -> None:
+        """The URLs are those of databases with all migrations of PACKAGES, in that order."""
         self._ingest_url = ingest_url
         self._aggregator_url = aggregator_url
         self._stops = [AsyncExitStack() for _ in range(REPLICAS)]
@@ -83,9 +87,7 @@ class World:
         self.folders: list[Folder] = []
 
     async def start(self) -> None:
-        """Migrate both databases and start everything."""
-        await migrate(self._ingest_url, "services.ingest")
-        await migrate(self._aggregator_url, "services.aggregator")
+        """Start everything."""
         self._database = Database(self._aggregator_url)
         watermark = SetWatermark()
         waits = TokenWait(self._database, watermark, TOKEN_WAIT_S)

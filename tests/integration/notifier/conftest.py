@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
+from cli.embedded import EmbeddedPostgres
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.ids import new_id
-from services.kit.migrations import migrate
 from services.notifier.deliveries import Deliveries
 from services.notifier.domain import (
     Delivery,
@@ -31,6 +31,7 @@ from services.notifier.sender import Sender
 from services.notifier.service import Notifier
 from services.notifier.settings import NotifierSettings
 from services.notifier.worker import Worker
+from tests.conftest import migrated_database
 
 WAIT_S = 10.0
 ACME = TenantKey("org_" + "a" * 32, "test")
@@ -199,9 +200,15 @@ def make_settings(database_url: str, **changes: object) -> NotifierSettings:
 
 
 @pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of notifier's migrated, empty database."""
+    async with migrated_database(postgres, "services.notifier") as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The migrated database of notifier."""
-    await migrate(database_url, "services.notifier")
     database = Database(database_url)
     yield database
     await database.close()

@@ -29,11 +29,11 @@ from services.kit.database import Database, TenantKey
 from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.settings import ServiceSettings
-from tests.conftest import empty_database
+from tests.conftest import migrated_database
 from tests.integration.ingest.instance import NATS_AWAY, TOKEN
 from tests.integration.ingest.test_ingest_grpc import Keys
 from tests.integration.model.naive import Sent
-from tests.integration.model.world import World
+from tests.integration.model.world import PACKAGES, World
 
 # An hour that is over.
 HOUR = hour_of(clock.now()) - timedelta(hours=3)
@@ -130,7 +130,10 @@ class Setting:
 async def setting(postgres: EmbeddedPostgres) -> AsyncIterator[Setting]:
     """Everything, with empty databases."""
     async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(empty_database(postgres)) for _ in range(2)]
+        urls = [
+            await stack.enter_async_context(migrated_database(postgres, package))
+            for package in PACKAGES
+        ]
         world = World(*urls)
         await world.start()
         stack.push_async_callback(world.stop)

@@ -194,11 +194,11 @@ async def test_checks_of_quotas_hear_that_an_hour_was_counted_anew(
     [(metric_id,)] = await setting.sql(
         "SELECT metric_id FROM usage_buckets JOIN series USING (series_id)"
     )
-    async with setting.database.transaction() as connection:
-        before = await change_repository.find_changes(connection, None)
+    async with setting.database.driving() as driver:
+        before = await change_repository.find_changes(driver, None)
     await setting.check()
-    async with setting.database.transaction() as connection:
-        found = await change_repository.find_changes(connection, before.snapshot)
+    async with setting.database.driving() as driver:
+        found = await change_repository.find_changes(driver, before.snapshot)
     assert found.holders == {Holder(metric_id, "")}
 
 
