@@ -77,23 +77,23 @@ async def gateways(nats_server: EmbeddedNats) -> AsyncIterator[tuple[Gateway, Ga
 
 
 async def test_two_gateways_keep_to_one_limit_together(gateways: tuple[Gateway, Gateway]) -> None:
-    """Within 10 %: what comes in LOAD_S, and the second that a full bucket holds."""
-    per_s = 100
+    """Within 10 %: what comes while they are asked, and the second that a full bucket holds."""
+    # A busy machine has to ask for more than that, too.
+    per_s = 20
     key = with_key(gateways[0].world.new_key(key_requests_per_s=per_s))
-    end_s = time.monotonic() + LOAD_S
+    begun_s = time.monotonic()
+    statuses: list[int] = []
 
-    async def load(gateway: Gateway) -> int:
-        stored = 0
-        while time.monotonic() < end_s:
+    async def load(gateway: Gateway) -> None:
+        while time.monotonic() < begun_s + LOAD_S:
             answer = await gateway.client.post("/api/track", json=EVENT, headers=key)
-            stored += answer.status_code == 200
-            assert answer.status_code in (200, 429)
-            await asyncio.sleep(0.002)
-        return stored
+            statuses.append(answer.status_code)
 
-    counts = await asyncio.gather(*(load(gateway) for gateway in gateways * 2))
-    expected = per_s * (LOAD_S + 1)
-    assert 0.9 * expected <= sum(counts) <= 1.1 * expected, counts
+    await asyncio.gather(*(load(gateway) for gateway in gateways * 2))
+    expected = per_s * (time.monotonic() - begun_s + 1)
+    stored, refused = statuses.count(200), statuses.count(429)
+    assert stored + refused == len(statuses)
+    assert stored == pytest.approx(expected, rel=0.1), refused
 
 
 class Wire:
