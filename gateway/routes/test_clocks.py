@@ -51,11 +51,12 @@ async def get_test_clock(calls: ApiCalls, test_clock_id: FromPath[str]) -> TestC
 async def advance_test_clock(
     calls: ApiCalls, test_clock_id: FromPath[str], data: JSONBody[TestClockAdvance]
 ) -> TestClock:
-    """Let a test clock go on: trials and periods end, invoices are made, webhooks are sent.
+    """Let a test clock go on: trials and periods end, invoices are made, collected and tried again,
+    webhooks are sent.
 
     All of it in its order and at its own time; usage that was accepted before is billed with its
     period. A period's invoice comes when the grace after it is over. 409 test_clock_advancing
-    until it is READY again.
+    until it is READY again, which waits until it is known what came of each payment.
     """
     request = pb.AdvanceTestClockRequest(test_clock_id=test_clock_id, to=timestamp(data.to))
     return from_proto((await calls.call(calls.clocks.AdvanceTestClock, request)).test_clock)

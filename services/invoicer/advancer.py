@@ -31,8 +31,8 @@ class Advancer:
         grace: timedelta,
         others: Sequence[Callable[[], Awaitable[int]]] = (),
     ) -> None:
-        """`grace`: how long a period that is over waits. `others` do what is due besides closing;
-        each returns how much it did.
+        """`grace`: how long a period that is over waits. `others` do what is due besides closing,
+        or have it done; each returns how much it did.
         """
         self._others = others
         self._database = database

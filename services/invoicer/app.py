@@ -133,11 +133,34 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
+        provider_keys = ProviderKeys(settings.payment_secrets_keys)
+        providers = StripeProviders(settings.payment_timeout_s, settings.stripe_api_base)
+        runtime.on_stop("providers", providers.close)
+
+        def settled() -> None:
+            relay.wake()
+            # A test clock may have waited for it.
+            scheduler.wake()
+
+        collector = Collector(
+            database,
+            providers,
+            provider_keys,
+            _collector_settings(settings),
+            clock.now,
+            settled,
+        )
+
+        async def collect() -> int:
+            # A provider takes its time, which nobody else's periods wait for.
+            collector.wake()
+            return 0
+
         advancer = Advancer(
             database,
             AccountsClockTimes(accounts, settings.internal_token),
             timedelta(seconds=settings.invoice_grace_s),
-            [expiry.expire],
+            [expiry.expire, collect],
         )
         scheduler = Scheduler(closer, settings.invoice_poll_s, advancer)
         limits = AggregatorLimits(aggregator, settings.internal_token)
@@ -158,17 +181,6 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         subscriptions = Subscriptions(
             database, clock.now, wakes, retry_days=settings.payment_retry_days
-        )
-        provider_keys = ProviderKeys(settings.payment_secrets_keys)
-        providers = StripeProviders(settings.payment_timeout_s, settings.stripe_api_base)
-        runtime.on_stop("providers", providers.close)
-        collector = Collector(
-            database,
-            providers,
-            provider_keys,
-            _collector_settings(settings),
-            clock.now,
-            relay.wake,
         )
         servicer = InvoicerServicer(
             Customers(database, clock.now),

@@ -5,6 +5,9 @@ between leaves an attempt of which nobody knows what came of it: it is asked for
 same key, which the provider answers without charging twice, until it is known. Leases keep
 replicas off each other's invoices; one that comes back after its lease has expired only asks the
 provider the same again, and finds the outcome stored.
+
+What is due, and when attempts are made, goes by the customer's time, which a test clock may show;
+pauses until a provider is asked again are real.
 """
 
 import asyncio
@@ -44,7 +47,8 @@ _OPEN = (InvoiceStatus.PENDING, InvoiceStatus.FAILED)
 # Until what is not known is asked for again: twice as long each time.
 UNKNOWN_PAUSE = timedelta(seconds=5)
 UNKNOWN_PAUSE_MAX = timedelta(minutes=15)
-# Debits take days; each look is one call.
+# Debits take days; each look is one call. By a test clock that is advanced they are looked at as
+# often as it stops, at most.
 PROCESSING_PAUSE = timedelta(hours=1)
 
 
@@ -72,7 +76,9 @@ class _Begun:
 
 
 class Collector:
-    """Collects what is due, then waits to be woken, or a little while."""
+    """Collects what is due, then waits to be woken, or a little while. `on_commit` is called when
+    it is known what came of an attempt.
+    """
 
     def __init__(
         self,
@@ -165,8 +171,9 @@ class Collector:
                 reference="",
                 error_code="",
                 error_message="",
-                start_time=self._now(),
+                start_time=locked.now,
                 end_time=None,
+                real_start_time=self._now(),
             )
             await payments.insert_attempt(connection, tenant, attempt)
         return _Begun(attempt, invoice.number, api_key, again=False)
@@ -182,14 +189,14 @@ class Collector:
 
     async def _settle(self, claimed: Claimed, attempt: Attempt, outcome: Outcome) -> None:
         """Store what came of an attempt and what follows from it, once."""
-        tenant, now = claimed.tenant, self._now()
+        tenant = claimed.tenant
         async with self._database.transaction() as connection:
-            locked = await lock_invoice(connection, tenant, claimed.invoice_id, now)
-            known = await payments.end_attempt(connection, tenant, attempt, outcome, now)
+            locked = await lock_invoice(connection, tenant, claimed.invoice_id, self._now())
+            known = await payments.end_attempt(connection, tenant, attempt, outcome, locked.now)
             if not known:
                 return
             if outcome.state is AttemptState.PENDING:
-                later = now + PROCESSING_PAUSE
+                later = locked.now + PROCESSING_PAUSE
                 await payments.schedule(connection, tenant, claimed.invoice_id, later)
                 return
             settings = await billing_settings.get_settings(connection, tenant)
@@ -203,7 +210,7 @@ class Collector:
             elif succeeded:
                 await settle_paid(connection, locked, retry_days)
             else:
-                _, following = await settle_failed(connection, locked, retry_days, now)
+                _, following = await settle_failed(connection, locked, retry_days)
             event_type = PAYMENT_SUCCEEDED if succeeded else PAYMENT_FAILED
             told = (tenant, locked.invoice, attempt, outcome, following)
             events = [payment_event(event_type, *told, locked.now)]
@@ -224,13 +231,7 @@ class Collector:
         pause = min(UNKNOWN_PAUSE * 2**doublings, UNKNOWN_PAUSE_MAX)
         try:
             async with self._database.transaction() as connection:
-                await payments.schedule(
-                    connection,
-                    claimed.tenant,
-                    claimed.invoice_id,
-                    self._now() + pause,
-                    unknown_count=claimed.unknown_count + 1,
-                )
+                await payments.postpone(connection, claimed, self._now() + pause)
         except DomainError as error:
             # The lease expires by itself.
             log.warning("postponing_failed", error=error.message)

@@ -43,7 +43,8 @@ class Attempt:
     """One attempt to have an invoice paid, from 1; once it has ended it never changes.
 
     `reference` is the provider's, or what the organization told. `method` is None for what was
-    told.
+    told. Times are the customer's, who may be on a test clock; `real_start_time` is what it was for
+    everybody else, the provider too.
     """
 
     invoice_id: str
@@ -58,6 +59,7 @@ class Attempt:
     error_message: str
     start_time: datetime
     end_time: datetime | None
+    real_start_time: datetime
 
     @property
     def key(self) -> str:

@@ -37,13 +37,14 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class Locked:
     """An invoice and its subscription, None: it has none, locked by the caller; and the time of
-    their customer, who may be on a test clock. Payments themselves go by the real time.
+    their customer, who may be on a test clock; and the real time.
     """
 
     tenant: TenantKey
     subscription: Subscription | None
     invoice: Invoice
     now: datetime
+    real: datetime
 
 
 async def check_not_being_paid(
@@ -62,7 +63,6 @@ async def record_told(
     locked: Locked,
     state: AttemptState,
     reference: str,
-    now: datetime,
 ) -> Attempt:
     """An attempt that the organization made itself, and told."""
     earlier = await payments.attempts_of(connection, locked.tenant, locked.invoice.id)
@@ -77,8 +77,9 @@ async def record_told(
         reference=reference,
         error_code="",
         error_message="",
-        start_time=now,
-        end_time=now,
+        start_time=locked.now,
+        end_time=locked.now,
+        real_start_time=locked.real,
     )
     await payments.insert_attempt(connection, locked.tenant, attempt)
     return attempt
@@ -100,7 +101,7 @@ async def settle_paid(
 
 
 async def settle_failed(
-    connection: AsyncConnection, locked: Locked, retry_days: Sequence[int], now: datetime
+    connection: AsyncConnection, locked: Locked, retry_days: Sequence[int]
 ) -> tuple[Invoice, datetime | None]:
     """FAILED, counted; with the last failure that is tolerated the subscription is suspended.
 
@@ -122,8 +123,8 @@ async def settle_failed(
         return failed, None
     attempts = await payments.attempts_of(connection, locked.tenant, failed.id)
     ended = [each.end_time for each in attempts if each.state is AttemptState.FAILED]
-    first = next((time for time in ended if time is not None), now)
-    following = next_attempt_time(first, failed.failed_payments, retry_days, now)
+    first = next((time for time in ended if time is not None), locked.now)
+    following = next_attempt_time(first, failed.failed_payments, retry_days, locked.now)
     assert following is not None, "not exhausted"
     await payments.schedule(connection, locked.tenant, failed.id, following)
     return failed, following

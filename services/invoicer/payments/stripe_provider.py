@@ -127,7 +127,7 @@ class StripeProvider:
         if attempt.reference:
             return await self._intents.retrieve_async(attempt.reference)
         assert attempt.method is not None
-        since = int((attempt.start_time - _CLOCKS).timestamp())
+        since = int((attempt.real_start_time - _CLOCKS).timestamp())
         found = await self._intents.list_async(
             {
                 "customer": attempt.method.provider_customer,

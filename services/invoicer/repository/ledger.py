@@ -16,6 +16,7 @@ from services.invoicer.credits import (
     Movement,
     Wallet,
 )
+from services.invoicer.repository.clocks import LATEST_NOW, now_of_customer
 from services.invoicer.tables import credit_entries, credit_grants, credit_wallets
 from services.kit.database import TenantKey
 
@@ -67,7 +68,7 @@ _PAID = text(
 
 # Of who is on a test clock by that. Wallets that somebody uses just now are there next time.
 _CLAIM_EXPIRED = text(
-    """
+    f"""
     WITH expired AS (
         (
             SELECT organization_id, mode, customer_id, currency FROM credit_grants
@@ -75,16 +76,8 @@ _CLAIM_EXPIRED = text(
             ORDER BY expire_time LIMIT :limit
         ) UNION ALL (
             SELECT g.organization_id, g.mode, g.customer_id, g.currency FROM credit_grants g
-            LEFT JOIN LATERAL (
-                SELECT * FROM test_clocks c
-                WHERE (c.organization_id, c.mode) = (g.organization_id, g.mode)
-                    AND (c.customer_id IS NULL OR c.customer_id = g.customer_id)
-                ORDER BY (c.end_time IS NULL) DESC, c.now_time DESC LIMIT 1
-            ) AS clock ON true
             WHERE g.balance > 0 AND g.mode = 'test'
-                AND g.expire_time <= greatest(:now, (SELECT max(now_time) FROM test_clocks))
-                AND g.expire_time <= CASE WHEN clock.id IS NOT NULL AND clock.end_time IS NULL
-                    THEN clock.now_time ELSE greatest(clock.now_time, :now) END
+                AND g.expire_time <= {LATEST_NOW} AND g.expire_time <= {now_of_customer("g")}
             ORDER BY g.expire_time LIMIT :limit
         )
     )
@@ -92,7 +85,7 @@ _CLAIM_EXPIRED = text(
     WHERE (organization_id, mode, customer_id, currency) IN (SELECT * FROM expired)
     ORDER BY organization_id, mode, customer_id, currency
     FOR UPDATE SKIP LOCKED
-    """
+    """  # noqa: S608 (no value is pasted in)
 )
 
 

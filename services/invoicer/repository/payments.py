@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Row, Table, and_, delete, insert, select, text, update
+from sqlalchemy import Row, Table, and_, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
@@ -16,6 +16,7 @@ from services.invoicer.payments.domain import (
     PaymentMethod,
     ProviderName,
 )
+from services.invoicer.repository.clocks import LATEST_NOW, now_of_customer
 from services.invoicer.tables import (
     collections,
     invoices,
@@ -24,14 +25,13 @@ from services.invoicer.tables import (
 )
 from services.kit.database import TenantKey
 
-_LEASE_OVER = text("'-infinity'")
+_LONG_AGO = text("'-infinity'")
 
-# Whatever is to be paid by a provider that its customer has a method with. Providers go by the real
-# time, also where a test clock is ahead of it.
+# Whatever is to be paid by a provider that its customer has a method with.
 _COLLECT = text(
     """
     INSERT INTO collections (organization_id, mode, invoice_id, next_attempt_time)
-    SELECT i.organization_id, i.mode, i.id, least(CAST(:now AS timestamptz), now())
+    SELECT i.organization_id, i.mode, i.id, CAST(:now AS timestamptz)
     FROM invoices i
     JOIN billing_settings b ON (b.organization_id, b.mode) = (i.organization_id, i.mode)
     JOIN payment_methods m
@@ -41,25 +41,36 @@ _COLLECT = text(
         AND i.id = ANY(CAST(:ids AS text[]))
         AND i.status IN ('PENDING', 'FAILED') AND i.amount > 0
     ON CONFLICT (organization_id, mode, invoice_id)
-        DO UPDATE SET next_attempt_time = excluded.next_attempt_time
+        DO UPDATE SET next_attempt_time = excluded.next_attempt_time, pause_until = '-infinity'
     """
 )
 
 _CLAIM = text(
-    """
-    WITH due AS (
+    f"""
+    WITH live AS (
         SELECT organization_id, mode, invoice_id FROM collections
-        WHERE next_attempt_time <= :now AND lease_time <= now()
+        WHERE mode = 'live' AND next_attempt_time <= :now
+            AND pause_until <= :now AND lease_time <= now()
         ORDER BY next_attempt_time
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
+    ), test AS (
+        SELECT o.organization_id, o.mode, o.invoice_id FROM collections o
+        JOIN invoices i ON (i.organization_id, i.mode, i.id)
+            = (o.organization_id, o.mode, o.invoice_id)
+        WHERE o.mode = 'test' AND o.next_attempt_time <= {LATEST_NOW}
+            AND o.next_attempt_time <= {now_of_customer("i")}
+            AND o.pause_until <= :now AND o.lease_time <= now()
+        ORDER BY o.next_attempt_time
+        LIMIT :limit
+        FOR UPDATE OF o SKIP LOCKED
     )
     UPDATE collections c SET lease_time = now() + CAST(:lease AS interval)
-    FROM due
+    FROM (SELECT * FROM live UNION ALL SELECT * FROM test) AS due
     WHERE (c.organization_id, c.mode, c.invoice_id)
         = (due.organization_id, due.mode, due.invoice_id)
     RETURNING c.organization_id, c.mode, c.invoice_id, c.unknown_count
-    """
+    """  # noqa: S608 (no value is pasted in)
 )
 
 
@@ -82,7 +93,9 @@ async def collect(
 async def claim(
     connection: AsyncConnection, now: datetime, *, limit: int, lease: timedelta
 ) -> list[Claimed]:
-    """Up to `limit` invoices whose next attempt is due, the longest first."""
+    """Up to `limit` invoices of each mode whose next attempt is due, the longest first; those of
+    customers on a test clock by that.
+    """
     rows = await connection.execute(_CLAIM, {"now": now, "limit": limit, "lease": lease})
     return [
         Claimed(TenantKey(row.organization_id, row.mode), row.invoice_id, row.unknown_count)
@@ -95,17 +108,29 @@ async def schedule(
     tenant: TenantKey,
     invoice_id: str,
     next_attempt_time: datetime,
-    *,
-    unknown_count: int = 0,
 ) -> None:
-    """When it is tried next, by whichever replica."""
+    """When it is tried next, by the customer's time and by whichever replica."""
     await connection.execute(
         update(collections)
         .where(_of(collections, tenant, invoice_id))
         .values(
             next_attempt_time=next_attempt_time,
-            lease_time=_LEASE_OVER,
-            unknown_count=unknown_count,
+            lease_time=_LONG_AGO,
+            pause_until=_LONG_AGO,
+            unknown_count=0,
+        )
+    )
+
+
+async def postpone(connection: AsyncConnection, claimed: Claimed, pause_until: datetime) -> None:
+    """Ask again then, by the real time, what came of the attempt that nobody can tell of."""
+    await connection.execute(
+        update(collections)
+        .where(_of(collections, claimed.tenant, claimed.invoice_id))
+        .values(
+            lease_time=_LONG_AGO,
+            pause_until=pause_until,
+            unknown_count=claimed.unknown_count + 1,
         )
     )
 
@@ -119,7 +144,9 @@ async def next_attempt_time(
     connection: AsyncConnection, tenant: TenantKey, invoice_id: str
 ) -> datetime | None:
     """When it is tried next; None: it is not."""
-    query = select(collections.c.next_attempt_time).where(_of(collections, tenant, invoice_id))
+    columns = collections.c
+    when = func.greatest(columns.next_attempt_time, columns.pause_until)
+    query = select(when).where(_of(collections, tenant, invoice_id))
     found: datetime | None = (await connection.execute(query)).scalar_one_or_none()
     return found
 
@@ -143,6 +170,7 @@ async def insert_attempt(connection: AsyncConnection, tenant: TenantKey, attempt
             error_message=attempt.error_message,
             start_time=attempt.start_time,
             end_time=attempt.end_time,
+            real_start_time=attempt.real_start_time,
         )
     )
 
@@ -282,4 +310,5 @@ def _attempt(row: Row[tuple[object, ...]]) -> Attempt:
         error_message=row.error_message,
         start_time=row.start_time,
         end_time=row.end_time,
+        real_start_time=row.real_start_time or row.start_time,
     )

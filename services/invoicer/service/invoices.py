@@ -160,13 +160,12 @@ class Invoices:
         being paid by a provider.
         """
         check_reference(reference)
-        now = self._now()
         async with self._database.transaction() as connection:
-            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             if not check_payable(locked.invoice):
                 return locked.invoice
             await check_not_being_paid(connection, tenant, invoice_id)
-            await record_told(connection, locked, AttemptState.SUCCEEDED, reference, now)
+            await record_told(connection, locked, AttemptState.SUCCEEDED, reference)
             retry_days = await self._retry_days_of(connection, tenant)
             paid = await settle_paid(connection, locked, retry_days)
         self._wakes.relay()
@@ -180,14 +179,13 @@ class Invoices:
         PreconditionError when paid or void, or just being paid by a provider.
         """
         check_reference(reference)
-        now = self._now()
         async with self._database.transaction() as connection:
-            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             check_failable(locked.invoice)
             await check_not_being_paid(connection, tenant, invoice_id)
-            await record_told(connection, locked, AttemptState.FAILED, reference, now)
+            await record_told(connection, locked, AttemptState.FAILED, reference)
             retry_days = await self._retry_days_of(connection, tenant)
-            failed, _ = await settle_failed(connection, locked, retry_days, now)
+            failed, _ = await settle_failed(connection, locked, retry_days)
         self._wakes.relay()
         return failed
 
@@ -197,9 +195,8 @@ class Invoices:
         Its period is not billed again; late usage of earlier periods that it carried is. Credit
         that paid some of it goes back.
         """
-        now = self._now()
         async with self._database.transaction() as connection:
-            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             invoice, subscription = locked.invoice, locked.subscription
             if not check_voidable(invoice):
                 return invoice

@@ -39,4 +39,4 @@ async def lock_invoice(
         subscription = await require_subscription(connection, tenant, subscription_id, lock=True)
     invoice = await require_invoice(connection, tenant, invoice_id, lock=True)
     clock = await clocks.clock_of(connection, tenant, invoice.customer_id)
-    return Locked(tenant, subscription, invoice, now_of(clock, real))
+    return Locked(tenant, subscription, invoice, now_of(clock, real), real)

@@ -80,20 +80,22 @@ class Payments:
         return found, following
 
     async def collect_invoice(self, tenant: TenantKey, invoice_id: str) -> datetime:
-        """Collect an open invoice now; the time of it. PreconditionError, NotFoundError."""
-        now = self._now()
+        """Collect an open invoice now; the time of it, by its customer's test clock if any.
+
+        PreconditionError, NotFoundError.
+        """
         async with self._database.transaction() as connection:
-            locked = await lock_invoice(connection, tenant, invoice_id, now)
+            locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             check_failable(locked.invoice)
             await check_not_being_paid(connection, tenant, invoice_id)
-            if not await payments.collect(connection, tenant, [invoice_id], now):
+            if not await payments.collect(connection, tenant, [invoice_id], locked.now):
                 raise PreconditionError(
                     "The invoice can't be collected: the organization has no provider, or the "
                     "customer no payment method with it",
                     reason="not_collectable",
                 )
         self._wake_collector()
-        return now
+        return locked.now
 
 
 async def _require_customer(

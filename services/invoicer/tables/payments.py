@@ -52,11 +52,15 @@ collections = Table(
     Column(
         "lease_time", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")
     ),
+    # Not before that by the real time, whatever the customer's test clock shows.
+    Column(
+        "pause_until", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")
+    ),
     # How often in a row nobody could tell what came of an attempt.
     Column("unknown_count", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("organization_id", "mode", "invoice_id"),
     _invoice_key("fk_collections_invoices"),
-    Index("ix_collections_next_attempt_time", "next_attempt_time"),
+    Index("ix_collections_next_attempt_time", "mode", "next_attempt_time"),
 )
 
 payment_attempts = Table(
@@ -76,6 +80,8 @@ payment_attempts = Table(
     Column("error_message", Text, nullable=False, server_default=text("''")),
     time_column("start_time"),
     time_column("end_time", nullable=True),
+    # start_time is by the customer's test clock, if there is one. NULL: it is the same.
+    time_column("real_start_time", nullable=True),
     PrimaryKeyConstraint("organization_id", "mode", "invoice_id", "number"),
     _invoice_key("fk_payment_attempts_invoices"),
     Index(

@@ -12,6 +12,7 @@ from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
 from tests.conftest import migrated_database
+from tests.integration.invoicer.paying import Paying, paying_world
 from tests.integration.invoicer.stand_ins import (
     TOKEN,
     Clock,
@@ -64,3 +65,10 @@ async def world(
     async with open_channel(aggregator_address) as channel:
         usage = EventPricedUsage(AggregatorUsage(channel, TOKEN, timeout_s=5), aggregator)
         yield World(database, Clock(NOW), aggregator, usage, new_tenant())
+
+
+@pytest.fixture
+async def paying(world: World) -> AsyncIterator[Paying]:
+    """January is invoiced, and to be collected."""
+    async with paying_world(world) as paying:
+        yield paying

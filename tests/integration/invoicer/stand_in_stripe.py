@@ -39,6 +39,8 @@ class StandInStripe:
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    # Since when payments were looked through, in seconds since 1970.
+    looked_since: list[int] = field(default_factory=list)
     charged: asyncio.Event = field(default_factory=asyncio.Event)
     # Set when the server ends: what hangs then goes.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,7 +102,7 @@ class StandInStripe:
     async def find(self, request: web.Request) -> web.Response:
         """GET /v1/payment_intents"""
         customer = request.query["customer"]
-        assert "created[gte]" in request.query
+        self.looked_since.append(int(request.query["created[gte]"]))
         found = [each for each in self.intents.values() if each["customer"] == customer]
         body = {"object": "list", "data": found, "has_more": False, "url": "/v1/payment_intents"}
         return web.json_response(body)
