@@ -23,9 +23,11 @@ class ClocksServicer(TestClocksServiceServicer):
         self, request: pb.CreateTestClockRequest, context: object
     ) -> pb.CreateTestClockResponse:
         """Make a clock."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         time = time_or_none(request, "now", "now")
-        made = await self._clocks.create_clock(tenant, request.customer_id, time)
+        made = await self._clocks.create_clock(
+            caller.tenant, request.customer_id, time, by_key=caller.actor_id
+        )
         return pb.CreateTestClockResponse(test_clock=_message(made))
 
     async def GetTestClock(
@@ -51,19 +53,23 @@ class ClocksServicer(TestClocksServiceServicer):
         self, request: pb.AdvanceTestClockRequest, context: object
     ) -> pb.AdvanceTestClockResponse:
         """Let a clock go on."""
-        tenant = require_scope("admin").tenant
+        caller = require_scope("admin")
         time = time_or_none(request, "to", "to")
         if time is None:
             raise InvalidArgumentError([FieldProblem("to", "is required")])
-        found = await self._clocks.advance_clock(tenant, request.test_clock_id, time)
+        found = await self._clocks.advance_clock(
+            caller.tenant, request.test_clock_id, time, by_key=caller.actor_id
+        )
         return pb.AdvanceTestClockResponse(test_clock=_message(found))
 
     async def EndTestClock(
         self, request: pb.EndTestClockRequest, context: object
     ) -> pb.EndTestClockResponse:
         """End a clock."""
-        tenant = require_scope("admin").tenant
-        found = await self._clocks.end_clock(tenant, request.test_clock_id)
+        caller = require_scope("admin")
+        found = await self._clocks.end_clock(
+            caller.tenant, request.test_clock_id, by_key=caller.actor_id
+        )
         return pb.EndTestClockResponse(test_clock=_message(found))
 
 

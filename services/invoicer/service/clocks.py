@@ -8,10 +8,12 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer.billing_events import rfc3339
 from services.invoicer.checks import is_customer_id
 from services.invoicer.clock_checks import CLOCKS_MAX, check_advance, check_new_clock
 from services.invoicer.clocks import Clock, ClockStatus
 from services.invoicer.repository import clocks, customers
+from services.invoicer.service.noting import note
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
 from services.kit import pages
@@ -31,7 +33,7 @@ class Clocks:
         self._wakes = wakes
 
     async def create_clock(
-        self, tenant: TenantKey, customer_id: str, time: datetime | None
+        self, tenant: TenantKey, customer_id: str, time: datetime | None, *, by_key: str = ""
     ) -> Clock:
         """A clock of one customer, who comes into being if unknown, or ("") of all; it goes to
         `time` (None: it stays where their time is). PreconditionError in live mode; ConflictError
@@ -59,6 +61,8 @@ class Clocks:
                 create_time=real,
             )
             await _insert(connection, tenant, clock)
+            told = {**_shown(clock), "advancingTo": rfc3339(wanted)}
+            await note(connection, tenant, "test_clock.created", by_key, clock.id, told)
         log.info("test_clock_created", clock_id=clock.id)
         self._wakes.scheduler()
         return clock
@@ -81,7 +85,9 @@ class Clocks:
             )
         return found[:limit], next_token([each.id for each in found], limit)
 
-    async def advance_clock(self, tenant: TenantKey, clock_id: str, time: datetime) -> Clock:
+    async def advance_clock(
+        self, tenant: TenantKey, clock_id: str, time: datetime, *, by_key: str = ""
+    ) -> Clock:
         """Let it go on to `time`: all that is due by then is done, one thing after the other.
 
         PreconditionError while it is advancing, and when it has ended.
@@ -105,11 +111,13 @@ class Clocks:
                 revision=clock.revision + 1,
             )
             await clocks.update_clock(connection, tenant, clock)
+            told = {**_shown(clock), "advancingTo": rfc3339(time)}
+            await note(connection, tenant, "test_clock.advanced", by_key, clock.id, told)
         log.info("test_clock_advancing", clock_id=clock.id)
         self._wakes.scheduler()
         return clock
 
-    async def end_clock(self, tenant: TenantKey, clock_id: str) -> Clock:
+    async def end_clock(self, tenant: TenantKey, clock_id: str, *, by_key: str = "") -> Clock:
         """Stop it where it is; repeating it changes nothing. What was made stays, and the time of
         those who were on it goes on once the real time has caught up.
         """
@@ -125,9 +133,16 @@ class Clocks:
                 revision=clock.revision + 1,
             )
             await clocks.update_clock(connection, tenant, clock)
+            told = _shown(clock)
+            await note(connection, tenant, "test_clock.ended", by_key, clock.id, told)
         log.info("test_clock_ended", clock_id=clock.id)
         self._wakes.scheduler()
         return clock
+
+
+def _shown(clock: Clock) -> dict[str, object]:
+    """What the audit log tells of it, with the names of the HTTP contract."""
+    return {"customerId": clock.customer_id or None, "now": rfc3339(clock.time)}
 
 
 async def _insert(connection: AsyncConnection, tenant: TenantKey, clock: Clock) -> None:

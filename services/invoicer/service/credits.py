@@ -1,6 +1,6 @@
 """Prepaid credits: what customers were given, what is left of it, and where it went."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -29,11 +29,11 @@ from services.invoicer.credits import (
 from services.invoicer.domain import Customer
 from services.invoicer.exact import ZERO
 from services.invoicer.repository import clocks, customers, ledger
+from services.invoicer.service.noting import note
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.wakes import Wakes
-from services.invoicer.tables import audit_outbox
 from services.kit import pages
-from services.kit.audit import add_audit_event, audit_event, changes
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError
 from services.kit.ids import is_id, new_id
@@ -78,7 +78,7 @@ class Credits:
             owner = (given.customer_id, currency)
             wallet = await ledger.lock_wallet(connection, tenant, owner, now)
             await bring_in(connection, tenant, wallet, grant)
-            await _note(connection, tenant, "credits.granted", by_key, grant.id, _shown(grant))
+            await note(connection, tenant, "credits.granted", by_key, grant.id, _shown(grant))
         log.info("credits_granted", grant_id=grant.id)
         self._wakes.relay()
         return grant
@@ -101,7 +101,7 @@ class Credits:
             await move(connection, tenant, [wallet], voiding(grant, reason), now)
             await ledger.set_void(connection, tenant, grant_id, now)
             details = {**_shown(grant), "reason": reason}
-            await _note(connection, tenant, "credits.voided", by_key, grant_id, details)
+            await note(connection, tenant, "credits.voided", by_key, grant_id, details)
         log.info("credit_grant_voided", grant_id=grant_id)
         self._wakes.relay()
         return replace(grant, void_time=now, balance=ZERO)
@@ -131,7 +131,7 @@ class Credits:
                 "balance": format_money(after.balance, currency),
             }
             customer_id = given.customer_id
-            await _note(connection, tenant, "credits.debited", by_key, customer_id, details)
+            await note(connection, tenant, "credits.debited", by_key, customer_id, details)
         log.info("credits_debited", entries=len(movements))
         self._wakes.relay()
         return after
@@ -174,7 +174,7 @@ class Credits:
                 await ledger.set_low_balance(connection, tenant, owner, low)
                 details = changes(_threshold(wallet), _threshold(after))
                 action = "credits.threshold_changed"
-                await _note(connection, tenant, action, by_key, customer_id, details)
+                await note(connection, tenant, action, by_key, customer_id, details)
         return after
 
     async def list_grants(
@@ -210,19 +210,6 @@ class Credits:
         more = len(found) > limit
         token = pages.encode_token(str(found[limit - 1].sequence)) if more else ""
         return found[:limit], token
-
-
-async def _note(
-    connection: AsyncConnection,
-    tenant: TenantKey,
-    action: str,
-    by_key: str,
-    target_id: str,
-    details: Mapping[str, object],
-) -> None:
-    """Tell the audit log, when the transaction commits."""
-    event = audit_event(tenant, action, target_id=target_id, key_id=by_key, details=details)
-    await add_audit_event(connection, audit_outbox, event)
 
 
 def _shown(grant: CreditGrant) -> dict[str, object]:

@@ -11,8 +11,7 @@ from services.invoicer.payments.domain import REFERENCE_CHARS_MAX, Attempt, Paym
 from services.invoicer.payments.settling import check_not_being_paid
 from services.invoicer.repository import customers, payments
 from services.invoicer.service.locking import lock_invoice, require_invoice
-from services.invoicer.tables import audit_outbox
-from services.kit.audit import add_audit_event, audit_event
+from services.invoicer.service.noting import note
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, PreconditionError
 
@@ -49,7 +48,8 @@ class Payments:
             if before == method:
                 return
             await payments.put_method(connection, tenant, customer_id, method, self._now())
-            await _note(connection, tenant, "set", customer_id, by_key)
+            # The provider's names of things are not for the audit log.
+            await note(connection, tenant, "payment_method.set", by_key, customer_id, {})
 
     async def get_method(self, tenant: TenantKey, customer_id: str) -> PaymentMethod:
         """What is charged; NotFoundError."""
@@ -67,7 +67,7 @@ class Payments:
             if await payments.get_method(connection, tenant, customer_id) is None:
                 return
             await payments.delete_method(connection, tenant, customer_id)
-            await _note(connection, tenant, "removed", customer_id, by_key)
+            await note(connection, tenant, "payment_method.removed", by_key, customer_id, {})
 
     async def list_attempts(
         self, tenant: TenantKey, invoice_id: str
@@ -106,12 +106,3 @@ async def _require_customer(
         found = await customers.get_customer(connection, tenant, customer_id)
     if found is None:
         raise NotFoundError("No such customer")
-
-
-async def _note(
-    connection: AsyncConnection, tenant: TenantKey, what: str, customer_id: str, by_key: str
-) -> None:
-    """Tell the audit log; the provider's names of things are not for it."""
-    action = f"payment_method.{what}"
-    event = audit_event(tenant, action, target_id=customer_id, key_id=by_key, details={})
-    await add_audit_event(connection, audit_outbox, event)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import grpc
 from pydantic import SecretStr
+from sqlalchemy import text
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
@@ -39,6 +40,7 @@ from services.invoicer.service.wakes import Wakes
 from services.invoicer.settings import LATE
 from services.invoicer.usage import UsageSource
 from services.invoicer.writer import InvoiceWriter
+from services.kit.audit import AuditEvent, from_bytes
 from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
@@ -53,8 +55,8 @@ PROVIDER_KEYS = ProviderKeys(["p" * 32])
 LATE_QUIET = timedelta(days=35)
 
 
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+def utc(time: str) -> datetime:
+    return datetime.fromisoformat(time).replace(tzinfo=UTC)
 
 
 def new_tenant(mode: str = "test") -> TenantKey:
@@ -330,3 +332,10 @@ class World:
             tenant or self.tenant, InvoiceFilter(), Page(100)
         )
         return found[::-1]
+
+    async def audited(self) -> list[AuditEvent]:
+        """What goes to the audit log, in its order."""
+        async with self.database.transaction() as connection:
+            query = "SELECT payload FROM audit_outbox ORDER BY create_time, message_id"
+            rows = await connection.execute(text(query))
+            return [from_bytes(payload) for payload in rows.scalars()]

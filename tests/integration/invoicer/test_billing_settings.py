@@ -2,12 +2,10 @@
 
 import json
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from usageflow.events.v1 import events_pb2
 
 from services.invoicer.changes import Timing
 from services.invoicer.domain import SubscriptionStatus
@@ -51,7 +49,7 @@ async def test_a_change_is_told_to_the_audit_log_once(world: World) -> None:
     for _ in range(2):
         change = SettingsInput(60)
         await world.settings.update_settings(world.tenant, change, by_key="key_1")
-    (event,) = await audited(world)
+    (event,) = await world.audited()
     assert (event.action, event.key_id) == ("billing_settings.changed", "key_1")
     assert json.loads(event.details_json) == {
         "before": {"graceSeconds": 3600},
@@ -102,10 +100,3 @@ async def test_what_has_ended_stays_ended(world: World) -> None:
     world.at(FEBRUARY)
     with pytest.raises(PreconditionError, match="has ended"):
         await world.subscriptions.uncancel_subscription(world.tenant, subscription.id)
-
-
-async def audited(world: World) -> list[Any]:
-    """What goes to the audit log."""
-    async with world.database.transaction() as connection:
-        rows = await connection.execute(text("SELECT payload FROM audit_outbox ORDER BY 1"))
-        return [events_pb2.AuditEvent.FromString(payload) for payload in rows.scalars()]

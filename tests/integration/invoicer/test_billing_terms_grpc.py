@@ -1,69 +1,31 @@
 """BillingTermsService over real gRPC: contents, scopes, and what one tenant sees of another."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import pytest
-from pydantic import SecretStr
 from usageflow.invoicer.v1 import billing_terms_pb2 as pb
-from usageflow.invoicer.v1 import billing_terms_pb2_grpc
 from usageflow.invoicer.v1.invoicer_pb2 import Discount
 
 from services.invoicer.term_servicer import BillingTermsServicer
-from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
+from services.kit.errors import InvalidArgumentError, NotFoundError
 from services.kit.etag import tagged
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
-from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant, pro_plan, utc
-from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import World, pro_plan, utc
 
 JANUARY = utc("2026-01-01")
 READS = {"ListDiscounts", "GetCharge", "ListCharges"}
 READS |= {"GetTaxRate", "ListTaxRates", "GetAssignedTaxRates"}
 READS |= {"GetCreditNote", "ListCreditNotes"}
-METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name["BillingTermsService"].methods]
-
-
-@dataclass
-class Api:
-    """Calls methods by name with a key."""
-
-    stub: "billing_terms_pb2_grpc.BillingTermsServiceAsyncStub"  # in the type stubs only
-
-    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
-        """The response, or the domain error that came back."""
-        message = getattr(pb, f"{name}Request")(**request)
-        try:
-            return await getattr(self.stub, name)(
-                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        billing_terms_pb2_grpc.add_BillingTermsServiceServicer_to_server,
-        BillingTermsServicer(world.discounts, world.charges, world.taxes, world.credit_notes),
-        "usageflow.invoicer.v1.BillingTermsService",
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(billing_terms_pb2_grpc.BillingTermsServiceStub(channel))
-    await server.stop()
+    async with serving(
+        world, BillingTermsServicer(world.discounts, world.charges, world.taxes, world.credit_notes)
+    ) as api:
+        yield api
 
 
 async def examples(world: World, api: Api) -> dict[str, dict[str, Any]]:
@@ -168,17 +130,7 @@ async def test_an_unknown_timing_is_named(api: Api) -> None:
 
 
 async def test_reading_takes_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
-    requests = await examples(world, api)
-    assert sorted(requests) == sorted(METHODS)
-    for name, request in requests.items():
-        refused = ["ours-track"] if name in READS else ["ours-track", "ours-read"]
-        for key in refused:
-            with pytest.raises(Exception, match="lacks the scope") as caught:
-                await api.call(name, key, **request)
-            assert caught.type.__name__ == "PermissionDeniedError"
-        with pytest.raises(Exception, match="Invalid API key") as caught:
-            await api.call(name, "nobodys-admin", **request)
-        assert caught.type.__name__ == "UnauthenticatedError"
+    await api.refuse_who_lacks_scopes(await examples(world, api), READS)
 
 
 @pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])

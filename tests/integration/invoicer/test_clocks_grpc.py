@@ -1,35 +1,26 @@
 """TestClocksService over real gRPC: contents, scopes, what a tenant sees of another."""
 
+import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import SecretStr
 from usageflow.invoicer.v1 import test_clocks_pb2 as pb
-from usageflow.invoicer.v1 import test_clocks_pb2_grpc
 
 from services.invoicer.clock_servicer import ClocksServicer
 from services.kit.errors import (
+    ConflictError,
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
     PreconditionError,
-    from_rpc_error,
 )
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
 from tests.integration.invoicer.conftest import NOW
-from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant
-from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import World
 
 READS = {"GetTestClock", "ListTestClocks"}
-SERVICE = "TestClocksService"
-METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name[SERVICE].methods]
 
 
 def stamp(days: int) -> Timestamp:
@@ -38,43 +29,11 @@ def stamp(days: int) -> Timestamp:
     return time
 
 
-@dataclass
-class Api:
-    """Calls methods by name with a key."""
-
-    stub: "test_clocks_pb2_grpc.TestClocksServiceAsyncStub"  # in the stubs only
-
-    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
-        """The response, or the domain error that came back."""
-        message = getattr(pb, f"{name}Request")(**request)
-        try:
-            return await getattr(self.stub, name)(
-                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-
-
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        test_clocks_pb2_grpc.add_TestClocksServiceServicer_to_server,
-        ClocksServicer(world.clocks),
-        f"usageflow.invoicer.v1.{SERVICE}",
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(test_clocks_pb2_grpc.TestClocksServiceStub(channel))
-    await server.stop()
+    async with serving(world, ClocksServicer(world.clocks)) as api:
+        yield api
 
 
 async def test_a_clock_is_made_advanced_and_ended(world: World, api: Api) -> None:
@@ -102,6 +61,29 @@ async def test_a_clock_is_made_advanced_and_ended(world: World, api: Api) -> Non
     ] == [made.id]
 
 
+async def test_what_is_done_with_a_clock_is_told_to_the_audit_log(world: World, api: Api) -> None:
+    made = (await api.call("CreateTestClock", customer_id="user_1", now=stamp(1))).test_clock
+    with pytest.raises(ConflictError):
+        await api.call("CreateTestClock", customer_id="user_1")
+    await world.go_on()
+    by_id = {"test_clock_id": made.id}
+    await api.call("AdvanceTestClock", **by_id, to=stamp(9))
+    with pytest.raises(PreconditionError):
+        await api.call("AdvanceTestClock", **by_id, to=stamp(10))
+    await world.go_on()
+    for _ in range(2):
+        await api.call("EndTestClock", **by_id)
+    entries = await world.audited()
+    days = [f"2026-01-{day}T12:00:00Z" for day in (15, 16, 24)]
+    assert [(each.action, json.loads(each.details_json)) for each in entries] == [
+        ("test_clock.created", {"customerId": "user_1", "now": days[0], "advancingTo": days[1]}),
+        ("test_clock.advanced", {"customerId": "user_1", "now": days[1], "advancingTo": days[2]}),
+        ("test_clock.ended", {"customerId": "user_1", "now": days[2]}),
+    ]
+    for each in entries:
+        assert (each.target_id, each.key_id, each.tenant) == (made.id, "key_1", world.tenant)
+
+
 async def examples(world: World) -> dict[str, dict[str, Any]]:
     """A request for each method about a clock of ours."""
     clock = await world.clocks.create_clock(world.tenant, "user_1", None)
@@ -116,12 +98,7 @@ async def examples(world: World) -> dict[str, dict[str, Any]]:
 
 
 async def test_reads_take_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
-    asked = await examples(world)
-    assert sorted(asked) == sorted(METHODS)
-    for name, request in asked.items():
-        for key in ["ours-track"] if name in READS else ["ours-track", "ours-read"]:
-            with pytest.raises(PermissionDeniedError, match="lacks the scope"):
-                await api.call(name, key, **request)
+    await api.refuse_who_lacks_scopes(await examples(world), READS)
 
 
 @pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])

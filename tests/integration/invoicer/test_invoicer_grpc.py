@@ -1,26 +1,17 @@
 """InvoicerService over real gRPC: contents, scopes, and what one tenant sees of another."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import pytest
-from pydantic import SecretStr
-from usageflow.common.v1 import common_pb2
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
-from usageflow.invoicer.v1 import invoicer_pb2_grpc
 
 from services.invoicer.servicer import InvoicerServicer
-from services.kit.auth import Principal, invalid_key
-from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
-from tests.integration.invoicer.stand_ins import GRACE, TOKEN, World, new_tenant, utc
+from services.kit.errors import InvalidArgumentError, NotFoundError
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import GRACE, World, utc
 
 JANUARY, FEBRUARY = utc("2026-01-01"), utc("2026-02-01")
-DEADLINE_S = 10
 READS = {
     "GetCustomer",
     "ListCustomers",
@@ -34,57 +25,13 @@ READS = {
     "PreviewInvoice",
     "GetRevenue",
 }
-METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["InvoicerService"].methods]
-
-
-@dataclass
-class Keys:
-    """Keys of the world's organization and of another, each in a word: "admin", "read", .."""
-
-    organization_ids: dict[str, str]
-
-    async def resolve(self, secret: str) -> Principal:
-        """For example "ours-admin": our organization's, with the scope admin."""
-        whose, _, scope = secret.partition("-")
-        if whose not in self.organization_ids:
-            raise invalid_key()
-        mode, mode_name = common_pb2.MODE_TEST, "test"
-        if scope.endswith("-live"):
-            mode, mode_name = common_pb2.MODE_LIVE, "live"
-        scopes = frozenset([scope.removesuffix("-live")])
-        return Principal("key_1", self.organization_ids[whose], mode, mode_name, scopes)
-
-
-@dataclass
-class Api:
-    """Calls methods by name with a key."""
-
-    stub: "invoicer_pb2_grpc.InvoicerServiceAsyncStub"  # in the type stubs only
-
-    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
-        """The response, or the domain error that came back."""
-        message = getattr(pb, f"{name}Request")(**request)
-        try:
-            return await getattr(self.stub, name)(
-                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        invoicer_pb2_grpc.add_InvoicerServiceServicer_to_server,
+    async with serving(
+        world,
         InvoicerServicer(
             world.customers,
             world.plans,
@@ -93,12 +40,8 @@ async def api(world: World) -> AsyncIterator[Api]:
             world.revenues,
             world.clock,
         ),
-        "usageflow.invoicer.v1.InvoicerService",
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(invoicer_pb2_grpc.InvoicerServiceStub(channel))
-    await server.stop()
+    ) as api:
+        yield api
 
 
 def pro(**changes: object) -> pb.Plan:
@@ -276,17 +219,7 @@ def example_requests(subscription: pb.Subscription, invoice: pb.Invoice) -> dict
 
 async def test_reading_takes_the_scope_read_and_all_else_admin(world: World, api: Api) -> None:
     subscription, invoice = await invoiced(world, api)
-    examples = example_requests(subscription, invoice)
-    assert sorted(examples) == sorted(METHODS)
-    for name, request in examples.items():
-        refused = ["ours-track"] if name in READS else ["ours-track", "ours-read"]
-        for key in refused:
-            with pytest.raises(Exception, match="lacks the scope") as caught:
-                await api.call(name, key, **request)
-            assert caught.type.__name__ == "PermissionDeniedError"
-        with pytest.raises(Exception, match="Invalid API key") as caught:
-            await api.call(name, "nobodys-admin", **request)
-        assert caught.type.__name__ == "UnauthenticatedError"
+    await api.refuse_who_lacks_scopes(example_requests(subscription, invoice), READS)
 
 
 @pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])

@@ -3,65 +3,24 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import text
 from usageflow.invoicer.v1 import credits_pb2 as pb
-from usageflow.invoicer.v1 import credits_pb2_grpc
 
 from services.invoicer.checks import CustomerInput
 from services.invoicer.credit_servicer import CreditsServicer
-from services.kit.audit import from_bytes
-from services.kit.errors import InvalidArgumentError, NotFoundError, from_rpc_error
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
-from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant
-from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
+from services.kit.errors import InvalidArgumentError, NotFoundError
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import World
 
-METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name["CreditsService"].methods]
 OWNER: dict[str, Any] = {"customer_id": "user_123"}
-
-
-class Api:
-    """Calls methods by name with a key."""
-
-    def __init__(self, stub: Any) -> None:
-        self._stub = stub
-
-    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
-        """The response, or the domain error that came back."""
-        message = getattr(pb, f"{name}Request")(**request)
-        try:
-            return await getattr(self._stub, name)(
-                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        credits_pb2_grpc.add_CreditsServiceServicer_to_server,
-        CreditsServicer(world.credits),
-        "usageflow.invoicer.v1.CreditsService",
-    )
-    await server.start()
     await world.customers.put_customer(world.tenant, CustomerInput("user_123"))
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(credits_pb2_grpc.CreditsServiceStub(channel))
-    await server.stop()
+    async with serving(world, CreditsServicer(world.credits)) as api:
+        yield api
 
 
 async def examples(api: Api) -> dict[str, dict[str, Any]]:
@@ -114,9 +73,7 @@ async def test_credit_comes_back_as_it_was_sent(world: World, api: Api) -> None:
     assert (entries[0].kind, entries[0].grant_id) == (pb.CREDIT_ENTRY_KIND_DEBIT, grant.id)
     voided = (await api.call("VoidCreditGrant", **OWNER, grant_id=grant.id)).grant
     assert (voided.balance, voided.HasField("void_time")) == ("0.00", True)
-    async with world.database.transaction() as connection:
-        rows = await connection.execute(text("SELECT payload FROM audit_outbox ORDER BY 1"))
-        audited = [from_bytes(payload) for payload in rows.scalars()]
+    audited = await world.audited()
     assert sorted((each.action, each.target_id) for each in audited) == sorted(
         [
             ("credits.granted", grant.id),
@@ -133,12 +90,8 @@ async def test_credit_comes_back_as_it_was_sent(world: World, api: Api) -> None:
 
 async def test_reading_takes_the_scope_read_and_all_else_admin(api: Api) -> None:
     requests = await examples(api)
-    assert sorted(requests) == sorted(METHODS)
-    for name, request in requests.items():
-        reads = name.startswith("List")
-        for key in ["ours-track"] if reads else ["ours-track", "ours-read"]:
-            with pytest.raises(Exception, match="lacks the scope"):
-                await api.call(name, key, **request)
+    reads = {name for name in requests if name.startswith("List")}
+    await api.refuse_who_lacks_scopes(requests, reads)
 
 
 @pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])

@@ -1,16 +1,11 @@
 """What a plan would have cost: the same as its invoices, and nothing is written."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import grpc
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import event, text
-from usageflow.invoicer.v1 import simulation_pb2 as pb
-from usageflow.invoicer.v1 import simulation_pb2_grpc
 
 from services.invoicer.checks import CustomerInput, MetricPriceInput, PlanInput
 from services.invoicer.service import simulations as service
@@ -24,13 +19,10 @@ from services.kit.errors import (
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
-    from_rpc_error,
 )
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
-from tests.integration.invoicer.stand_ins import GRACE, TOKEN, World, new_tenant, pro_plan, utc
-from tests.integration.invoicer.test_invoicer_grpc import Keys, pro
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
+from tests.integration.invoicer.test_invoicer_grpc import pro
 
 JANUARY, FEBRUARY, MARCH = utc("2026-01-01"), utc("2026-02-01"), utc("2026-03-01")
 # 50.00 and 0.02 a call: more for whoever calls much, less for whoever does not.
@@ -313,56 +305,31 @@ async def test_what_is_wrong_is_named(
     assert [problem.field for problem in caught.value.problems] == [field]
 
 
-@dataclass
-class Api:
-    """SimulatePlan with a key."""
-
-    stub: "simulation_pb2_grpc.SimulationServiceAsyncStub"  # in the type stubs only
-
-    async def simulate(self, key: str = "ours-read", **request: Any) -> list[Any]:
-        given = {"plan": pro(), "from_month": "2026-01", "to_month": "2026-01", **request}
-        call = self.stub.SimulatePlan(
-            pb.SimulatePlanRequest(**given), timeout=10, metadata=api_key_metadata(key)
-        )
-        try:
-            return [part async for part in call]
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-
-
 @pytest.fixture
 async def api(world: World, simulations: Simulations) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        simulation_pb2_grpc.add_SimulationServiceServicer_to_server,
-        SimulationServicer(simulations),
-        "usageflow.invoicer.v1.SimulationService",
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(simulation_pb2_grpc.SimulationServiceStub(channel))
-    await server.stop()
+    async with serving(world, SimulationServicer(simulations)) as api:
+        yield api
+
+
+async def simulate(api: Api, key: str = "ours-read", **request: Any) -> list[Any]:
+    """All parts of the answer."""
+    given = {"plan": pro(), "from_month": "2026-01", "to_month": "2026-01", **request}
+    parts: list[Any] = await api.call("SimulatePlan", key, **given)
+    return parts
 
 
 async def test_over_grpc_with_nothing_of_another_tenant(world: World, api: Api) -> None:
     world.at(FEBRUARY + GRACE)
     subscription = await world.subscribe(start=JANUARY)
-    begun, last = await api.simulate()
+    begun, last = await simulate(api)
     assert (begun.customers_done, begun.customers_total) == (0, 1)
     (cost,) = last.customers
     assert (cost.old_amount, cost.new_amount, cost.difference) == ("100.00", "100.00", "0.00")
     assert (last.total.customers, last.total.currency) == (1, "USD")
     for stranger in ("theirs-read", "ours-read-live"):
-        assert (await api.simulate(stranger))[-1].customers_total == 0
+        assert (await simulate(api, stranger))[-1].customers_total == 0
         with pytest.raises(NotFoundError):
-            await api.simulate(stranger, plan_id=subscription.plan_id)
+            await simulate(api, stranger, plan_id=subscription.plan_id)
         with pytest.raises(InvalidArgumentError, match='no customer "user_123"'):
-            await api.simulate(stranger, customer_ids=["user_123"])
+            await simulate(api, stranger, customer_ids=["user_123"])

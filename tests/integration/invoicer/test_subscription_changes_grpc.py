@@ -2,78 +2,38 @@
 
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 import pytest
-from pydantic import SecretStr
-from usageflow.invoicer.v1 import invoicer_pb2, subscription_changes_pb2_grpc
-from usageflow.invoicer.v1 import subscription_changes_pb2 as pb
+from usageflow.invoicer.v1 import invoicer_pb2
 
 from services.invoicer.change_servicer import SubscriptionChangesServicer
 from services.invoicer.service.billing_periods import BillingPeriods
 from services.kit.errors import (
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
-    from_rpc_error,
 )
-from services.kit.grpc_client import api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
-from tests.integration.invoicer.stand_ins import TOKEN, World, new_tenant, pro_plan, utc
-from tests.integration.invoicer.test_invoicer_grpc import DEADLINE_S, Keys
+from tests.integration.invoicer.serving import Api, serving
+from tests.integration.invoicer.stand_ins import World, pro_plan, utc
 
 JANUARY = utc("2026-01-01")
 READS = {"PreviewSubscriptionChange", "ListBillingPeriods"}
-SERVICE = "SubscriptionChangesService"
-METHODS = [each.name for each in pb.DESCRIPTOR.services_by_name[SERVICE].methods]
-
-
-@dataclass
-class Api:
-    """Calls methods by name with a key."""
-
-    stub: "subscription_changes_pb2_grpc.SubscriptionChangesServiceAsyncStub"  # in the stubs only
-
-    async def call(self, name: str, key: str = "ours-admin", **request: object) -> Any:
-        """The response, or the domain error that came back."""
-        message = getattr(pb, f"{name}Request")(**request)
-        try:
-            return await getattr(self.stub, name)(
-                message, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=TOKEN,
-        shutdown_s=1,
-    )
-    ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
-    server.add(
-        subscription_changes_pb2_grpc.add_SubscriptionChangesServiceServicer_to_server,
+    async with serving(
+        world,
         SubscriptionChangesServicer(
             world.changes,
             world.subscriptions,
             BillingPeriods(world.database, world.clock),
             world.clock,
         ),
-        f"usageflow.invoicer.v1.{SERVICE}",
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Api(subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(channel))
-    await server.stop()
+    ) as api:
+        yield api
 
 
 async def examples(world: World) -> dict[str, dict[str, Any]]:
@@ -141,12 +101,7 @@ async def test_periods_are_those_that_are_invoiced(world: World, api: Api) -> No
 async def test_previews_and_lists_take_the_scope_read_and_all_else_admin(
     world: World, api: Api
 ) -> None:
-    asked = await examples(world)
-    assert sorted(asked) == sorted(METHODS)
-    for name, request in asked.items():
-        for key in ["ours-track"] if name in READS else ["ours-track", "ours-read"]:
-            with pytest.raises(PermissionDeniedError, match="lacks the scope"):
-                await api.call(name, key, **request)
+    await api.refuse_who_lacks_scopes(await examples(world), READS)
 
 
 @pytest.mark.parametrize("key", ["theirs-admin", "ours-admin-live"])
