@@ -25,7 +25,7 @@ from services.ingest.replay import ReplayFilter, Replays
 from services.ingest.service import Ingest
 from services.ingest.strict_metrics import NONE_REFUSED, NoMetrics, StrictMetrics
 from services.ingest.voids import VoidReceipt, Voids
-from services.ingest.wire import Intake
+from services.ingest.wire import NO_CLOCKS, Intake
 from services.kit import clock
 from services.kit.auth import MODE_NAMES, Principal, clock_times, require_scope
 from services.kit.errors import FieldProblem, InvalidArgumentError
@@ -108,7 +108,8 @@ class IngestServicer(IngestServiceServicer):
         if principal.strict_metrics:
             refused = await self._strict.refused(tenant, {event.metric for event in inputs})
         past_micros = _past_micros(principal.event_past_days)
-        intake.read(tenant, inputs, past_micros, refused, dict(principal.test_clocks))
+        clocks = dict(principal.test_clocks) if principal.test_clocks else NO_CLOCKS
+        intake.read(tenant, inputs, past_micros, refused, clocks)
         return intake
 
     async def GetEvent(self, request: pb.GetEventRequest, context: object) -> pb.GetEventResponse:
@@ -180,7 +181,7 @@ class IngestInternalServicer(IngestInternalServiceServicer):
                 metrics = {event.metric for event in part.events}
                 refused = await self._strict.refused(tenant, metrics)
             past_micros = _past_micros(part.event_past_days)
-            clocks = dict(clock_times(part.test_clocks))
+            clocks = dict(clock_times(part.test_clocks)) if part.test_clocks else NO_CLOCKS
             intake.read(tenant, part.events, past_micros, refused, clocks)
         recorded = await self._ingest.record(intake.events, intake.size_bytes)
         return intake.answer(pb.RecordTenantEventsResponse, recorded)

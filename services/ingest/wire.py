@@ -186,7 +186,6 @@ class _Columns(NamedTuple):
 
     def events(self, tenant: Tenant, now_micros: int, clocks: Mapping[str, int]) -> list[Event]:
         """The events, all valid; one without a time happened now, by its customer's clock."""
-        now_micros = clocks.get("", now_micros)
         canonical = {amount: canonical_amount(amount) for amount in set(self.amounts)}
         id_of = event_ids(tenant.organization, tenant.mode)
         return [
@@ -196,11 +195,23 @@ class _Columns(NamedTuple):
                 metric,
                 canonical[amount],
                 customer,
-                clocks.get(customer, now_micros) if time is None else time,
+                happened,
                 time is not None,
                 metadata,
             )
-            for metric, amount, customer, time, metadata, key in self.rows()
+            for (metric, amount, customer, time, metadata, key), happened in zip(
+                self.rows(), self._happened(now_micros, clocks), strict=True
+            )
+        ]
+
+    def _happened(self, now_micros: int, clocks: Mapping[str, int]) -> Iterable[int]:
+        """When each event did. Nearly nobody has clocks: then customers are not looked at."""
+        if not clocks:
+            return [now_micros if time is None else time for time in self.times]
+        now_micros = clocks.get("", now_micros)
+        return [
+            clocks.get(customer, now_micros) if time is None else time
+            for customer, time in zip(self.customers, self.times, strict=True)
         ]
 
 
