@@ -127,6 +127,25 @@ async def test_several_periods_that_are_over_are_invoiced_one_after_another(worl
     ]
 
 
+async def test_several_subscriptions_of_a_customer_are_invoiced_each_by_itself(
+    world: World,
+) -> None:
+    world.at(FEBRUARY + GRACE)
+    world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "10001")
+    monthly = await world.subscribe(start=JANUARY)
+    weekly = await world.subscribe(
+        start=utc("2026-01-19"),
+        plan=pro_plan(base_price="7", billing_period="WEEKLY", metrics=[]),
+    )
+    assert await world.close_all() == 2
+    first, second = sorted(await world.all_invoices(), key=lambda each: each.period.start)
+    assert (first.subscription_id, str(first.amount)) == (monthly.id, "100.01")
+    assert (second.subscription_id, str(second.amount)) == (weekly.id, "7.00")
+    await world.subscriptions.cancel_subscription(world.tenant, weekly.id, "NOW")
+    found = await world.subscriptions.get_subscription(world.tenant, monthly.id)
+    assert (found.status, found.cancel_time) == (SubscriptionStatus.ACTIVE, None)
+
+
 async def test_many_customers_are_asked_for_in_one_call(world: World) -> None:
     for number in range(30):
         await world.subscribe(f"user_{number}", start=JANUARY)
