@@ -1,10 +1,12 @@
 """Who keys and sessions stand for, and how the other processes are told of a change."""
 
+from collections.abc import Iterable
+
 from usageflow.accounts.v1 import accounts_pb2 as pb
 from usageflow.accounts.v1 import messages_pb2
 from usageflow.common.v1 import common_pb2
 
-from services.accounts.domain import ResolvedKey
+from services.accounts.domain import ClockTime, ResolvedKey
 from services.accounts.portal import Portals
 from services.accounts.portal_repository import ResolvedLink
 from services.accounts.proto import SCOPE_NUMBERS, timestamp
@@ -61,10 +63,7 @@ def principal_of_key(resolved: ResolvedKey) -> pb.Principal:
         expire_time=timestamp(key.expire_time),
         event_past_days=resolved.settings.event_past_days,
         strict_metrics=resolved.settings.strict_metrics,
-        test_clocks=[
-            common_pb2.TestClockTime(customer_id=each.customer_id, time=timestamp(each.time))
-            for each in resolved.clocks
-        ],
+        test_clocks=_clocks(resolved.clocks),
         requests_per_second=resolved.settings.requests_per_second,
         events_per_second=resolved.settings.events_per_second,
         key_requests_per_second=key.limits.requests_per_second,
@@ -85,6 +84,7 @@ def principal_of_session(resolved: ResolvedSession, mode: str) -> pb.Principal:
         role=ROLE_NUMBERS[member.role],
         session_id=session.id,
         member_name=member.name,
+        test_clocks=_clocks(resolved.clocks if mode == "test" else ()),
     )
 
 
@@ -100,7 +100,15 @@ def principal_of_link(resolved: ResolvedLink) -> pb.Principal:
         event_past_days=resolved.event_past_days,
         customer_id=link.customer_id,
         portal_link_id=link.id,
+        test_clocks=_clocks(resolved.clocks),
     )
+
+
+def _clocks(clocks: Iterable[ClockTime]) -> list[common_pb2.TestClockTime]:
+    return [
+        common_pb2.TestClockTime(customer_id=each.customer_id, time=timestamp(each.time))
+        for each in clocks
+    ]
 
 
 class ChangeBroadcast:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.accounts.domain import ClockTime
 from services.accounts.tables import organizations, portal_links
 from services.kit.database import TenantKey
 
@@ -33,10 +34,11 @@ class PortalLink:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedLink:
-    """A link, and what its organization decided."""
+    """A link, what its organization decided, and in test mode its test clocks."""
 
     link: PortalLink
     event_past_days: int
+    clocks: tuple[ClockTime, ...] = ()
 
 
 def _of(tenant: TenantKey) -> Any:

@@ -6,10 +6,10 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.accounts import audit_repository, people_repository
+from services.accounts import audit_repository, clocks_repository, people_repository
 from services.accounts.attempts import Attempts
 from services.accounts.changes import Changes, told
-from services.accounts.domain import hash_key
+from services.accounts.domain import ClockTime, hash_key
 from services.accounts.passwords import Passwords
 from services.accounts.people import (
     LINK_LIFE,
@@ -40,11 +40,12 @@ MEMBERSHIPS_TRIED_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSession:
-    """A session that works, whose it is, and what their organization decided."""
+    """A session that works, whose it is, what their organization decided, and its test clocks."""
 
     session: Session
     member: Member
     event_past_days: int
+    clocks: tuple[ClockTime, ...]
 
 
 class SigningIn:
@@ -199,7 +200,9 @@ class SigningIn:
             session, member, event_past_days = found
             if now - session.use_time > SESSION_USE_WRITTEN:
                 await people_repository.note_use(connection, session.id, now)
-        return ResolvedSession(session, member, event_past_days)
+            running = clocks_repository.running_clocks
+            clocks = await running(connection, member.organization_id)
+        return ResolvedSession(session, member, event_past_days, clocks)
 
     async def end(self, token: str) -> None:
         """Sign out; repeating it changes nothing."""

@@ -50,6 +50,8 @@ class UsageQuestion:
     filters_any: Mapping[str, Sequence[str]] | None = None
     # Where the windows begin, in UTC; of BILLING_PERIOD only.
     window_starts: Sequence[datetime] = ()
+    # What a test clock shows to those whom it is about; None: the real time.
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def check_question(asked: UsageQuestion, metric: Metric | None, now: datetime) -
     _check_names(checks, asked, metric)
     _check_percentile(checks, asked.percentile, metric)
     window = asked.window or windows.TOTAL
-    start, end, starts = _check_range(checks, asked, window, now)
+    start, end, starts = _check_range(checks, asked, window, asked.now or now)
     _check_page(checks, asked, window)
     checks.done()
     assert metric is not None

@@ -1,5 +1,6 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,10 +120,11 @@ class AggregatorServicer(AggregatorServiceServicer):
         self, request: pb.QueryUsageRequest, context: object
     ) -> pb.QueryUsageResponse:
         """How much, for whom, of what kind, in which window; scope read."""
-        tenant = require_scope("read").tenant
+        caller = require_scope("read")
         token = usage_token.decode(request.usage_token) if request.usage_token else None
-        asked = question_of(request)
-        return usage_response(await answered(lambda: self._answers.query(tenant, asked, token)))
+        asked = replace(question_of(request), now=caller.time_of(request.customer_id))
+        query = self._answers.query
+        return usage_response(await answered(lambda: query(caller.tenant, asked, token)))
 
     async def GetActivity(
         self, request: pb.GetActivityRequest, context: object

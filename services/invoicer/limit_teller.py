@@ -2,8 +2,9 @@
 replicas may.
 
 A trigger notes each change of a subscription's phases in its transaction (limit_tells). What is
-told is all of a subscription as it is now, so telling it again changes nothing; a killed process
-leaves what it had taken to whoever looks after the lease.
+told is all of a subscription as it is now, by its customer's test clock if there is one, so
+telling it again changes nothing; a killed process leaves what it had taken to whoever looks after
+the lease.
 """
 
 import asyncio
@@ -42,8 +43,10 @@ UNKNOWN_RETRY = timedelta(seconds=30)
 class LimitSink(Protocol):
     """Who keeps to the limits."""
 
-    async def set(self, subscription: Subscription, told: ToldLimits) -> list[str]:
-        """All of a subscription; the metrics that can't be limited now. UnavailableError."""
+    async def set(self, subscription: Subscription, told: ToldLimits, now: datetime) -> list[str]:
+        """All of a subscription as of `now`, its customer's time; the metrics that can't be limited
+        now. UnavailableError.
+        """
 
 
 class AggregatorLimits:
@@ -53,8 +56,8 @@ class AggregatorLimits:
         self._stub = quotas_pb2_grpc.PlanLimitsInternalServiceStub(channel)
         self._token = token
 
-    async def set(self, subscription: Subscription, told: ToldLimits) -> list[str]:
-        """All of a subscription; the metrics that can't be limited now. UnavailableError."""
+    async def set(self, subscription: Subscription, told: ToldLimits, now: datetime) -> list[str]:
+        """All of a subscription as of `now`; the metrics that can't be limited now."""
         request = quotas_pb2.SetSubscriptionLimitsRequest(
             organization_id=subscription.tenant.organization_id,
             mode=MODE_NUMBERS[subscription.tenant.mode],
@@ -71,6 +74,7 @@ class AggregatorLimits:
                 for metric, limit in told.limits.items()
             ],
         )
+        request.time.FromDatetime(now)
         for boundary in told.boundaries:
             request.boundaries.add().FromDatetime(boundary)
         try:
@@ -100,7 +104,7 @@ class LimitTeller:
         while True:
             self._wake.clear()
             try:
-                while await self.round() == TELLS_MAX:
+                while await self.round() >= TELLS_MAX:
                     pass
             except UnavailableError as error:
                 log.debug("limits_wait", error=error.message)
@@ -108,28 +112,25 @@ class LimitTeller:
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
 
     async def round(self) -> int:
-        """Tell up to TELLS_MAX that are due; how many there were. UnavailableError."""
+        """Tell up to TELLS_MAX of each mode that are due; how many there were. UnavailableError."""
         now = self._now()
         async with self._database.transaction() as connection:
             due = await limit_tells.claim(connection, now, now + LEASE, TELLS_MAX)
         for tell in due:
             try:
-                again = await self._tell(tell)
+                await self._tell(tell)
             except DomainError as error:
                 log.warning("limits_not_told", error=error.message, id=tell.subscription_id)
-                again = self._now() + RETRY
-            async with self._database.transaction() as connection:
-                await limit_tells.told(connection, tell, again)
+                await self._postpone(tell, RETRY)
         return len(due)
 
-    async def _tell(self, tell: LimitTell) -> datetime | None:
-        """When to tell it again; None: never."""
-        now = self._now()
+    async def _tell(self, tell: LimitTell) -> None:
         async with self._database.transaction() as connection:
             found = await subscriptions.get_subscription(
                 connection, tell.tenant, tell.subscription_id
             )
             assert found is not None, "subscriptions are never deleted"
+            now = found.now(self._now())
             plan = None
             if found.phases:
                 phase = found.phase_at(max(now, found.start_time))
@@ -137,7 +138,13 @@ class LimitTeller:
                     connection, tell.tenant, phase.plan_id, phase.plan_version
                 )
         told = limits_at(found, plan, now)
-        unknown = await self._sink.set(found, told)
+        unknown = await self._sink.set(found, told, now)
         if unknown and told.next_time is not None:
-            return min(told.next_time, now + UNKNOWN_RETRY)
-        return told.next_time
+            await self._postpone(tell, UNKNOWN_RETRY)
+            return
+        async with self._database.transaction() as connection:
+            await limit_tells.told(connection, tell, told.next_time)
+
+    async def _postpone(self, tell: LimitTell, pause: timedelta) -> None:
+        async with self._database.transaction() as connection:
+            await limit_tells.postpone(connection, tell, self._now() + pause)

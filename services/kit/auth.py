@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import grpc
@@ -57,6 +57,7 @@ KEY_CHANGED_SUBJECT = "usageflow.accounts.api_key_changed"
 ORGANIZATION_CHANGED_SUBJECT = "usageflow.accounts.organization_changed"
 MEMBER_CHANGED_SUBJECT = "usageflow.accounts.member_changed"
 PORTAL_LINK_CHANGED_SUBJECT = "usageflow.accounts.portal_link_changed"
+_EPOCH = datetime(1970, 1, 1, tzinfo=clock.UTC)
 REMEMBERED_S = 30.0
 REFUSED_REMEMBERED_S = 5.0
 REMEMBERED_MAX = 10_000
@@ -126,6 +127,13 @@ class Principal:
     def tenant(self) -> TenantKey:
         """Whose data the caller may see."""
         return TenantKey(self.organization_id, self.mode_name)
+
+    def time_of(self, customer_id: str) -> datetime | None:
+        """What the test clock of a customer, or ("") of all, shows; None: there is none."""
+        for covered, time_micros in self.test_clocks:
+            if covered in ("", customer_id):
+                return _EPOCH + timedelta(microseconds=time_micros)
+        return None
 
     @property
     def actor_id(self) -> str:

@@ -20,7 +20,9 @@ WEEKLY = {
     "currency": "USD",
     "basePrice": "1.00",
     "billingPeriod": "WEEKLY",
-    "metrics": [{"metric": METRIC, "model": "PER_UNIT", "unitPrice": "0.10"}],
+    "metrics": [
+        {"metric": METRIC, "model": "PER_UNIT", "unitPrice": "0.10", "usageLimit": "1000"},
+    ],
 }
 
 
@@ -56,6 +58,14 @@ def track(api: Api, amount: int, **more: Any) -> datetime:
     return datetime.fromisoformat(event["timestamp"])
 
 
+def limit_of(api: Api) -> tuple[str, datetime] | None:
+    """What the plan leaves, and of the period from when on."""
+    quotas = api.get("/api/quotas/check", metric=METRIC, customerId=CUSTOMER)["quotas"]
+    if not quotas:
+        return None
+    return quotas[0]["remaining"], datetime.fromisoformat(quotas[0]["periodStart"])
+
+
 def test_a_year_of_weeks_passes_though_invoicer_is_killed(
     api: Api, stack: Connection, stack_home: Path
 ) -> None:
@@ -64,7 +74,7 @@ def test_a_year_of_weeks_passes_though_invoicer_is_killed(
     clock = api.post("/api/test-clocks", {"customerId": CUSTOMER})["id"]
     start = ready(api, clock)
     subscription = {"customerId": CUSTOMER, "planId": plan, "billingAnchor": "ANNIVERSARY"}
-    api.post("/api/subscriptions", subscription)
+    begun = datetime.fromisoformat(api.post("/api/subscriptions", subscription)["startsAt"])
     assert track(api, 10) == start
     advance(api, clock, start + timedelta(days=20))
     third_week = ready(api, clock)
@@ -75,6 +85,9 @@ def test_a_year_of_weeks_passes_though_invoicer_is_killed(
     assert track(api, 40, timestamp=(third_week + timedelta(minutes=5)).isoformat()) > third_week
     too_early = api.track(metric=METRIC, timestamp=(third_week + timedelta(minutes=6)).isoformat())
     assert too_early.status_code == 400, too_early.text
+    # The plan limits the week that the clock shows, in which 70 units are counted.
+    limit = ("930", begun + timedelta(days=14))
+    wait_for("the limit", lambda: limit_of(api) == limit, WAIT_S)
     elsewhere = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
     refused = elsewhere.track(metric=METRIC, timestamp=third_week.isoformat())
     assert refused.status_code == 400, refused.text

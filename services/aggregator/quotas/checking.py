@@ -93,15 +93,22 @@ class QuotaChecks:
         self._changed: set[Holder] = set()
         self._all_changed = False
 
-    async def check(self, customer: Customer, amount_text: str) -> QuotaAnswer:
-        """Whether the customer may use so much more; "" is 1. InvalidArgumentError,
-        OverloadedError, UnavailableError.
+    async def check(
+        self, customer: Customer, amount_text: str, at: datetime | None = None
+    ) -> QuotaAnswer:
+        """Whether the customer may use so much more; "" is 1. `at`: what their test clock shows.
+
+        InvalidArgumentError, OverloadedError, UnavailableError.
         """
         checks = FieldChecks()
         amount = checks.decimal(amount_text, "amount") if amount_text else Decimal(1)
         check_customer(customer, checks)
         checks.done()
-        found = await self._find(customer)
+        if at is None:
+            found = await self._find(customer)
+        else:
+            # No live traffic is that, and what is remembered is of the real time.
+            found = (await self._load([customer], clock.now(), at)).get(customer)
         if found is None:
             raise no_such_metric()
         return QuotaAnswer(first_refusal(found.states, amount) is None, found)
@@ -254,12 +261,12 @@ class QuotaChecks:
         self._customers[holder] = customer
 
     async def _load(
-        self, customers: Sequence[Customer], now: datetime
+        self, customers: Sequence[Customer], now: datetime, at: datetime | None = None
     ) -> dict[Customer, CustomerStates]:
         watermark = await newest_watermark(self._watermark)
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
-            return await load_states(connection, customers, now=now, watermark=watermark)
+            return await load_states(connection, customers, now=now, watermark=watermark, at=at)
 
 
 def _end(rest: asyncio.Future[None]) -> None:

@@ -38,7 +38,7 @@ class PlanLimit:
 @dataclass(frozen=True, slots=True)
 class SubscriptionLimits:
     """All that the plan of a subscription limits; none: nothing. `boundaries`: where its periods
-    begin and end, ascending.
+    begin and end, ascending. `time`: what it is for the customer, who may be on a test clock.
     """
 
     tenant: TenantKey
@@ -46,6 +46,7 @@ class SubscriptionLimits:
     subscription_id: str
     boundaries: Sequence[datetime]
     limits: Sequence[PlanLimit]
+    time: datetime
 
 
 class PlanLimits:
@@ -159,4 +160,4 @@ async def _put(
         "now": now,
     }
     if (await connection.execute(_PUT, values)).rowcount:
-        await touch_after_setting(connection, metric_id, told.customer_id, now, FOLD_MAX)
+        await touch_after_setting(connection, metric_id, told.customer_id, told.time, FOLD_MAX)

@@ -7,6 +7,7 @@ from usageflow.aggregator.v1.quotas_pb2_grpc import PlanLimitsInternalServiceSer
 
 from services.aggregator.quotas.plan_limits import PlanLimit, PlanLimits, SubscriptionLimits
 from services.aggregator.servicer import tenant_of
+from services.kit import clock
 from services.kit.errors import FieldChecks
 
 
@@ -39,6 +40,7 @@ class PlanLimitsServicer(PlanLimitsInternalServiceServicer):
                 subscription_id=request.subscription_id,
                 boundaries=[each.ToDatetime(UTC) for each in request.boundaries],
                 limits=limits,
+                time=request.time.ToDatetime(UTC) if request.HasField("time") else clock.now(),
             )
         )
         return pb.SetSubscriptionLimitsResponse(unknown_metrics=unknown)

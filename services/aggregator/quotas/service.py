@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -63,8 +63,10 @@ class Quotas:
         limit_text: str | None,
         expect: Expectation[Quota] | None = None,
         by_key: str = "",
+        times: Mapping[str, datetime] | None = None,
     ) -> tuple[Quota, bool]:
         """Make a quota or set it in full; whether it was made. `limit_text` None: unlimited.
+        `times`: what it is for whom it limits where test clocks run, ("") for all others.
 
         InvalidArgumentError names all wrong fields; StaleError when it is not as `expect` has it.
         """
@@ -82,9 +84,8 @@ class Quotas:
             quota, created = await repository.put_quota(
                 connection, new_id("quota"), metric.metric_id, settings, now
             )
-            await touch_after_setting(
-                connection, metric.metric_id, settings.customer_id, now, FOLD_MAX
-            )
+            for customer_id, time in (times or {settings.customer_id: now}).items():
+                await touch_after_setting(connection, metric.metric_id, customer_id, time, FOLD_MAX)
             await note_quota(connection, tenant, before, quota, by_key)
         wake_after_commit(self._checks.forget_all)
         log.info("quota_set", organization_id=tenant.organization_id, quota_id=quota.quota_id)
@@ -180,9 +181,15 @@ class Reservations:
         self._waiting = 0
 
     async def reserve(
-        self, customer: Customer, amount_text: str, ttl_s: int, idempotency_key: str
+        self,
+        customer: Customer,
+        amount_text: str,
+        ttl_s: int,
+        idempotency_key: str,
+        at: datetime | None = None,
     ) -> Reserved:
-        """Set units aside; the same key again gives the same reservation.
+        """Set units aside, for so long by the real time; the same key again gives the same
+        reservation. `at`: what the customer's test clock shows.
 
         InvalidArgumentError; PreconditionError (quota_exceeded); ConflictError
         (idempotency_conflict); OverloadedError.
@@ -199,7 +206,7 @@ class Reservations:
                 # Before anything is read: what it promises is counted then.
                 watermark = await newest_watermark(self._watermark)
                 async with self._database.transaction() as connection:
-                    reserved = await _reserve(connection, new, watermark)
+                    reserved = await _reserve(connection, new, watermark, at)
         finally:
             self._waiting -= 1
         wake_after_commit(functools.partial(self._checks.forget, customer))
@@ -245,7 +252,10 @@ class Reservations:
 
 
 async def _reserve(
-    connection: AsyncConnection, new: NewReservation, watermark: datetime | None
+    connection: AsyncConnection,
+    new: NewReservation,
+    watermark: datetime | None,
+    at: datetime | None,
 ) -> Reserved:
     customer = new.customer
     metric = await metric_repository.get_metric(connection, customer.tenant, customer.metric)
@@ -255,7 +265,7 @@ async def _reserve(
     # Each statement from here on sees what those before us in the queue have committed.
     await repository.lock_holder(connection, holder)
     now = clock.now()
-    found = await load_states(connection, [customer], now=now, watermark=watermark)
+    found = await load_states(connection, [customer], now=now, watermark=watermark, at=at)
     states = found[customer].states
     if new.idempotency_key and (made := await _made_before(connection, new)):
         return Reserved(made, states)

@@ -22,8 +22,7 @@ from services.aggregator.quotas.service import Quotas, Reservations
 from services.aggregator.quotas.states import CustomerStates
 from services.aggregator.windows import MONTH
 from services.kit import clock
-from services.kit.auth import current_principal, require_scope
-from services.kit.database import TenantKey
+from services.kit.auth import Principal, current_principal, require_scope
 from services.kit.etag import expecting, tagged
 from services.kit.money import format_decimal
 
@@ -54,7 +53,12 @@ class QuotaServicer(QuotaServiceServicer):
         limit = request.quota.limit if request.quota.HasField("limit") else None
         expect = expecting(request.if_match, _quota)
         quota, created = await self._quotas.set(
-            caller.tenant, _settings(request.quota), limit, expect, caller.actor_id
+            caller.tenant,
+            _settings(request.quota),
+            limit,
+            expect,
+            caller.actor_id,
+            _times(caller, request.quota.customer_id),
         )
         return pb.SetQuotaResponse(quota=_quota(quota), created=created)
 
@@ -92,20 +96,23 @@ class QuotaServicer(QuotaServiceServicer):
         self, request: pb.CheckQuotaRequest, context: object
     ) -> pb.CheckQuotaResponse:
         """Whether a customer may use so much more; scope read or track."""
-        customer = Customer(_read_or_track(), request.metric, request.customer_id)
-        answer = await self._checks.check(customer, request.amount)
+        caller = _read_or_track()
+        customer = Customer(caller.tenant, request.metric, request.customer_id)
+        at = caller.time_of(request.customer_id)
+        answer = await self._checks.check(customer, request.amount, at)
         return _told(answer.found, answer.allowed)
 
     async def ReserveQuota(
         self, request: pb.ReserveQuotaRequest, context: object
     ) -> pb.ReserveQuotaResponse:
         """Set units aside; scope track."""
-        tenant = require_scope("track").tenant
+        caller = require_scope("track")
         reserved = await self._reservations.reserve(
-            Customer(tenant, request.metric, request.customer_id),
+            Customer(caller.tenant, request.metric, request.customer_id),
             request.amount,
             request.ttl_seconds or TTL_DEFAULT_S,
             request.idempotency_key,
+            caller.time_of(request.customer_id),
         )
         return pb.ReserveQuotaResponse(
             reservation=_reservation(reserved.reservation),
@@ -116,7 +123,7 @@ class QuotaServicer(QuotaServiceServicer):
         self, request: pb.GetReservationRequest, context: object
     ) -> pb.GetReservationResponse:
         """One reservation; scope read or track."""
-        found = await self._reservations.get(_read_or_track(), request.id)
+        found = await self._reservations.get(_read_or_track().tenant, request.id)
         return pb.GetReservationResponse(reservation=_reservation(found))
 
     async def CommitReservation(
@@ -136,10 +143,19 @@ class QuotaServicer(QuotaServiceServicer):
         return pb.ReleaseReservationResponse(reservation=_reservation(released))
 
 
-def _read_or_track() -> TenantKey:
-    """Whose data; who records usage may ask whether it is allowed."""
+def _read_or_track() -> Principal:
+    """Who is calling; who records usage may ask whether it is allowed."""
     principal = current_principal()
-    return principal.tenant if principal.may("track") else require_scope("read").tenant
+    return principal if principal.may("track") else require_scope("read")
+
+
+def _times(caller: Principal, customer_id: str) -> dict[str, datetime]:
+    """What time it is for the customer; of all ("") also for each who has a test clock."""
+    times = {customer_id: caller.time_of(customer_id) or clock.now()}
+    if not customer_id:
+        clocks = {each: caller.time_of(each) for each, _ in caller.test_clocks}
+        times |= {each: time for each, time in clocks.items() if time is not None}
+    return times
 
 
 def _settings(quota: pb.Quota) -> QuotaSettings:

@@ -41,28 +41,33 @@ async def load_states(
     *,
     now: datetime,
     watermark: datetime | None,
+    at: datetime | None = None,
 ) -> dict[Customer, CustomerStates]:
-    """Those whose metric exists. The watermark was told before anything here is read."""
+    """Those whose metric exists. The watermark was told before anything here is read.
+
+    `at`: what a test clock of the customers shows. Periods go by it, reservations by `now`.
+    """
+    at = at or now
     limited = await repository.find_limited(connection, customers)
     applying = {customer: applicable(found.quotas) for customer, found in limited.items()}
     quotas = {
-        customer: [quota for quota in each if quota.period_at(now)]
+        customer: [quota for quota in each if quota.period_at(at)]
         for customer, each in applying.items()
     }
     held = await _held(connection, limited, quotas, now=now, watermark=watermark)
-    used = await figures_of(connection, _wanted(limited, quotas, now))
+    used = await figures_of(connection, _wanted(limited, quotas, at))
     states: dict[Customer, CustomerStates] = {}
     for customer, found in limited.items():
         reserved = held.get(Holder(found.metric_id, customer.customer_id), Decimal(0))
         each: list[QuotaState] = []
         for quota in quotas[customer]:
-            entry = _one(found, customer, quota, now)
+            entry = _one(found, customer, quota, at)
             each.append(QuotaState(quota, entry.start, entry.end, used[entry], reserved))
         until = [state.end for state in each]
         until += [
             quota.boundaries[0]
             for quota in applying[customer]
-            if quota.boundaries and now < quota.boundaries[0]
+            if quota.boundaries and at < quota.boundaries[0]
         ]
         states[customer] = CustomerStates(
             found.metric_id, tightest_first(each), min(until, default=None)
@@ -94,18 +99,18 @@ async def _held(
 def _wanted(
     limited: Mapping[Customer, Limited],
     quotas: Mapping[Customer, Sequence[Quota]],
-    now: datetime,
+    at: datetime,
 ) -> dict[str, list[Wanted]]:
     wanted: dict[str, list[Wanted]] = {}
     for customer, each in quotas.items():
         found = limited[customer]
         for quota in each:
-            entry = _one(found, customer, quota, now)
+            entry = _one(found, customer, quota, at)
             wanted.setdefault(found.aggregation, []).append(entry)
     return wanted
 
 
-def _one(found: Limited, customer: Customer, quota: Quota, now: datetime) -> Wanted:
-    period = quota.period_at(now)
-    assert period is not None, "such a quota is none now"
+def _one(found: Limited, customer: Customer, quota: Quota, at: datetime) -> Wanted:
+    period = quota.period_at(at)
+    assert period is not None, "such a quota is none then"
     return Wanted(found.counted_id, customer.customer_id, *period)

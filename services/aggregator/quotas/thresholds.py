@@ -110,11 +110,20 @@ async def _tell(connection: AsyncConnection, touched: Sequence[Touched]) -> int:
     if not reached:
         return 0
     new = await threshold_repository.insert_reached(connection, reached)
+    newest = {each.customer: max(each.instants) for each in touched}
     for row in sorted(new):
         customer, quota, entry = reached[row]
         data = _data(customer, quota, row, used[entry])
-        await _add_event(connection, customer.tenant, data)
+        await _add_event(connection, customer.tenant, data, _now(customer, newest[customer]))
     return len(new)
+
+
+def _now(customer: Customer, newest: datetime) -> datetime:
+    """The time of a customer whose usage has grown then: no less than that on a test clock, which
+    may be ahead.
+    """
+    now = clock.now()
+    return max(now, newest) if customer.tenant.mode == "test" else now
 
 
 def _uses(touched: Sequence[Touched], limited: Mapping[Customer, Limited]) -> Iterator[_Use]:
@@ -161,7 +170,7 @@ def _data(
 
 
 async def _add_event(
-    connection: AsyncConnection, tenant: TenantKey, data: dict[str, str | None]
+    connection: AsyncConnection, tenant: TenantKey, data: dict[str, str | None], now: datetime
 ) -> None:
     event = events_pb2.BillingEvent(
         id=new_id("whevt"),
@@ -170,7 +179,7 @@ async def _add_event(
         type=EVENT_TYPE,
         data_json=json.dumps(data, ensure_ascii=False, separators=(",", ":")),
     )
-    event.create_time.FromDatetime(clock.now())
+    event.create_time.FromDatetime(now)
     await add_to_outbox(
         connection,
         billing_outbox,

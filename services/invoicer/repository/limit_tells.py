@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer.repository.clocks import LATEST_NOW, now_of_customer
 from services.kit.database import TenantKey
 
 
@@ -18,18 +19,34 @@ class LimitTell:
     revision: int
 
 
-_CLAIM = text("""
-WITH due AS (
-    SELECT organization_id, mode, subscription_id FROM limit_tells WHERE due_time <= :now
-    ORDER BY due_time LIMIT :limit FOR UPDATE SKIP LOCKED
+_CLAIM = text(
+    f"""
+    WITH live AS (
+        SELECT organization_id, mode, subscription_id FROM limit_tells
+        WHERE mode = 'live' AND due_time <= :now AND pause_until <= :now
+        ORDER BY due_time LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), test AS (
+        SELECT t.organization_id, t.mode, t.subscription_id FROM limit_tells t
+        JOIN subscriptions s ON (s.organization_id, s.mode, s.id)
+            = (t.organization_id, t.mode, t.subscription_id)
+        WHERE t.mode = 'test' AND t.due_time <= {LATEST_NOW}
+            AND t.due_time <= {now_of_customer("s")} AND t.pause_until <= :now
+        ORDER BY t.due_time LIMIT :limit FOR UPDATE OF t SKIP LOCKED
+    )
+    UPDATE limit_tells SET pause_until = :until
+    FROM (SELECT * FROM live UNION ALL SELECT * FROM test) AS due
+    WHERE (limit_tells.organization_id, limit_tells.mode, limit_tells.subscription_id)
+        = (due.organization_id, due.mode, due.subscription_id)
+    RETURNING limit_tells.*
+    """  # noqa: S608 (no value is pasted in)
 )
-UPDATE limit_tells SET due_time = :until FROM due
-WHERE (limit_tells.organization_id, limit_tells.mode, limit_tells.subscription_id)
-    = (due.organization_id, due.mode, due.subscription_id)
-RETURNING limit_tells.*
+_FOLLOW = text("""
+UPDATE limit_tells SET due_time = :due_time, pause_until = '-infinity'
+WHERE (organization_id, mode, subscription_id) = (:organization_id, :mode, :subscription_id)
+    AND revision = :revision
 """)
 _POSTPONE = text("""
-UPDATE limit_tells SET due_time = :due_time
+UPDATE limit_tells SET pause_until = :until
 WHERE (organization_id, mode, subscription_id) = (:organization_id, :mode, :subscription_id)
     AND revision = :revision
 """)
@@ -43,7 +60,9 @@ WHERE (organization_id, mode, subscription_id) = (:organization_id, :mode, :subs
 async def claim(
     connection: AsyncConnection, now: datetime, until: datetime, limit: int
 ) -> list[LimitTell]:
-    """Up to `limit` that are due; nobody else takes them before `until`."""
+    """Up to `limit` of each mode that are due, those of customers on a test clock by that; nobody
+    else takes them before `until`, which is real.
+    """
     rows = await connection.execute(_CLAIM, {"now": now, "until": until, "limit": limit})
     return [
         LimitTell(TenantKey(row.organization_id, row.mode), row.subscription_id, row.revision)
@@ -55,12 +74,20 @@ async def told(connection: AsyncConnection, tell: LimitTell, due_time: datetime 
     """It was told as of this revision; again at `due_time`, or (None) never. What has changed
     meanwhile stays due.
     """
-    values = {
+    if due_time is None:
+        await connection.execute(_DELETE, _values(tell))
+    else:
+        await connection.execute(_FOLLOW, {**_values(tell), "due_time": due_time})
+
+
+async def postpone(connection: AsyncConnection, tell: LimitTell, until: datetime) -> None:
+    """Tell it again then, by the real time, or when it has changed."""
+    await connection.execute(_POSTPONE, {**_values(tell), "until": until})
+
+
+def _values(tell: LimitTell) -> dict[str, object]:
+    return {
         **tell.tenant._asdict(),
         "subscription_id": tell.subscription_id,
         "revision": tell.revision,
     }
-    if due_time is None:
-        await connection.execute(_DELETE, values)
-    else:
-        await connection.execute(_POSTPONE, {**values, "due_time": due_time})

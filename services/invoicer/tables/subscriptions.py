@@ -150,11 +150,15 @@ limit_tells = Table(
     metadata,
     *tenant_columns(),
     Column("subscription_id", Text, nullable=False),
+    # By the customer's time, which a test clock may show; not before pause_until by the real one.
     time_column("due_time"),
+    Column(
+        "pause_until", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")
+    ),
     Column("revision", BigInteger, nullable=False),
     PrimaryKeyConstraint("organization_id", "mode", "subscription_id"),
     subscription_key("fk_limit_tells_subscriptions"),
-    Index("ix_limit_tells_due_time", "due_time"),
+    Index("ix_limit_tells_due_time", "mode", "due_time"),
 )
 
 discounts = Table(

@@ -27,7 +27,7 @@ from services.aggregator.token_wait import TokenWait
 from services.aggregator.watermark import IngestWatermark
 from services.kit import clock, usage_token
 from services.kit.auth import MODE_NAMES, Principal, invalid_key
-from services.kit.database import Database
+from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, UnavailableError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
@@ -85,9 +85,19 @@ class Keys:
         if secret not in KEYS:
             raise invalid_key()
         tenant, mode, scopes = KEYS[secret]
-        return Principal("key_1", tenant.organization_id, mode, MODE_NAMES[mode], scopes)
+        clocks = (("traveller", int(AHEAD.timestamp()) * 1_000_000),)
+        return Principal(
+            "key_1",
+            tenant.organization_id,
+            mode,
+            MODE_NAMES[mode],
+            scopes,
+            test_clocks=clocks if mode == common_pb2.MODE_TEST else (),
+        )
 
 
+# What the test clock of one customer in test mode shows.
+AHEAD = utc("2031-05-20T12:07")
 KEYS = {
     "admin": (TENANT, common_pb2.MODE_LIVE, frozenset({"admin"})),
     "test-admin": (TENANT, common_pb2.MODE_TEST, frozenset({"admin"})),
@@ -248,6 +258,21 @@ async def test_usage_is_answered_as_the_contract_says(client: Client, folder: Fo
         ],
         **start,
     )
+
+
+async def test_windows_that_nobody_named_go_by_the_customers_test_clock(
+    client: Client, folder: Folder
+) -> None:
+    await client.create("test-admin", TOKENS)
+    event = Event("AI_TOKEN", "7", "traveller", AHEAD)
+    await folder.apply([batch(TenantKey(TENANT.organization_id, "test"), event)])
+    answer = await client.query("test-admin", metric="AI_TOKEN", customer_id="traveller")
+    times = [getattr(answer, name).ToDatetime(UTC) for name in ("from", "to")]
+    assert times == [utc("2031-05-01"), utc("2031-05-20T12:15")]
+    assert [row.value for row in answer.rows] == ["7"]
+    for fields in ({"customer_id": "other"}, {}):
+        others = await client.query("test-admin", metric="AI_TOKEN", **fields)
+        assert others.to.ToDatetime(UTC) <= clock.now() + timedelta(minutes=15)
 
 
 async def test_nobody_sees_another_organization_s_or_mode_s_usage(

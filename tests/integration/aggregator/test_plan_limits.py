@@ -54,10 +54,11 @@ def told(
     *limits: PlanLimit,
     subscription_id: str = "",
     boundaries: Sequence[datetime] = PERIODS,
+    time: datetime = NOW,
 ) -> SubscriptionLimits:
     """What invoicer tells of a subscription of user_1."""
     return SubscriptionLimits(
-        tenant, "user_1", subscription_id or new_id("sub"), boundaries, limits
+        tenant, "user_1", subscription_id or new_id("sub"), boundaries, limits, time
     )
 
 

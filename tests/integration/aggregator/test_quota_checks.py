@@ -39,10 +39,10 @@ class CountedChecks(QuotaChecks):
     reads = 0
 
     async def _load(
-        self, customers: Sequence[Customer], now: datetime
+        self, customers: Sequence[Customer], now: datetime, at: datetime | None = None
     ) -> dict[Customer, CustomerStates]:
         self.reads += len(customers)
-        return await super()._load(customers, now)
+        return await super()._load(customers, now, at)
 
 
 @pytest.fixture

@@ -6,53 +6,16 @@ from typing import Any
 
 import grpc
 import pytest
-from pydantic import SecretStr
 from usageflow.aggregator.v1 import quotas_pb2 as pb
-from usageflow.aggregator.v1 import quotas_pb2_grpc
-from usageflow.common.v1 import common_pb2
 
 from services.aggregator.domain import NewMetric
-from services.aggregator.quotas.servicer import QuotaServicer
 from services.aggregator.service import Metrics
 from services.kit import clock
-from services.kit.auth import MODE_NAMES, Principal, invalid_key
 from services.kit.database import Database, TenantKey
-from services.kit.errors import DomainError, from_rpc_error
-from services.kit.grpc_client import DEADLINE_S, api_key_metadata, open_channel
-from services.kit.grpc_server import GrpcServer
-from services.kit.settings import ServiceSettings
+from services.kit.errors import DomainError
 from tests.integration.aggregator.conftest import SetWatermark
+from tests.integration.aggregator.quota_serving import Client, serving_quotas
 from tests.integration.aggregator.quota_setting import QuotaReplica
-
-
-class Keys:
-    """A KeyResolver: a key is called like its scope, in live mode of one organization."""
-
-    def __init__(self, tenant: TenantKey) -> None:
-        self._tenant = tenant
-
-    async def resolve(self, secret: str) -> Principal:
-        if secret not in ("admin", "read", "track"):
-            raise invalid_key()
-        mode = common_pb2.MODE_LIVE
-        organization_id = self._tenant.organization_id
-        return Principal("key_1", organization_id, mode, MODE_NAMES[mode], frozenset({secret}))
-
-
-class Client:
-    """Calls QuotaService with a key; DomainError when it refuses."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = quotas_pb2_grpc.QuotaServiceStub(channel)
-
-    async def call(self, key: str, method: str, request: Any) -> Any:
-        """The answer."""
-        try:
-            return await getattr(self._stub, method)(
-                request, timeout=DEADLINE_S, metadata=api_key_metadata(key)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
 
 
 @pytest.fixture
@@ -61,24 +24,8 @@ async def client(
 ) -> AsyncIterator[Client]:
     """A client of a running QuotaService; the metric A is defined."""
     await metrics.create(tenant, NewMetric("A"))
-    replica = QuotaReplica.on(database, watermark, tenant)
-    settings = ServiceSettings(
-        database_url=SecretStr("postgresql://unused"),
-        nats_url=SecretStr("nats://unused"),
-        internal_token=SecretStr("t" * 32),
-        shutdown_s=1,
-    )
-    server = GrpcServer(settings, Keys(tenant))
-    server.add(
-        quotas_pb2_grpc.add_QuotaServiceServicer_to_server,
-        QuotaServicer(replica.quotas, replica.checks, replica.reservations),
-        "usageflow.aggregator.v1.QuotaService",
-    )
-    await server.start()
-    channel = open_channel(f"127.0.0.1:{server.port}")
-    yield Client(channel)
-    await channel.close()
-    await server.stop()
+    async with serving_quotas(QuotaReplica.on(database, watermark, tenant)) as client:
+        yield client
 
 
 def new_quota(**changes: Any) -> pb.SetQuotaRequest:

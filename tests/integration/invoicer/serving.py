@@ -87,7 +87,7 @@ async def serving(world: World, *servicers: object) -> AsyncIterator[Api]:
         server.add(add, servicer, _service(base).full_name)
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:
-        served = {}
+        served: dict[str, tuple[MethodDescriptor, Any]] = {}
         for base in generated:
             grpc_module, service = importlib.import_module(base.__module__), _service(base)
             stub = getattr(grpc_module, f"{service.name}Stub")(channel)

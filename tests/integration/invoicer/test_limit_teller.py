@@ -22,10 +22,11 @@ class Sink:
     """A LimitSink that notes what it is told."""
 
     told: list[tuple[str, dict[str, str], tuple[datetime, ...]]] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     away: bool = False
 
-    async def set(self, subscription: Subscription, told: ToldLimits) -> list[str]:
+    async def set(self, subscription: Subscription, told: ToldLimits, now: datetime) -> list[str]:
         """Note it. UnavailableError."""
         if self.away:
             raise UnavailableError("aggregator is away")
@@ -33,6 +34,7 @@ class Sink:
             metric: f"{limit.enforcement} {limit.units}" for metric, limit in told.limits.items()
         }
         self.told.append((subscription.customer_id, limits, told.boundaries))
+        self.times.append(now)
         return self.unknown
 
 
@@ -128,6 +130,29 @@ async def test_what_could_not_be_told_is_told_later(
     assert len(sink.told) == 2
 
 
+async def test_who_is_on_a_test_clock_is_told_by_it(
+    world: World, teller: LimitTeller, sink: Sink
+) -> None:
+    await world.subscribe(start=JANUARY, plan=limited("500"))
+    clock = await world.clocks.create_clock(world.tenant, "user_123", None)
+    await world.go_on()
+    assert [await teller.round() for _ in range(2)] == [1, 0]
+    tenth = utc("2026-03-10")
+    await world.clocks.advance_clock(world.tenant, clock.id, tenth)
+    await world.go_on()
+    # Periods have ended by the clock, which stands there; the real time is that of before.
+    sink.away = True
+    assert [await teller.round() for _ in range(3)] == [1, 0, 0]
+    sink.away = False
+    world.clock.time += RETRY
+    assert [await teller.round() for _ in range(2)] == [1, 0]
+    assert sink.times == [JANUARY, tenth]
+    assert sink.told[-1][2][:2] == (utc("2026-03-01"), utc("2026-04-01"))
+    # The real time goes on, and changes nothing while the clock stands.
+    world.at(utc("2026-04-02"))
+    assert await teller.round() == 0
+
+
 async def test_what_changes_while_it_is_told_is_told_again(
     world: World, teller: LimitTeller, sink: Sink
 ) -> None:
@@ -137,10 +162,10 @@ async def test_what_changes_while_it_is_told_is_told_again(
     class Slow(Sink):
         """While it is told, the subscription changes."""
 
-        async def set(self, of: Subscription, told: ToldLimits) -> list[str]:
+        async def set(self, of: Subscription, told: ToldLimits, now: datetime) -> list[str]:
             given = ChangeInput(subscription.id, changed.id)
             await world.changes.change_subscription(world.tenant, given)
-            return await sink.set(of, told)
+            return await sink.set(of, told, now)
 
     assert await LimitTeller(world.database, Slow(), world.clock).round() == 1
     assert await teller.round() == 1

@@ -316,7 +316,7 @@ class Principal(_message.Message):
 
     @_builtins.property
     def test_clocks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TestClockTime]:
-        """Of a key of test mode: the organization's test clocks that run."""
+        """In test mode: the organization's test clocks that run."""
 
     @_builtins.property
     def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

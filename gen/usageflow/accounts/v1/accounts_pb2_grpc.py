@@ -531,7 +531,7 @@ class AccountsInternalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetTestClock(self, request, context):
-        """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+        """SetTestClock tells what a test clock shows, so that it is handed out with the callers of test
         mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

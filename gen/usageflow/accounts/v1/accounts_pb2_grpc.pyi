@@ -214,7 +214,7 @@ class AccountsInternalServiceStub:
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]
     """ListOrganizations lists all organizations, oldest first."""
     SetTestClock: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.SetTestClockRequest, _accounts_pb2.SetTestClockResponse]
-    """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+    """SetTestClock tells what a test clock shows, so that it is handed out with the callers of test
     mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
     """
 
@@ -232,7 +232,7 @@ class AccountsInternalServiceAsyncStub(AccountsInternalServiceStub):
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListOrganizationsRequest, _accounts_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
     """ListOrganizations lists all organizations, oldest first."""
     SetTestClock: _aio.UnaryUnaryMultiCallable[_accounts_pb2.SetTestClockRequest, _accounts_pb2.SetTestClockResponse]  # type: ignore[assignment]
-    """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+    """SetTestClock tells what a test clock shows, so that it is handed out with the callers of test
     mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
     """
 
@@ -277,7 +277,7 @@ class AccountsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.SetTestClockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.SetTestClockResponse, _abc.Awaitable[_accounts_pb2.SetTestClockResponse]]:
-        """SetTestClock tells what a test clock shows, so that it is handed out with the keys of test
+        """SetTestClock tells what a test clock shows, so that it is handed out with the callers of test
         mode. An older revision than is known changes nothing. NOT_FOUND: no such organization.
         """
 

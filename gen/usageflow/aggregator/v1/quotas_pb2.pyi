@@ -870,6 +870,7 @@ class SetSubscriptionLimitsRequest(_message.Message):
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     BOUNDARIES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
@@ -886,6 +887,10 @@ class SetSubscriptionLimitsRequest(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanLimit]:
         """At most 100, one for a metric; none: the plan limits nothing, or the subscription has ended."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """What time it is for the customer, who may be on a test clock; not set: the real one."""
+
     def __init__(
         self,
         *,
@@ -895,10 +900,11 @@ class SetSubscriptionLimitsRequest(_message.Message):
         subscription_id: _builtins.str = ...,
         boundaries: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
         limits: _abc.Iterable[Global___PlanLimit] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundaries", b"boundaries", "customer_id", b"customer_id", "limits", b"limits", "mode", b"mode", "organization_id", b"organization_id", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundaries", b"boundaries", "customer_id", b"customer_id", "limits", b"limits", "mode", b"mode", "organization_id", b"organization_id", "subscription_id", b"subscription_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

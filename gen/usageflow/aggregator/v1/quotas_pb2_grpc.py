@@ -119,8 +119,9 @@ class QuotaServiceServicer:
 
     def CheckQuota(self, request, context):
         """CheckQuota tells whether a customer may use so much more, as of half a second ago at most. It
-        sets nothing aside: of many who ask at once each may be told yes. Scope: read or track.
-        INVALID_ARGUMENT: no such metric, or a field is wrong.
+        sets nothing aside: of many who ask at once each may be told yes. Periods are those of the
+        customer's test clock, if there is one. Scope: read or track. INVALID_ARGUMENT: no such metric,
+        or a field is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

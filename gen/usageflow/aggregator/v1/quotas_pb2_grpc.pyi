@@ -47,8 +47,9 @@ class QuotaServiceStub:
     """DeleteQuota takes a quota away. Scope: admin. NOT_FOUND when there is none."""
     CheckQuota: _grpc.UnaryUnaryMultiCallable[_quotas_pb2.CheckQuotaRequest, _quotas_pb2.CheckQuotaResponse]
     """CheckQuota tells whether a customer may use so much more, as of half a second ago at most. It
-    sets nothing aside: of many who ask at once each may be told yes. Scope: read or track.
-    INVALID_ARGUMENT: no such metric, or a field is wrong.
+    sets nothing aside: of many who ask at once each may be told yes. Periods are those of the
+    customer's test clock, if there is one. Scope: read or track. INVALID_ARGUMENT: no such metric,
+    or a field is wrong.
     """
     ReserveQuota: _grpc.UnaryUnaryMultiCallable[_quotas_pb2.ReserveQuotaRequest, _quotas_pb2.ReserveQuotaResponse]
     """ReserveQuota sets units aside. Of many who ask at once, on any replica, no more are told yes
@@ -89,8 +90,9 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     """DeleteQuota takes a quota away. Scope: admin. NOT_FOUND when there is none."""
     CheckQuota: _aio.UnaryUnaryMultiCallable[_quotas_pb2.CheckQuotaRequest, _quotas_pb2.CheckQuotaResponse]  # type: ignore[assignment]
     """CheckQuota tells whether a customer may use so much more, as of half a second ago at most. It
-    sets nothing aside: of many who ask at once each may be told yes. Scope: read or track.
-    INVALID_ARGUMENT: no such metric, or a field is wrong.
+    sets nothing aside: of many who ask at once each may be told yes. Periods are those of the
+    customer's test clock, if there is one. Scope: read or track. INVALID_ARGUMENT: no such metric,
+    or a field is wrong.
     """
     ReserveQuota: _aio.UnaryUnaryMultiCallable[_quotas_pb2.ReserveQuotaRequest, _quotas_pb2.ReserveQuotaResponse]  # type: ignore[assignment]
     """ReserveQuota sets units aside. Of many who ask at once, on any replica, no more are told yes
@@ -158,8 +160,9 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_quotas_pb2.CheckQuotaResponse, _abc.Awaitable[_quotas_pb2.CheckQuotaResponse]]:
         """CheckQuota tells whether a customer may use so much more, as of half a second ago at most. It
-        sets nothing aside: of many who ask at once each may be told yes. Scope: read or track.
-        INVALID_ARGUMENT: no such metric, or a field is wrong.
+        sets nothing aside: of many who ask at once each may be told yes. Periods are those of the
+        customer's test clock, if there is one. Scope: read or track. INVALID_ARGUMENT: no such metric,
+        or a field is wrong.
         """
 
     @_abc_1.abstractmethod

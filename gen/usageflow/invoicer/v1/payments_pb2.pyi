@@ -132,11 +132,11 @@ class PaymentAttempt(_message.Message):
     """The same in words; may be empty."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it began."""
+        """When it began, by the customer's test clock if there is one."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was known what came of it; absent while it is not."""
+        """When it was known what came of it, by the same; absent while it is not."""
 
     def __init__(
         self,

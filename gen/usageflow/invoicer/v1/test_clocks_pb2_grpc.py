@@ -93,8 +93,9 @@ class TestClocksServiceServicer:
 
     def AdvanceTestClock(self, request, context):
         """AdvanceTestClock lets a clock go on. All that is due by its new time is done in its order, each
-        at its own time: trials and periods end, invoices are made, events are told. Usage that was
-        accepted before this call is billed with its period. The clock is READY when all is done.
+        at its own time: trials and periods end, invoices are made, collected and tried again, events
+        are told. Usage that was accepted before this call is billed with its period. The clock is READY
+        when all is done, and it is known what came of each payment.
         INVALID_ARGUMENT when the time is not ahead of it or too far; FAILED_PRECONDITION while it is
         ADVANCING, and when it has ended.
         """

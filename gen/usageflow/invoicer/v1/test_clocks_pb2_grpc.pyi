@@ -46,8 +46,9 @@ class TestClocksServiceStub:
     """ListTestClocks returns clocks, ended ones too, newest first."""
     AdvanceTestClock: _grpc.UnaryUnaryMultiCallable[_test_clocks_pb2.AdvanceTestClockRequest, _test_clocks_pb2.AdvanceTestClockResponse]
     """AdvanceTestClock lets a clock go on. All that is due by its new time is done in its order, each
-    at its own time: trials and periods end, invoices are made, events are told. Usage that was
-    accepted before this call is billed with its period. The clock is READY when all is done.
+    at its own time: trials and periods end, invoices are made, collected and tried again, events
+    are told. Usage that was accepted before this call is billed with its period. The clock is READY
+    when all is done, and it is known what came of each payment.
     INVALID_ARGUMENT when the time is not ahead of it or too far; FAILED_PRECONDITION while it is
     ADVANCING, and when it has ended.
     """
@@ -74,8 +75,9 @@ class TestClocksServiceAsyncStub(TestClocksServiceStub):
     """ListTestClocks returns clocks, ended ones too, newest first."""
     AdvanceTestClock: _aio.UnaryUnaryMultiCallable[_test_clocks_pb2.AdvanceTestClockRequest, _test_clocks_pb2.AdvanceTestClockResponse]  # type: ignore[assignment]
     """AdvanceTestClock lets a clock go on. All that is due by its new time is done in its order, each
-    at its own time: trials and periods end, invoices are made, events are told. Usage that was
-    accepted before this call is billed with its period. The clock is READY when all is done.
+    at its own time: trials and periods end, invoices are made, collected and tried again, events
+    are told. Usage that was accepted before this call is billed with its period. The clock is READY
+    when all is done, and it is known what came of each payment.
     INVALID_ARGUMENT when the time is not ahead of it or too far; FAILED_PRECONDITION while it is
     ADVANCING, and when it has ended.
     """
@@ -123,8 +125,9 @@ class TestClocksServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_test_clocks_pb2.AdvanceTestClockResponse, _abc.Awaitable[_test_clocks_pb2.AdvanceTestClockResponse]]:
         """AdvanceTestClock lets a clock go on. All that is due by its new time is done in its order, each
-        at its own time: trials and periods end, invoices are made, events are told. Usage that was
-        accepted before this call is billed with its period. The clock is READY when all is done.
+        at its own time: trials and periods end, invoices are made, collected and tried again, events
+        are told. Usage that was accepted before this call is billed with its period. The clock is READY
+        when all is done, and it is known what came of each payment.
         INVALID_ARGUMENT when the time is not ahead of it or too far; FAILED_PRECONDITION while it is
         ADVANCING, and when it has ended.
         """
