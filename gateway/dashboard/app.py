@@ -15,6 +15,7 @@ from gateway.dashboard import assets, templates
 from gateway.dashboard.forms import CSRF, Form
 from gateway.dashboard.live import Streams
 from gateway.dashboard.pages import (
+    account,
     audit,
     charges,
     customers,
@@ -73,6 +74,7 @@ _PAGES: Final[Sequence[Any]] = (
     team,
     audit,
     settings,
+    account,
 )
 
 # Only what this server sends itself: nothing inline, nothing evaluated, no other address, no frame.

@@ -2,11 +2,11 @@
 
 A field is named by its path in the Struct, `metrics[0].tiers[1].upTo`, which is also how problems
 are named; so each problem is shown beside its field. What is left empty counts as left out. Names
-that begin with "_" are the page's own and no part of the Struct.
+that begin with "_", or have a part that does, are the page's own and no part of the Struct.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Final, TypeVar
 
@@ -67,6 +67,17 @@ class Form(Mapping[str, str]):
         match = _INDEX.match(name, len(prefix)) if name.startswith(f"{prefix}[") else None
         return int(match[1]) if match else None
 
+    def drop(self, prefix: str, rows: Collection[int]) -> None:
+        """Take rows `prefix[n]...` out; the others are numbered 0, 1, 2 .. again."""
+        kept = [pair for pair in self._pairs if self.row_of(prefix, pair[0]) not in rows]
+        self._set(_without_gaps(kept))
+
+    def part(self, prefix: str) -> "Form":
+        """The fields `prefix.name`, by their names alone: one of several forms of a page."""
+        start = f"{prefix}."
+        own = [(name, text) for name, text in self._pairs if name.startswith(start)]
+        return Form((name.removeprefix(start), text) for name, text in own)
+
     def all(self, name: str) -> list[str]:
         """Every value of a name that may be sent several times."""
         return [text for given, text in self._pairs if given == name and text]
@@ -83,21 +94,22 @@ class Form(Mapping[str, str]):
         """
         tree: dict[str, Any] = {}
         for name, text in self._pairs:
-            if text and not name.startswith("_"):
+            if text and "._" not in f".{name}":
                 _put(tree, _path(name), text)
         document = _typed(tree, inspect.type_info(shape))
         assert isinstance(document, dict)
         return fields.read(document | more, shape)
 
-    def refuse(self, error: DomainError) -> None:
-        """Note what is wrong, for the page that shows the form again.
+    def refuse(self, error: DomainError, prefix: str = "") -> None:
+        """Note what is wrong, for the page that shows the form again; `prefix` is that of part().
 
         An error that isn't about what was filled in is raised again.
         """
         answer = from_domain(error)
         if answer.status not in (400, 404, 409, 429):
             raise error
-        self.problems = {problem.field: problem.message for problem in answer.problems}
+        start = f"{prefix}." if prefix else ""
+        self.problems = {start + problem.field: problem.message for problem in answer.problems}
         unknown = [
             f"{field}: {message}" for field, message in self.problems.items() if field not in self
         ]

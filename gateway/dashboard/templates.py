@@ -33,6 +33,7 @@ def _environment() -> Environment:
         "day": text.day,
         "ago": text.ago,
         "words": text.words,
+        "field_words": text.field_words,
         "capitalize_first": _capitalize_first,
         "segment": _segment,
         "pair": lambda key: (key, key),

@@ -3,6 +3,7 @@
 Amounts come as exact decimal strings and are only grouped here, never computed with.
 """
 
+import re
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal, InvalidOperation
@@ -32,6 +33,8 @@ _SYMBOLS: Final = {
 }
 _WORDS: Final = {"OF", "PER", "AND", "IN", "A"}
 _UNITS: Final = (("K", 3), ("M", 6), ("B", 9), ("T", 12))
+_ROW: Final = re.compile(r"(\w+)\[(\d{1,9})\]")
+_CAPITAL: Final = re.compile(r"[A-Z]")
 _UTC: Final = ZoneInfo("UTC")
 _COMPACT_FROM_DIGITS: Final = 5
 
@@ -130,6 +133,23 @@ def _at_midnight(start: datetime, end: datetime, zone: ZoneInfo) -> bool:
 def words(name: str) -> str:
     """A constant's name as people write it: "PER_UNIT" is "Per unit"."""
     return name.replace("_", " ").capitalize()
+
+
+def field_words(name: str) -> str:
+    """A field's name as people say it: "metrics[0].tiers[1].upTo" is "Metric 1, tier 2, up to"."""
+    parts = [_field_part(part) for part in name.split(".")]
+    sentence = ", ".join(part for part in parts if part)
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _field_part(part: str) -> str:
+    row = _ROW.fullmatch(part)
+    words = row[1] if row else part
+    if words[:1].islower() or words.startswith("_"):
+        words = _CAPITAL.sub(lambda letter: f" {letter[0].lower()}", words)
+    if row is None:
+        return words.strip("_")
+    return f"{words.removesuffix('s')} {int(row[2]) + 1}"
 
 
 def indented(json_text: str) -> str:

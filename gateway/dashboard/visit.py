@@ -36,6 +36,9 @@ NOTES: Final[Mapping[str, str]] = {
     "voided": "Voided. It stays in the records and is no longer billed.",
     "credited": "The credit note was issued.",
     "granted": "The credit was granted. It pays the next invoices.",
+    "debited": "The credit was taken off.",
+    "grant-voided": "The grant was voided; what was left of it is taken back.",
+    "password-set": "The password was set. Other browsers have to sign in again.",
     "subscribed": "The customer is subscribed. Usage is billed from now on.",
     "cancelled": "The subscription was cancelled.",
     "uncancelled": "The cancellation was withdrawn.",
@@ -82,6 +85,11 @@ class Visit:
         The services decide; here it is only decided which controls a page shows.
         """
         return self.viewer.may(_MAY[capability])
+
+    def require(self, capability: str) -> None:
+        """Show a form only to those who may send it; PermissionDeniedError."""
+        if not self.may(capability):
+            raise permissions.missing_role(self.viewer.principal, _MAY[capability])
 
     def page(self, template: str, status: int = 200, **context: Any) -> Response[bytes]:
         """A whole page."""

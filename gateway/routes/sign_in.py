@@ -113,8 +113,9 @@ def _password_form(following: str) -> str:
         '<p><label>Email <input name="email" type="email" autocomplete="username" required>'
         '</label></p><p><label>Password <input name="password" type="password"'
         ' autocomplete="current-password" required></label></p><button>Sign in</button></form>'
-        "<p>No password yet? Use a sign-in link: <code>usageflow up</code> prints one, and an owner"
-        " can make one.</p>"
+        "<p>No password yet? Use a sign-in link: <code>usageflow up</code> prints one, and"
+        " <code>usageflow create-sign-in-link</code> makes one. Then set a password in Settings,"
+        " You.</p>"
     )
 
 
@@ -122,6 +123,7 @@ def _signed_in(asking: Viewer) -> str:
     csrf = hidden("csrf", asking.csrf_token)
     return (
         f"<p>You are {escape(asking.name)}, {asking.role.lower()}, in {asking.mode} mode.</p>"
+        f'<p><a href="{HOME}">To the dashboard</a></p>'
         f'<form method="post" action="/sign-out">{csrf}<button>Sign out</button></form>'
     )
 

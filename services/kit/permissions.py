@@ -144,8 +144,13 @@ def require(principal: Principal, method: str) -> None:
         raise PermissionDeniedError(
             "This is for members who have signed in, not for API keys", reason="members_only"
         )
+    raise missing_role(principal, permission)
+
+
+def missing_role(principal: Principal, permission: Permission) -> PermissionDeniedError:
+    """The error of a member who may not."""
     may = [role for role in ROLES if role in permission.roles]
-    raise PermissionDeniedError(
+    return PermissionDeniedError(
         f"This takes {_named(may)}; your role is {principal.role}", reason="missing_role"
     )
 

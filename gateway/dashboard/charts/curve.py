@@ -1,15 +1,12 @@
-"""A curve: what something costs by how much of it there is."""
+"""Curves: what something costs by how much of it there is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
 
 from gateway.dashboard import text
 from gateway.dashboard.charts.bars import Line
 from gateway.dashboard.charts.scale import nice_maximum, percent
-
-_LABELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +19,67 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A chart; `line` and `area` are the points of SVG's polyline and polygon."""
+class PriceLine:
+    """One line of the chart; `path` are the points of SVG's polyline."""
 
+    name: str
     points: Sequence[Point]
-    line: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A chart; `area` are the points of SVG's polygon below its only line, "" when it has more."""
+
+    lines: Sequence[PriceLine]
     area: str
     ticks: Sequence[Line]
     labels: Sequence[Line]
 
 
-def priced(quantities: Sequence[Decimal], amounts: Sequence[Decimal], currency: str) -> Curve:
-    """The chart of amounts (in the currency) by quantities, which ascend from 0."""
-    end, step = nice_maximum(max(amounts))
+def priced(
+    quantities: Sequence[Decimal],
+    lines: Sequence[tuple[str, Sequence[Decimal]]],
+    currency: str,
+) -> Curve:
+    """The chart of lines, each a name and amounts (in the currency) by quantities, which ascend
+    from 0.
+    """
+    end, step = nice_maximum(max(max(amounts) for _name, amounts in lines))
     last = quantities[-1]
-    points = [
-        Point(
-            percent(quantity, last),
-            Decimal(100) - percent(max(amount, Decimal(0)), end),
-            f"{text.number(quantity)}: {text.money(amount, currency)}",
-        )
-        for quantity, amount in zip(quantities, amounts, strict=True)
+    _end, across = nice_maximum(last)
+    drawn = [
+        _line(quantities, name if len(lines) > 1 else "", amounts, (last, end), currency)
+        for name, amounts in lines
     ]
-    line = " ".join(f"{point.x},{point.y}" for point in points)
     return Curve(
-        points=points,
-        line=line,
-        area=f"0,100 {line} 100,100",
+        lines=drawn,
+        area=f"0,100 {drawn[0].path} 100,100" if len(drawn) == 1 else "",
         ticks=[
             Line(Decimal(100) - percent(step * number, end), text.compact(step * number))
             for number in range(int(end / step) + 1)
         ],
         labels=[
-            Line(percent(number, _LABELS), text.compact(last * number / _LABELS))
-            for number in range(_LABELS + 1)
+            Line(percent(across * number, last), text.compact(across * number))
+            for number in range(int(last / across) + 1)
         ],
     )
+
+
+def _line(
+    quantities: Sequence[Decimal],
+    name: str,
+    amounts: Sequence[Decimal],
+    ends: tuple[Decimal, Decimal],
+    currency: str,
+) -> PriceLine:
+    of = f"{name}\n" if name else ""
+    points = [
+        Point(
+            percent(quantity, ends[0]),
+            Decimal(100) - percent(max(amount, Decimal(0)), ends[1]),
+            f"{of}{text.number(quantity)}: {text.money(amount, currency)}",
+        )
+        for quantity, amount in zip(quantities, amounts, strict=True)
+    ]
+    return PriceLine(name, points, " ".join(f"{point.x},{point.y}" for point in points))

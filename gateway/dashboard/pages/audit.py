@@ -1,16 +1,18 @@
 """/dashboard/audit"""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from litestar import Response, get
-from usageflow.accounts.v1 import accounts_pb2
+from usageflow.accounts.v1 import accounts_pb2, members_pb2
 
 from gateway.dashboard.text import indented
 from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import audit
 from gateway.shapes.audit import AuditEvent, AuditQuery, Verification
+from services.kit.pages import PAGE_SIZE_MAX
 
 PAGE_ROWS: Final = 50
 # A press of the button follows the chain for so many calls, of 20,000 entries each.
@@ -24,6 +26,8 @@ GROUPS: Final = (
     "member.*",
     "portal_link.*",
     "credits.*",
+    "metric.*",
+    "quota.*",
 )
 
 
@@ -63,7 +67,9 @@ async def _show(visit: Visit, verified: Verification | None = None) -> Response[
         limit=PAGE_ROWS,
         cursor=query.get("cursor", ""),
     )
-    answer = await visit.calls.call(visit.calls.accounts.ListAuditEvents, audit.to_proto(asked))
+    answer, names = await asyncio.gather(
+        visit.calls.call(visit.calls.accounts.ListAuditEvents, audit.to_proto(asked)), _names(visit)
+    )
     return visit.page(
         "audit.html",
         rows=[_row(audit.from_proto(each)) for each in answer.events],
@@ -71,7 +77,23 @@ async def _show(visit: Visit, verified: Verification | None = None) -> Response[
         groups=GROUPS,
         filtered=bool(asked.action or asked.target_id),
         verified=verified,
+        names=names,
     )
+
+
+async def _names(visit: Visit) -> dict[str, str]:
+    """Of members and API keys, by their ids; of those beyond a page the id has to do."""
+    calls = visit.calls
+    people, keys = await asyncio.gather(
+        calls.call(
+            calls.members.ListMembers, members_pb2.ListMembersRequest(page_size=PAGE_SIZE_MAX)
+        ),
+        calls.call(
+            calls.accounts.ListApiKeys, accounts_pb2.ListApiKeysRequest(page_size=PAGE_SIZE_MAX)
+        ),
+    )
+    names = {each.id: each.name for each in people.members}
+    return names | {each.id: each.name for each in keys.api_keys}
 
 
 def _row(event: AuditEvent) -> Row:

@@ -32,7 +32,7 @@ from services.kit.errors import DomainError, InvalidArgumentError, PreconditionE
 
 PAGE_ROWS: Final = 50
 LATEST: Final = 10
-METRICS_MAX: Final = 12
+METRICS_MAX: Final = 50
 # Of a quota's metric they are known: only such can have one.
 _QUOTA_AGGREGATIONS: Final = ("SUM", "COUNT")
 QUOTA_PERIODS: Final = (
@@ -85,6 +85,7 @@ async def list_customers(visit: Visited) -> Response[bytes]:
 @get("/dashboard/customers/new", include_in_schema=False)
 async def new_customer(visit: Visited) -> Response[bytes]:
     """The form for one more."""
+    visit.require("billing")
     return visit.page("customer_edit.html", customer=None)
 
 
@@ -109,6 +110,7 @@ async def show_customer(visit: Visited, customer_id: FromPath[str]) -> Response[
 @get("/dashboard/customers/{customer_id:str}/edit", include_in_schema=False)
 async def edit_customer(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
     """The form with what is known."""
+    visit.require("billing")
     customer = await _customer(visit.calls, customer_id)
     form = Form(
         [
@@ -197,6 +199,7 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         status,
         customer=customer,
         uses=[each for each in uses if each.value != "0"],
+        metrics_left_out=max(0, len(metrics) - METRICS_MAX),
         limits=limits,
         own_quotas={each.id for each in own.quotas},
         quota_metrics=[each for each in metrics if each.aggregation in _QUOTA_AGGREGATIONS],

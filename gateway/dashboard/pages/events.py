@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 from usageflow.ingest.v1 import ingest_pb2
+from usageflow.invoicer.v1 import documents_pb2
 
 from gateway.dashboard import questions
 from gateway.dashboard.text import indented
@@ -20,23 +21,38 @@ from gateway.shapes.events import Event, EventsQuery
 from gateway.shapes.invoices import Invoice
 from gateway.shapes.usage import UsageQuery
 from services.kit.errors import DomainError, InvalidArgumentError
+from services.kit.pages import PAGE_SIZE_MAX
+
+Standing: TypeAlias = Literal["IN", "OUT", "NOT", "UNCLEAR"]
 
 PAGE_ROWS: Final = 50
+# Of a line's events, that an event is looked for among; after them times of acceptance decide.
+LINE_PAGES_MAX: Final = 10
 _LOCAL_TIME: Final = "%Y-%m-%dT%H:%M"
 
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """Where an event is billed: the invoice and the number of its line, from 1."""
+    """A line of an invoice; its number counts from 1."""
 
     invoice: Invoice
     line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """Where an event was billed, and where it was taken off again after it was voided."""
+
+    billed: Billed | None
+    taken_out: Billed | None
 
 
 @get("/dashboard/events", include_in_schema=False)
 async def search_events(visit: Visited) -> Response[bytes]:
     """The newest events, or those that the filters let through."""
     query = visit.request.query_params
+    if wanted := query.get("id", "").strip():
+        return visit.go(_path(wanted))
     metrics = await questions.all_metrics(visit.calls)
     try:
         asked = EventsQuery(
@@ -80,7 +96,7 @@ async def _show(visit: Visit, event_id: str, status: int = 200) -> Response[byte
         status,
         event=event,
         counted=usage is not None and usage.as_of > event.accepted_at,
-        billed=await _billed(visit, event),
+        billing=await _billing(visit, event),
         metadata=indented(bytes(event.metadata).decode()),
         has_metadata=bool(msgspec.json.decode(event.metadata)),
     )
@@ -97,30 +113,65 @@ async def void_event(visit: Visited, event_id: FromPath[str]) -> Response[bytes]
     except DomainError as error:
         visit.form.refuse(error)
         return await _show(visit, event_id, 400)
-    return visit.go(f"/dashboard/events/{quote(event_id, safe='')}", "voided")
+    return visit.go(_path(event_id), "voided")
 
 
-async def _billed(visit: Visit, event: Event) -> Billed | None:
-    """The invoice with the line that covers the event's metric and time, if there is one yet."""
-    if event.customer_id is None or event.voided_at is not None:
-        return None
+async def _billing(visit: Visit, event: Event) -> Billing:
+    """On which invoices the event is, of those whose lines cover its metric and time."""
+    if event.customer_id is None:
+        return Billing(None, None)
     made = await questions.invoices_since(visit.calls, event.timestamp, event.customer_id)
-    return covering(made, event.metric, event.timestamp)
-
-
-def covering(invoices: Sequence[Invoice], metric: str, time: datetime) -> Billed | None:
-    """The newest invoice, not void, with a line of the metric whose period holds `time`."""
-    for invoice in invoices:
-        for number, line in enumerate(invoice.lines, 1):
-            if invoice.status == "VOID" or line.metric != metric:
-                continue
-            if (
-                line.period_start
-                and line.period_end
-                and line.period_start <= time < line.period_end
+    billed = taken_out = unclear = None
+    for place in covering(made, event.metric, event.timestamp):
+        match await _standing(visit, event, place):
+            case "IN":
+                billed = billed or place
+            case "OUT":
+                taken_out = place
+            case "UNCLEAR" if place.invoice.created_at and (
+                event.accepted_at < place.invoice.created_at
             ):
-                return Billed(invoice, number)
-    return None
+                unclear = unclear or place
+    return Billing(billed or unclear, taken_out)
+
+
+def covering(invoices: Sequence[Invoice], metric: str, time: datetime) -> list[Billed]:
+    """The lines of the metric whose period holds `time`, of invoices that are not void.
+
+    Oldest first: `invoices` are newest first.
+    """
+    return [
+        Billed(invoice, number)
+        for invoice in reversed(invoices)
+        if invoice.status != "VOID"
+        for number, line in enumerate(invoice.lines, 1)
+        if line.metric == metric
+        and line.period_start
+        and line.period_end
+        and line.period_start <= time < line.period_end
+    ]
+
+
+async def _standing(visit: Visit, event: Event, place: Billed) -> Standing:
+    """Whether the event is behind the line, or was taken out with it."""
+    token = ""
+    for _ in range(LINE_PAGES_MAX):
+        answer = await visit.calls.call(
+            visit.calls.documents.ListLineEvents,
+            documents_pb2.ListLineEventsRequest(
+                invoice_id=place.invoice.id or "",
+                line=place.line,
+                page_size=PAGE_SIZE_MAX,
+                page_token=token,
+            ),
+        )
+        for each in answer.events:
+            if each.event.event_id == event.id:
+                return "OUT" if each.taken_out else "IN"
+        token = answer.next_page_token
+        if not token:
+            return "NOT"
+    return "UNCLEAR"
 
 
 def _local(text: str, zone: ZoneInfo) -> datetime | None:
@@ -129,6 +180,10 @@ def _local(text: str, zone: ZoneInfo) -> datetime | None:
         return datetime.strptime(text[:16], _LOCAL_TIME).replace(tzinfo=zone)
     except ValueError:
         return None
+
+
+def _path(event_id: str) -> str:
+    return f"/dashboard/events/{quote(event_id, safe='')}"
 
 
 HANDLERS = [search_events, show_event, void_event]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from decimal import Decimal
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -9,15 +10,18 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 from usageflow.invoicer.v1 import billing_terms_pb2, documents_pb2, invoicer_pb2, payments_pb2
 
+from gateway.dashboard.forms import Form
 from gateway.dashboard.visit import Visit, Visited, new_key
 from gateway.routes.documents import number_of_line
 from gateway.shapes import credit_notes, invoices, line_events
 from gateway.shapes.credit_notes import NewCreditNote
-from gateway.shapes.invoices import StatusName
+from gateway.shapes.invoices import Invoice, InvoiceLine, StatusName
 from gateway.shapes.payments import attempts_from_proto
 from services.kit.errors import DomainError
 
 PAGE_ROWS: Final = 50
+# More are credited over the API.
+CREDITED_LINES_MAX: Final = 100
 STATUSES: Final = ("PENDING", "PAID", "FAILED", "VOID")
 
 
@@ -94,10 +98,13 @@ async def _show(visit: Visit, invoice_id: str, status: int = 200) -> Response[by
             payments_pb2.ListPaymentAttemptsRequest(invoice_id=invoice_id),
         ),
     )
+    invoice = invoices.from_proto(answer.invoice)
     return visit.page(
         "invoice.html",
         status,
-        invoice=invoices.from_proto(answer.invoice),
+        invoice=invoice,
+        credited=_credited(invoice),
+        credited_rows=_credited_rows(visit.form, invoice),
         credit_notes=[credit_notes.from_proto(each) for each in notes.credit_notes],
         payments=attempts_from_proto(payments),
         new_key=new_key(),
@@ -138,9 +145,11 @@ async def void_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[by
 
 @post("/dashboard/invoices/{invoice_id:str}/credit", include_in_schema=False)
 async def credit_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[bytes]:
-    """Credit some lines, or all that is left of it."""
+    """Credit amounts of some lines, or all that is left of it."""
+    form = visit.form
+    form.drop("lines", [row for row in form.indexes("lines") if not form.get(_amount(row))])
     try:
-        note = visit.form.read(NewCreditNote)
+        note = form.read(NewCreditNote)
     except DomainError as error:
         return await _refused(visit, invoice_id, error)
     request = credit_notes.to_proto(invoice_id, note, visit.form.get("_key", ""))
@@ -160,6 +169,27 @@ async def _done(visit: Visit, invoice_id: str, asked: Awaitable[Any], note: str)
 async def _refused(visit: Visit, invoice_id: str, error: DomainError) -> Response[bytes]:
     visit.form.refuse(error)
     return await _show(visit, invoice_id, 400)
+
+
+def _amount(row: int) -> str:
+    return f"lines[{row}].amount"
+
+
+def _credited(invoice: Invoice) -> Decimal:
+    """What credit notes took off before it was paid."""
+    return Decimal(invoice.amount) - Decimal(invoice.credits_applied) - Decimal(invoice.amount_due)
+
+
+def _credited_rows(form: Form, invoice: Invoice) -> list[tuple[int, InvoiceLine, int]]:
+    """Lines that can be credited: number, line, and the row of the form that is about it."""
+    known = {form.get(f"lines[{row}].line"): row for row in form.indexes("lines")}
+    # Taxes come along with what they are taxes of.
+    taxes = {f"{tax.name} {tax.percent} %" for tax in invoice.taxes}
+    return [
+        (number, line, known.get(str(number), len(known) + number))
+        for number, line in enumerate(invoice.lines[:CREDITED_LINES_MAX], 1)
+        if Decimal(line.amount) > 0 and line.description not in taxes
+    ]
 
 
 def _path(invoice_id: str) -> str:

@@ -36,6 +36,7 @@ async def list_metrics(visit: Visited) -> Response[bytes]:
 @get("/dashboard/metrics/new", include_in_schema=False)
 async def new_metric(visit: Visited) -> Response[bytes]:
     """The form for one more."""
+    visit.require("metrics")
     return visit.page("metric_new.html", aggregations=AGGREGATIONS)
 
 
@@ -68,6 +69,7 @@ async def show_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
 @get("/dashboard/metrics/{key:str}/edit", include_in_schema=False)
 async def edit_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
     """The form with its definition."""
+    visit.require("metrics")
     metric = await _metric(visit, key)
     pairs = [
         ("name", metric.name),

@@ -27,6 +27,7 @@ TIMINGS: Final = (
 @get("/dashboard/plans/{plan_id:str}/migrate", include_in_schema=False)
 async def show_migration(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]:
     """The form: which version, when."""
+    visit.require("billing")
     return await _show(visit, plan_id, visit.form)
 
 

@@ -54,7 +54,7 @@ async def show_overview(visit: Visited) -> Response[bytes]:
     """How things are now."""
     calls = visit.calls
     metrics, invoices, endpoints, revenue, standing = await asyncio.gather(
-        questions.all_metrics(calls),
+        _busiest_first(visit),
         _latest_invoices(calls),
         _endpoints(calls),
         _revenue(visit),
@@ -117,6 +117,16 @@ def earned(told: CurrencyRevenue) -> Earned:
     invoiced = Decimal(told.invoiced) - Decimal(told.credited)
     accrued = Decimal(told.accrued)
     return Earned(told.currency, invoiced + accrued, invoiced, accrued)
+
+
+async def _busiest_first(visit: Visit) -> list[Metric]:
+    """The metrics, those with the most events of late first."""
+    metrics, activity = await asyncio.gather(
+        questions.all_metrics(visit.calls),
+        ActivitySource(visit.calls)(visit.days_ago(_DAYS - 1), visit.now),
+    )
+    counts = {each.metric: each.event_count for each in activity.data}
+    return sorted(metrics, key=lambda metric: -counts.get(metric.key, 0))
 
 
 async def _latest_invoices(calls: Calls) -> list[Invoice]:

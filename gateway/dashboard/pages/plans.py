@@ -1,6 +1,7 @@
 """/dashboard/plans"""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -13,7 +14,9 @@ from usageflow.invoicer.v1 import invoicer_pb2
 from gateway.calls import Calls
 from gateway.dashboard import questions
 from gateway.dashboard.charts.curve import Curve, priced
+from gateway.dashboard.charts.scale import nice_maximum
 from gateway.dashboard.forms import Form, problem
+from gateway.dashboard.text import number as grouped
 from gateway.dashboard.visit import Visit, Visited, html
 from gateway.fields import Quantity
 from gateway.shapes import plans
@@ -39,9 +42,20 @@ TIMINGS: Final = (("IN_ARREARS", "At the period's end"), ("IN_ADVANCE", "At the 
 # Points of a price's curve; each is a quote.
 POINTS: Final = 24
 CHARTS_MAX: Final = 8
+# Of a chart: prices by dimension beyond them are in the table only.
+LINES_MAX: Final = 6
 QUANTITY_DEFAULT: Final = Decimal(10_000)
-_EVENTS_MAX: Final = 1_000
-_EVENT_AMOUNT: Final = "100"
+EVENT_AMOUNT_DEFAULT: Final = Decimal(100)
+EVENTS_MAX: Final = 1_000
+_QUANTITY_BELOW: Final = Decimal(10) ** 15
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Usage to calculate with; where the price depends on each event, in events of an amount."""
+
+    quantity: Decimal
+    event_amount: Decimal = EVENT_AMOUNT_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ async def list_plans(visit: Visited) -> Response[bytes]:
 @get("/dashboard/plans/new", include_in_schema=False)
 async def new_plan(visit: Visited) -> Response[bytes]:
     """The editor, empty."""
+    visit.require("billing")
     form = Form([("currency", "USD"), ("basePrice", "0"), ("metrics[0].model", "PER_UNIT")])
     return await _editor(visit, form, None)
 
@@ -70,7 +85,8 @@ async def new_plan(visit: Visited) -> Response[bytes]:
 async def create_plan(visit: Visited) -> Response[bytes]:
     """Make a plan."""
     try:
-        request = invoicer_pb2.CreatePlanRequest(plan=plans.to_proto(_read(visit.form)))
+        plan = _read(visit.form, NewPlan)
+        request = invoicer_pb2.CreatePlanRequest(plan=plans.to_proto(plan))
         answer = await visit.calls.call(visit.calls.invoicer.CreatePlan, request)
     except DomainError as error:
         visit.form.refuse(error)
@@ -96,6 +112,7 @@ async def show_plan(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]:
 @get("/dashboard/plans/{plan_id:str}/edit", include_in_schema=False)
 async def edit_plan(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]:
     """The editor with a plan's newest version in it."""
+    visit.require("billing")
     plan = await _plan(visit.calls, plan_id, 0)
     return await _editor(visit, Form(filled(plan)), plan)
 
@@ -105,9 +122,7 @@ async def change_plan(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]
     """Make the plan's next version; those who are on an older one stay there."""
     plan = await _plan(visit.calls, plan_id, 0)
     try:
-        changed = plans.to_proto(_read(visit.form), plan_id)
-        # What the editor does not show stays as it is.
-        changed.discounts.extend(discounts_of(plan))
+        changed = plans.to_proto(_read(visit.form, NewPlan), plan_id)
         request = invoicer_pb2.CreatePlanVersionRequest(plan=changed)
         await visit.calls.call(visit.calls.invoicer.CreatePlanVersion, request)
     except DomainError as error:
@@ -121,11 +136,10 @@ async def preview_plan(visit: Visited) -> Response[bytes]:
     """What the plan in the editor would cost: a part of its page."""
     try:
         plan = _read(visit.form, QuotedPlan)
-        quantities = [_quantity(visit.form, row) for row in range(len(plan.metrics))]
-        asked = _question(plan, quantities)
-        request = plans.quote_to_proto(asked)
+        uses = [_use(visit.form, row, price) for row, price in enumerate(plan.metrics)]
+        request = plans.quote_to_proto(_question(plan, uses))
         answer = await visit.calls.call(visit.calls.invoicer.QuotePlan, request)
-        curves = await _curves(visit.calls, plan, quantities)
+        curves = await _curves(visit.calls, plan, uses)
     except InvalidArgumentError as error:
         return html(visit.fragment("plan_preview.html", quote=None, problems=error.problems))
     return html(
@@ -148,48 +162,65 @@ async def _editor(
         form=form,
         plan=plan,
         rows=form.indexes("metrics") or [0],
+        discounts=form.indexes("discounts") or [0],
         metrics=await questions.all_metrics(visit.calls),
         models=MODELS,
         periods=PERIODS,
         timings=TIMINGS,
         quantity=QUANTITY_DEFAULT,
+        event_amount=EVENT_AMOUNT_DEFAULT,
     )
 
 
-def _read(form: Form, shape: type[NewPlan] = NewPlan) -> NewPlan:
-    """The plan in the editor, without rows of prices where no metric was chosen, nor what belongs
+def _read(form: Form, shape: type[NewPlan]) -> NewPlan:
+    """The plan in the editor, without rows of prices where nothing was filled in, nor what belongs
     to another pricing model than the one that was chosen.
     """
+    form.drop("metrics", {row for row in form.indexes("metrics") if _is_blank(form, row)})
     kept = []
     for name, text in form.pairs:
         row = form.row_of("metrics", name)
-        if row is None or (
-            form.get(f"metrics[{row}].metric") and _belongs(name, form.get(f"metrics[{row}].model"))
-        ):
+        if row is None or _belongs(name, form.get(f"metrics[{row}].model")):
             kept.append((name, text))
     document = Form(_renamed_matches(kept))
     return document.read(shape)
 
 
+def _is_blank(form: Form, row: int) -> bool:
+    """Whether nothing was filled in but what is chosen from the beginning."""
+    return not any(
+        text and _member(name) not in _CHOSEN
+        for name, text in form.pairs
+        if form.row_of("metrics", name) == row and "._" not in name
+    )
+
+
 def _belongs(name: str, model: str | None) -> bool:
-    field = name.partition("].")[2]
-    member = field.partition("[")[0].partition(".")[0]
     for fields, models in _FIELDS:
-        if member in fields:
+        if _member(name) in fields:
             return model in models
     return True
 
 
+def _member(name: str) -> str:
+    """Of "metrics[0].tiers[1].unitPrice" it is "tiers[].unitPrice"."""
+    return _ROW.sub("[]", name.partition("].")[2])
+
+
+_ROW: Final = re.compile(r"\[[^\[\]]*\]")
+_CHOSEN: Final = ("model", "usageLimitEnforcement")
 _TIERED: Final = ("GRADUATED", "VOLUME", "STAIRSTEP")
 _FIELDS: Final = (
     (("unitPrice",), ("PER_UNIT", "DIMENSIONAL")),
-    (("tiers",), _TIERED),
+    (("tiers[].upTo", "tiers[].flatPrice"), _TIERED),
+    # A step has one price.
+    (("tiers[].unitPrice",), ("GRADUATED", "VOLUME")),
     (("packageSize", "packagePrice"), ("PACKAGE",)),
     (
         ("rate", "fixedPerEvent", "freeEvents", "freeAmount", "minPerEvent", "maxPerEvent"),
         ("PERCENTAGE",),
     ),
-    (("prices",), ("DIMENSIONAL",)),
+    (("prices[].match", "prices[].unitPrice"), ("DIMENSIONAL",)),
 )
 
 
@@ -209,74 +240,112 @@ def _renamed_matches(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
-def _quantity(form: Form, row: int) -> Decimal:
-    """How many units the preview is asked for."""
-    name = f"_quantity[{row}]"
+def _use(form: Form, row: int, price: NewMetricPrice) -> Use:
+    """How much the preview is asked for."""
+    start = f"metrics[{row}]"
+    use = Use(
+        _decimal(form, f"{start}._quantity", QUANTITY_DEFAULT),
+        _decimal(form, f"{start}._eventAmount", EVENT_AMOUNT_DEFAULT),
+    )
+    if price.model == "PERCENTAGE":
+        if use.event_amount == 0:
+            raise problem(f"{start}._eventAmount", "must be more than 0")
+        if use.quantity > use.event_amount * EVENTS_MAX:
+            most = f"{use.event_amount * EVENTS_MAX:,f}"
+            raise problem(f"{start}._quantity", f"must be at most {most}: {EVENTS_MAX:,} events")
+    return use
+
+
+def _decimal(form: Form, name: str, default: Decimal) -> Decimal:
     try:
-        quantity = Decimal(form.get(name, "").replace(",", "") or QUANTITY_DEFAULT)
+        number = Decimal(form.get(name, "").replace(",", "") or default)
     except InvalidOperation:
         raise problem(name, "must be a number") from None
-    if not (quantity.is_finite() and 0 <= quantity < Decimal(10) ** 15):
+    if not (number.is_finite() and 0 <= number < _QUANTITY_BELOW):
         raise problem(name, "must be from 0 to 999,999,999,999,999")
-    return quantity
+    return number
 
 
-def _question(plan: NewPlan, quantities: Sequence[Decimal]) -> QuoteRequest:
-    """Usage to calculate with: quantities, and for percentages events of 100 each."""
+def _question(plan: NewPlan, uses: Sequence[Use]) -> QuoteRequest:
+    """A question for the prices with usage; of each price by dimension it is as much."""
     asked = QuoteRequest(plan=_as_quoted(plan), quantities={}, events={}, groups={})
-    for price, quantity in zip(plan.metrics, quantities, strict=True):
-        _add_usage(asked, price, quantity)
+    for price, use in zip(plan.metrics, uses, strict=True):
+        _add_use(asked, price, use, _matches(price))
     return asked
 
 
-def _add_usage(asked: QuoteRequest, price: NewMetricPrice, quantity: Decimal) -> None:
+def _matches(price: NewMetricPrice) -> list[dict[str, str]]:
+    """The dimensions of which a price depends, and at the end none: what fits nowhere."""
+    return [*(each.match for each in price.prices), {}]
+
+
+def _add_use(
+    asked: QuoteRequest, price: NewMetricPrice, use: Use, matches: Sequence[dict[str, str]]
+) -> None:
     if price.model == "PERCENTAGE":
-        count = int(min(quantity / Decimal(_EVENT_AMOUNT), Decimal(_EVENTS_MAX)))
-        asked.events[price.metric] = [Quantity(_EVENT_AMOUNT)] * count
+        amount = Quantity(f"{use.event_amount:f}")
+        asked.events[price.metric] = [amount] * int(use.quantity // use.event_amount)
     elif price.model == "DIMENSIONAL":
-        match = price.prices[0].match if price.prices else {}
+        value = Quantity(f"{use.quantity:f}")
         asked.groups[price.metric] = [
-            plans.GroupQuantity(group=match, value=Quantity(f"{quantity:f}"))
+            plans.GroupQuantity(group=match, value=value) for match in matches
         ]
     else:
-        asked.quantities[price.metric] = Quantity(f"{quantity:f}")
+        asked.quantities[price.metric] = Quantity(f"{use.quantity:f}")
 
 
-async def _curves(calls: Calls, plan: NewPlan, quantities: Sequence[Decimal]) -> list[PriceCurve]:
+async def _curves(calls: Calls, plan: NewPlan, uses: Sequence[Use]) -> list[PriceCurve]:
     """A curve for each metric, up to its quantity or what shows its tiers best."""
     return [
-        await _curve(calls, plan, price, quantities[row] if row < len(quantities) else None)
+        await _curve(calls, plan, price, uses[row] if row < len(uses) else Use(Decimal(0)))
         for row, price in enumerate(plan.metrics[:CHARTS_MAX])
     ]
 
 
-async def _curve(
-    calls: Calls, plan: NewPlan, price: NewMetricPrice, wanted: Decimal | None
-) -> PriceCurve:
-    end = max(wanted or Decimal(0), _interesting(price), Decimal(POINTS))
-    steps = [(end * number / POINTS).to_integral_value() for number in range(POINTS + 1)]
-    alone = NewPlan(name="", currency=plan.currency, metrics=[price])
-    requests = [plans.quote_to_proto(_question(alone, [step])) for step in steps]
+async def _curve(calls: Calls, plan: NewPlan, price: NewMetricPrice, wanted: Use) -> PriceCurve:
+    # Whole events, where the price depends on them.
+    unit = wanted.event_amount if price.model == "PERCENTAGE" else Decimal(1)
+    last = max(wanted.quantity, _interesting(price, wanted.event_amount)) // unit
+    last, _step = nice_maximum(max(last, Decimal(POINTS)))
+    steps = [(last * point / POINTS).to_integral_value() * unit for point in range(POINTS + 1)]
+    matches = _matches(price)
+    shown = matches if len(matches) <= LINES_MAX else [*matches[: LINES_MAX - 1], {}]
+    alone = _as_quoted(NewPlan(name="", currency=plan.currency, metrics=[price]))
+    requests = []
+    for match in shown:
+        for step in steps:
+            asked = QuoteRequest(plan=alone, quantities={}, events={}, groups={})
+            _add_use(asked, price, Use(step, wanted.event_amount), [match])
+            requests.append(plans.quote_to_proto(asked))
     answers = await questions.together(
         [calls.call(calls.invoicer.QuotePlan, request) for request in requests]
     )
     amounts = [Decimal(answer.amount) for answer in answers]
-    kinds = {"PERCENTAGE": f"volume, in events of {_EVENT_AMOUNT}"}
-    if price.model == "DIMENSIONAL" and price.prices:
-        match = price.prices[0].match
-        kinds["DIMENSIONAL"] = ", ".join(f"{name} {value}" for name, value in match.items())
-    return PriceCurve(
-        price.metric, kinds.get(price.model, "quantity"), priced(steps, amounts, plan.currency)
-    )
+    count = len(steps)
+    lines = [
+        (_label(match), amounts[number * count : (number + 1) * count])
+        for number, match in enumerate(shown)
+    ]
+    of = "quantity"
+    if price.model == "PERCENTAGE":
+        of = f"volume, in events of {grouped(wanted.event_amount)}"
+    return PriceCurve(price.metric, of, priced(steps, lines, plan.currency))
 
 
-def _interesting(price: NewMetricPrice) -> Decimal:
-    """Up to where a price has something to show: twice its included units, somewhat beyond its
-    tiers, some packages.
+def _label(match: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in match.items()) or "any other"
+
+
+def _interesting(price: NewMetricPrice, event_amount: Decimal) -> Decimal:
+    """Up to where a price has something to show: twice what is included or free, somewhat beyond
+    its tiers, some packages.
     """
     ends = [Decimal(price.included_units) * 2]
     if price.model == "PERCENTAGE":
-        ends.append(Decimal(_EVENT_AMOUNT) * POINTS)
+        free = max(
+            Decimal(price.free_amount or 0), Decimal(price.free_events or 0) * event_amount, *ends
+        )
+        return min(max(event_amount * POINTS, free * 2), event_amount * EVENTS_MAX)
     limits = [Decimal(tier.up_to) for tier in price.tiers if tier.up_to]
     if limits:
         ends.append(max(limits) * Decimal("1.5"))
@@ -311,20 +380,15 @@ def filled(plan: Plan) -> list[tuple[str, str]]:
             match = ", ".join(f"{name}={value}" for name, value in each.match.items())
             pairs.append((f"{start}.prices[{number}].match", match))
             pairs.append((f"{start}.prices[{number}].unitPrice", each.unit_price))
+    for number, discount in enumerate(plan.discounts):
+        start = f"discounts[{number}]"
+        pairs += [
+            (f"{start}.name", discount.name),
+            (f"{start}.percent", discount.percent or ""),
+            (f"{start}.amount", discount.amount or ""),
+            (f"{start}.periods", str(discount.periods or "")),
+        ]
     return pairs
-
-
-def discounts_of(plan: Plan) -> list[invoicer_pb2.Discount]:
-    """The plan's discounts as messages."""
-    return [
-        invoicer_pb2.Discount(
-            name=each.name,
-            percent=each.percent or "",
-            amount=each.amount or "",
-            periods=each.periods or 0,
-        )
-        for each in plan.discounts
-    ]
 
 
 def _camel(member: str) -> str:

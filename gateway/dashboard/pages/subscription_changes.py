@@ -20,6 +20,7 @@ TIMINGS = (("NOW", "Now, what is left of the period in proportion"), ("PERIOD_EN
 @get("/dashboard/subscriptions/{subscription_id:str}/change", include_in_schema=False)
 async def edit_subscription(visit: Visited, subscription_id: FromPath[str]) -> Response[bytes]:
     """The form with what it is on."""
+    visit.require("billing")
     return await _show(visit, subscription_id)
 
 

@@ -48,6 +48,7 @@ async def list_subscriptions(visit: Visited) -> Response[bytes]:
 @get("/dashboard/subscriptions/new", include_in_schema=False)
 async def new_subscription(visit: Visited) -> Response[bytes]:
     """The form for one more."""
+    visit.require("billing")
     query = visit.request.query_params
     names = ("customerId", "planId")
     form = Form([*((name, query.get(name, "")) for name in names), ("_key", new_key())])

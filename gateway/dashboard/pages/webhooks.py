@@ -55,6 +55,7 @@ async def list_webhooks(visit: Visited) -> Response[bytes]:
 @get("/dashboard/webhooks/new", include_in_schema=False)
 async def new_webhook(visit: Visited) -> Response[bytes]:
     """The form for one more."""
+    visit.require("webhooks")
     return _form(visit, visit.form, None)
 
 
@@ -106,6 +107,7 @@ async def show_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[by
 @get("/dashboard/webhooks/{webhook_id:str}/edit", include_in_schema=False)
 async def edit_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[bytes]:
     """The form with what is set."""
+    visit.require("webhooks")
     endpoint = await _endpoint(visit, webhook_id)
     pairs = [
         ("url", endpoint.url),

@@ -114,12 +114,11 @@ on("keydown", ".bar", (bar, event) => {
 // Rows of a form: numbered anew when one is added or taken away.
 const renumber = (list) => {
   const base = list.dataset.rows;
-  const bases = base === "metrics" ? [base, "_quantity"] : [base];
   [...list.children].forEach((row, index) => {
     for (const part of row.querySelectorAll("[name], [id], [for], [aria-describedby], [data-rows]")) {
       for (const name of ["name", "id", "for", "aria-describedby", "data-rows"]) {
         const text = part.getAttribute(name);
-        for (const base of bases) if (text && text.startsWith(`${base}[`)) {
+        if (text && text.startsWith(`${base}[`)) {
           const end = text.indexOf("]", base.length);
           part.setAttribute(name, `${base}[${index}]${text.slice(end + 1)}`);
         }
@@ -132,12 +131,13 @@ on("click", "[data-add]", (button, event) => {
   const list = button.closest("[data-group]").querySelector("[data-rows]");
   const row = list.lastElementChild.cloneNode(true);
   for (const input of row.querySelectorAll("input, textarea")) {
-    input.value = "";
+    // What is only for the preview has a value from the beginning.
+    input.value = input.name.includes("._") ? input.defaultValue : "";
     input.removeAttribute("aria-invalid");
   }
   for (const problem of row.querySelectorAll(".problem")) problem.remove();
   for (const inner of row.querySelectorAll("[data-rows]")) {
-    while (inner.children.length > 1) inner.lastElementChild.remove();
+    while (inner.children.length > Number(inner.dataset.least || 1)) inner.lastElementChild.remove();
   }
   list.append(row);
   renumber(list);
@@ -180,7 +180,7 @@ for (const target of document.querySelectorAll("[data-preview]")) {
   soon();
 }
 
-// Live parts: the server sends HTML for them, or figures by name.
+// Live figures: the server sends them by name.
 for (const source of document.querySelectorAll("[data-live]")) {
   const stream = new EventSource(source.dataset.live);
   stream.addEventListener("figures", (event) => {
@@ -190,29 +190,28 @@ for (const source of document.querySelectorAll("[data-live]")) {
       }
     }
   });
-  stream.addEventListener("rows", (event) => {
-    const rows = document.createElement("tbody");
-    rows.innerHTML = new DOMParser().parseFromString(
-      `<table><tbody>${event.data}</tbody></table>`, "text/html").querySelector("tbody").innerHTML;
-    source.querySelector("[data-live-rows]").replaceChildren(...rows.children);
-  });
-  stream.addEventListener("part", (event) => {
-    const { id, html } = JSON.parse(event.data);
-    const place = document.getElementById(id);
-    if (place) replaceBy(place, html);
-  });
   addEventListener("pagehide", () => stream.close());
 }
 
 // What goes on in the background: a part is asked for again until it says that it is done.
+// Not while somebody is in it by keyboard, and not when nothing has changed: what was unfolded stays so.
 const REFRESH_MS = 2000;
-const refresh = async (part) => {
+const REFRESHES_MAX = 300;
+const refresh = async (part, known, left) => {
   try {
     const answer = document.hidden ? null : await fetch(location.href);
     const page = answer && answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html");
     const next = page && page.getElementById(part.id);
-    if (next) { part.replaceWith(next); part = next; }
+    if (next && next.outerHTML !== known && !part.contains(document.activeElement)) {
+      known = next.outerHTML;
+      part.replaceWith(next);
+      part = next;
+    }
   } catch { /* asked again below */ }
-  if (part.dataset.refresh !== undefined) setTimeout(refresh, REFRESH_MS, part);
+  if (part.dataset.refresh !== undefined && left > 0) {
+    setTimeout(refresh, REFRESH_MS, part, known, left - 1);
+  }
 };
-for (const part of document.querySelectorAll("[data-refresh]")) setTimeout(refresh, REFRESH_MS, part);
+for (const part of document.querySelectorAll("[data-refresh]")) {
+  setTimeout(refresh, REFRESH_MS, part, part.outerHTML, REFRESHES_MAX);
+}
