@@ -7,13 +7,17 @@ in. Pages that tests look at are kept as pictures in build/screenshots, light an
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import asyncpg
 import grpc
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from usageflow.accounts.v1 import (
     accounts_pb2,
@@ -31,6 +35,7 @@ SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
 WAIT_MS = 30_000
 ZONE = "Australia/Adelaide"
 WIDTH, HEIGHT = 1280, 900
+TELEPHONE_WIDTH = 380
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,31 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
     yield running
     running.close()
+
+
+@contextmanager
+def receiver(status: int, body: bytes = b"") -> Iterator[tuple[str, list[bytes]]]:
+    """A webhook endpoint that always answers so: its address, and the bodies that it got."""
+    bodies: list[bytes] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class Visitor:
@@ -88,11 +118,52 @@ class Visitor:
 
     def keep(self, name: str) -> None:
         """Keep a picture of the page, light and dark."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
-            self.page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}.png", full_page=True)
+            self.picture(f"{name}-{scheme}")
         self.page.emulate_media(color_scheme="light")
+
+    def picture(self, name: str) -> None:
+        """Keep a picture of the page as it is."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    def serious_findings(self, only: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
+        """What axe finds wrong with the page, and in which elements; `only` by these rules."""
+        options = {"runOnly": list(only)} if only else {}
+        findings = Axe().run(self.page, options=options).response["violations"]
+        return [
+            (each["id"], [node["html"][:200] for node in each["nodes"][:3]])
+            for each in findings
+            if each["impact"] in ("serious", "critical")
+        ]
+
+    def examine(self, name: str) -> None:
+        """The page is accessible, light and dark, and fits a telephone; pictures are kept."""
+        assert self.serious_findings() == []
+        self.picture(f"{name}-light")
+        self.page.emulate_media(color_scheme="dark")
+        # Nothing else depends on colors.
+        assert self.serious_findings(["color-contrast"]) == [], "dark"
+        self.picture(f"{name}-dark")
+        self.page.emulate_media(color_scheme="light")
+        with self.on_a_telephone():
+            self.picture(f"{name}-380")
+            assert self.needs_no_sideways_scrolling()
+
+    @contextmanager
+    def on_a_telephone(self) -> Iterator[None]:
+        """The page is as narrow as a small telephone meanwhile."""
+        self.page.set_viewport_size({"width": TELEPHONE_WIDTH, "height": 800})
+        try:
+            yield
+        finally:
+            self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+    def needs_no_sideways_scrolling(self) -> bool:
+        """Whether the page is no wider than the window."""
+        wider = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        return bool(wider <= 0)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +222,9 @@ def new_organization_id(stack: Connection, home: Path, name: str) -> str:
     return str(answer.organization.id)
 
 
-def add_member(stack: Connection, organization_id: str, email: str, role: str) -> None:
+def add_member(
+    stack: Connection, organization_id: str, email: str, role: str, name: str = "Somebody"
+) -> None:
     """A member with a role, put where accounts keeps them."""
 
     async def insert() -> None:
@@ -163,7 +236,7 @@ def add_member(stack: Connection, organization_id: str, email: str, role: str) -
                 ids.new_id("mem"),
                 organization_id,
                 email,
-                f"A {role.lower()}",
+                name,
                 role,
                 clock.now(),
             )

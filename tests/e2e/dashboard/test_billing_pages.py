@@ -55,6 +55,28 @@ def test_a_charge_is_made_and_taken_back(owner: Visitor, subscription: str) -> N
     expect(page.get_by_text("Deleted.")).to_be_visible()
 
 
+def test_a_part_of_an_invoice_is_credited(
+    owner: Visitor, stack: Connection, subscription: str
+) -> None:
+    charge = {"customerId": CUSTOMER, "description": "Consulting", "unitPrice": "40"}
+    charge |= {"currency": "USD", "timing": "NOW"}
+    made = Api(stack.http, stack.api_key).post("/api/charges", charge)
+    page = owner.open(f"/invoices/{made['invoiceId']}")
+    page.get_by_text("Credit this invoice").click()
+    part = page.get_by_label("Consulting")
+    part.fill("41")
+    page.get_by_label("Reason", exact=True).fill("Cut short")
+    page.get_by_role("button", name="Issue credit note").click()
+    expect(part).to_have_attribute("aria-invalid", "true")
+    expect(part).to_have_value("41")
+    part.fill("15.5")
+    page.get_by_role("button", name="Issue credit note").click()
+    expect(page.get_by_text("The credit note was issued")).to_be_visible()
+    expect(page.get_by_text("Cut short")).to_be_visible()
+    expect(page.get_by_role("row", name="Amount due")).to_contain_text("$")
+    owner.keep("invoice-credited")
+
+
 def test_a_subscription_gets_a_discount_which_ends(owner: Visitor, subscription: str) -> None:
     page = owner.open(f"/subscriptions/{subscription}")
     page.get_by_role("link", name="Discounts").click()

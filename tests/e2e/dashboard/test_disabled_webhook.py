@@ -1,39 +1,22 @@
 """An endpoint that notifier itself has disabled: the dashboard and the audit log tell so."""
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from cli.connection import Connection
 from tests.e2e.api import POLL_S, Api
-from tests.e2e.dashboard.conftest import Visitor
+from tests.e2e.dashboard.conftest import Visitor, receiver
 
 WAIT_S = 30.0
-
-
-class Gone(BaseHTTPRequestHandler):
-    """A receiver that is no more."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(410)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
 
 
 @pytest.fixture
 def gone_url() -> Iterator[str]:
     """Where such a receiver listens."""
-    server = HTTPServer(("127.0.0.1", 0), Gone)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with receiver(410) as (url, _bodies):
+        yield f"{url}/"
 
 
 def test_the_dashboard_and_the_audit_log_tell_of_an_endpoint_that_was_disabled(

@@ -1,10 +1,8 @@
 """The first day of an owner: from a metric to an invoice and its webhook, all in the browser."""
 
 import re
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +11,7 @@ from playwright.sync_api import expect
 from cli.connection import Connection
 from services.kit import clock
 from tests.e2e.api import Api, wait_for
-from tests.e2e.dashboard.conftest import WAIT_MS, ZONE, Visitor
+from tests.e2e.dashboard.conftest import WAIT_MS, ZONE, Visitor, receiver
 
 METRIC = "DASHBOARD_TOKENS"
 CUSTOMER = "dashboard_customer"
@@ -23,23 +21,8 @@ expect.set_options(timeout=WAIT_MS)
 @pytest.fixture(scope="module")
 def received() -> Iterator[tuple[str, list[bytes]]]:
     """An endpoint that answers 200: its address, and the bodies that it got."""
-    bodies: list[bytes] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", bodies
-    server.shutdown()
-    server.server_close()
+    with receiver(200) as (url, bodies):
+        yield f"{url}/hook", bodies
 
 
 def test_a_metric_is_defined(owner: Visitor) -> None:
@@ -149,6 +132,11 @@ def test_an_endpoint_is_registered_and_told_of_an_invoice(
     owner.open(invoice)
     page.get_by_role("button", name="Mark as paid").click()
     expect(page.get_by_text("The invoice was marked as paid")).to_be_visible()
+    owner.open(f"/events/{sent.json()['eventId']}")
+    page.get_by_role("link", name=re.compile("^Invoice INV-.*, line [0-9]+$")).click()
+    expect(page.get_by_role("heading", name=re.compile("^Invoice INV-"))).to_be_visible()
+    owner.open(f"/events/{sent.json()['eventId']}")
+    owner.keep("event-invoiced")
     owner.open(f"/customers/{CUSTOMER}")
     owner.keep("customer")
 
@@ -184,6 +172,22 @@ def test_a_subscription_gets_more_seats_and_shows_what_that_costs(owner: Visitor
     owner.keep("subscription-change")
     page.get_by_role("button", name="Change", exact=True).click()
     expect(page.get_by_text("The subscription was changed")).to_be_visible()
+
+
+def test_an_event_that_is_voided_after_its_invoice_tells_both(
+    owner: Visitor, stack: Connection
+) -> None:
+    listed = Api(stack.http, stack.api_key).get("/api/events", metric=METRIC)["data"]
+    [event] = [each for each in listed if each["amount"] == "100"]
+    page = owner.open(f"/events/{event['id']}")
+    page.locator("summary", has_text="Void").click()
+    page.get_by_label("Why").fill("By mistake")
+    page.get_by_role("button", name="Void the event").click()
+    way = page.locator(".steps")
+    expect(way).to_contain_text("By mistake")
+    expect(way).to_contain_text("comes off with the next invoice")
+    expect(way.get_by_role("link", name=re.compile("^Invoice INV-"))).to_be_visible()
+    owner.keep("event-voided")
 
 
 def is_pdf(visitor: Visitor, url: str) -> bool:

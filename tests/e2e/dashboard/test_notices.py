@@ -1,8 +1,6 @@
 """What the overview tells without being asked: endpoints that were disabled, revenue so far."""
 
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,13 @@ from usageflow.common.v1 import common_pb2
 
 from cli.connection import Connection
 from tests.e2e.api import Api, issue_key, wait_for
-from tests.e2e.dashboard.conftest import WAIT_MS, Visitor, new_organization_id, sign_in_token
+from tests.e2e.dashboard.conftest import (
+    WAIT_MS,
+    Visitor,
+    new_organization_id,
+    receiver,
+    sign_in_token,
+)
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -19,21 +23,8 @@ expect.set_options(timeout=WAIT_MS)
 @pytest.fixture
 def gone() -> Iterator[str]:
     """An endpoint that answers 410 Gone."""
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(410)
-            self.end_headers()
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/gone"
-    server.shutdown()
-    server.server_close()
+    with receiver(410) as (url, _bodies):
+        yield f"{url}/gone"
 
 
 def test_the_overview_tells_what_accrues_and_which_endpoint_was_disabled(

@@ -50,10 +50,24 @@ def test_a_bar_tells_what_it_shows() -> None:
 
 def test_a_curve_goes_from_the_left_edge_to_the_right_one() -> None:
     quantities = [Decimal(0), Decimal(5), Decimal(10)]
-    curve = priced(quantities, [Decimal(0), Decimal(50), Decimal(100)], "USD")
-    assert curve.line == "0.00,100.00 50.00,50.00 100.00,0.00"
+    curve = priced(quantities, [("", [Decimal(0), Decimal(50), Decimal(100)])], "USD")
+    [line] = curve.lines
+    assert line.path == "0.00,100.00 50.00,50.00 100.00,0.00"
+    assert curve.area == f"0,100 {line.path} 100,100"
     assert [label.label for label in curve.labels] == ["0", "2.5", "5", "7.5", "10"]
-    assert curve.points[1].tip == "5: $50.00"
+    assert line.points[1].tip == "5: $50.00"
+
+
+def test_lines_of_a_chart_share_its_axes_and_are_told_apart() -> None:
+    quantities = [Decimal(0), Decimal(10)]
+    low, high = [Decimal(0), Decimal(25)], [Decimal(0), Decimal(100)]
+    curve = priced(quantities, [("eu", low), ("any other", high)], "USD")
+    assert [line.path for line in curve.lines] == [
+        "0.00,100.00 100.00,75.00",
+        "0.00,100.00 100.00,0.00",
+    ]
+    assert curve.area == ""
+    assert curve.lines[0].points[1].tip == "eu\n10: $25.00"
 
 
 @pytest.mark.parametrize("count", [1, 7, 30, 96])

@@ -75,6 +75,28 @@ def test_a_problem_without_a_field_on_the_page_is_told_all_the_same() -> None:
     assert "elsewhere: must be there" in form.error
 
 
+def test_rows_are_dropped_with_all_that_is_theirs() -> None:
+    form = form_of(
+        ("metrics[0].model", "PER_UNIT"),
+        ("metrics[0]._quantity", "10"),
+        ("metrics[1].metric", "A"),
+        ("metrics[1].tiers[0].upTo", "5"),
+        ("metrics[1]._quantity", "20"),
+    )
+    form.drop("metrics", {0})
+    assert form.indexes("metrics") == [0]
+    assert form["metrics[0]._quantity"] == "20"
+    assert form["metrics[0].tiers[0].upTo"] == "5"
+
+
+def test_one_of_several_forms_is_read_alone_and_its_problems_find_its_fields() -> None:
+    form = form_of(("name", "Pro"), ("debit.currency", "USD"), ("debit.name", ""))
+    with pytest.raises(InvalidArgumentError) as caught:
+        form.part("debit").read(NewPlan)
+    form.refuse(caught.value, "debit")
+    assert set(form.problems) == {"debit.name"}
+
+
 @pytest.mark.parametrize("name", ["a[", "a]b", "a..", "a[0].b[0", "-"])
 def test_a_name_that_no_page_has_is_refused(name: str) -> None:
     with pytest.raises(HttpError) as caught:

@@ -63,3 +63,16 @@ def test_a_period_is_told_by_the_days_that_lie_in_it_in_the_viewers_zone() -> No
     month = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
     assert text.period(*month, kolkata) == f"1 Jan {text.DASH} 31 Jan 2026"
     assert text.period(None, end, BERLIN) == text.DASH
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("basePrice", "Base price"),
+        ("metrics[0].tiers[1].upTo", "Metric 1, tier 2, up to"),
+        ("metrics[2]._eventAmount", "Metric 3, event amount"),
+        ("events.API_CALL", "Events, API_CALL"),
+    ],
+)
+def test_a_field_is_named_as_people_say_it(name: str, said: str) -> None:
+    assert text.field_words(name) == said
