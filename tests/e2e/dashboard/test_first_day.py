@@ -60,6 +60,7 @@ def test_a_key_is_made_and_its_event_is_seen_live(owner: Visitor, stack: Connect
     sent = Api(stack.http, key).track(**event, metadata={"model": "large"})
     assert sent.status_code == 200, sent.text
     expect(today).to_have_text(f"{before + 1:,}")
+    expect(page.locator("[data-figure=rate]")).not_to_have_text("0")
     owner.keep("overview")
     owner.open(f"/events?metric={METRIC}")
     page.get_by_role("link", name=re.compile("^evt_")).first.click()
@@ -118,8 +119,10 @@ def test_an_endpoint_is_registered_and_told_of_an_invoice(
     page.get_by_role("button", name="Subscribe").click()
     expect(page.get_by_text("The customer is subscribed")).to_be_visible()
     owner.keep("subscription")
-    reload_until(owner, f"/invoices?customerId={CUSTOMER}", "INV-")
-    page.get_by_role("link", name=re.compile("^INV-")).first.click()
+    # 1,000 and 100 x 0.02; the invoice of the period before it comes first.
+    reload_until(owner, f"/invoices?customerId={CUSTOMER}", "$1,002.00")
+    billed = page.get_by_role("row", name="$1,002.00")
+    billed.get_by_role("link", name=re.compile("^INV-")).click()
     page.get_by_text("How it came about").last.click()
     owner.keep("invoice")
     invoice = page.url.partition("/dashboard")[2]
