@@ -16,7 +16,7 @@ from usageflow.common.v1 import common_pb2
 from usageflow.events.v1.events_pb2 import EventBatch
 
 from benchmarks.messages import FoldLoad, FoldResult
-from services.aggregator.fold import Cells, Definition, fold, metrics_of, series_of
+from services.aggregator.fold import Definition, Fold, metrics_of, series_of
 from services.aggregator.folder import Folder
 from services.kit.database import Database
 from services.kit.tenant import TenantKey
@@ -53,11 +53,12 @@ def fold_in_memory(load: FoldLoad) -> FoldResult:
     definitions = {tenant: {METRIC: Definition(1, ())}}
 
     def once() -> int:
-        cells: Cells = {}
+        folded = Fold(definitions)
         for payload in group:
             batch = EventBatch.FromString(payload)
             assert metrics_of(batch) == {tenant: {METRIC}}
-            fold(cells, batch, definitions)
+            folded.add(batch)
+        cells = folded.cells()
         series_of(cells, {1: ()})
         return sum(bucket.event_count for bucket in cells.values())
 

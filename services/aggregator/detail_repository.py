@@ -10,7 +10,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.arrays import array_text, bytes_text
-from services.aggregator.fold import Bucket
+from services.aggregator.bucket import Bucket
 from services.aggregator.voids import BucketKey
 
 # What a detail is the count of: a key of a value, or a rounded amount.

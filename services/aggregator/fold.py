@@ -1,22 +1,25 @@
 """Folds events into buckets, in memory. Pure; the hot path of aggregator.
 
-It works on the messages as they are, one pass, a dictionary look-up and one exact addition an
-event. Folding any partition of the same events in any order gives buckets that combine to the
-same figures.
+What is counted by customer alone is folded by column (column_fold.py); anything else in one pass, a
+dictionary look-up and one exact addition an event. Folding any partition of the same events in any
+order gives buckets that combine to the same figures.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from usageflow.events.v1.events_pb2 import EventBatch, TenantEvents
+from usageflow.events.v1.events_pb2 import EventBatch, EventColumns, TenantEvents, UsageEvent
 
 from services.aggregator import details, dimensions
+from services.aggregator.bucket import Bucket
+from services.aggregator.column_fold import ColumnFold, event_count
 from services.aggregator.domain import QUARTER_US
 from services.kit.auth import MODE_NAMES
 from services.kit.database import TenantKey
+from services.kit.events import EVENT_ID_BYTES
 from services.kit.money import EXACT
 
 SERIES_KEY_BYTES = 16
@@ -44,83 +47,6 @@ Definitions = Mapping[TenantKey, Mapping[str, Definition]]
 # Metric id, customer ("" for none), dimension values in the order of the definition, and the
 # number of the quarter of an hour since 1970.
 Cell = tuple[int, str, tuple[str, ...], int]
-
-
-class Bucket:
-    """The usage of a cell: mutable, because it is added to for every event."""
-
-    __slots__ = (
-        "amount_max",
-        "amount_min",
-        "amount_sum",
-        "amounts",
-        "event_count",
-        "latest_event_id",
-        "latest_time_us",
-        "latest_value",
-        "values",
-    )
-
-    def __init__(self, amount: Decimal, time_us: int, event_id: bytes) -> None:
-        self.event_count = 1
-        self.amount_sum = self.amount_min = self.amount_max = self.latest_value = amount
-        self.latest_time_us = time_us
-        self.latest_event_id = event_id
-        # Events by key of their value, and by rounded amount (details.py); None: not kept.
-        self.values: dict[bytes, int] | None = None
-        self.amounts: dict[Decimal, int] | None = None
-
-    def add(self, amount: Decimal, time_us: int, event_id: bytes) -> None:
-        """Count one more event."""
-        self.event_count += 1
-        self.amount_sum += amount
-        if amount < self.amount_min:
-            self.amount_min = amount
-        elif amount > self.amount_max:
-            self.amount_max = amount
-        if time_us >= self.latest_time_us and (
-            time_us > self.latest_time_us or event_id > self.latest_event_id
-        ):
-            self.latest_time_us = time_us
-            self.latest_event_id = event_id
-            self.latest_value = amount
-
-    def merge(self, other: "Bucket") -> None:
-        """Count all that another bucket of the same quarter of an hour has counted."""
-        self.event_count += other.event_count
-        self.amount_sum = EXACT.add(self.amount_sum, other.amount_sum)
-        self.amount_min = min(self.amount_min, other.amount_min)
-        self.amount_max = max(self.amount_max, other.amount_max)
-        if (other.latest_time_us, other.latest_event_id) > (
-            self.latest_time_us,
-            self.latest_event_id,
-        ):
-            self.latest_time_us = other.latest_time_us
-            self.latest_event_id = other.latest_event_id
-            self.latest_value = other.latest_value
-        self.values = _added(self.values, other.values)
-        self.amounts = _added(self.amounts, other.amounts)
-
-    def add_value(self, key: bytes) -> None:
-        """Count the value of the event that was added last."""
-        if self.values is None:
-            self.values = {}
-        self.values[key] = self.values.get(key, 0) + 1
-
-    def add_amount(self, amount: Decimal) -> None:
-        """Count the rounded amount of the event that was added last."""
-        if self.amounts is None:
-            self.amounts = {}
-        self.amounts[amount] = self.amounts.get(amount, 0) + 1
-
-
-_Key = TypeVar("_Key")
-
-
-def _added(one: dict[_Key, int] | None, other: dict[_Key, int] | None) -> dict[_Key, int] | None:
-    if one is None or other is None:
-        return one or other
-    return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
 
 
 Cells = dict[Cell, Bucket]
@@ -175,56 +101,146 @@ def metrics_of(batch: EventBatch) -> dict[TenantKey, set[str]]:
     named: dict[TenantKey, set[str]] = {}
     for tenant in batch.tenants:
         keys = named.setdefault(tenant_of(tenant), set())
+        keys.update(tenant.columns.metrics)
         keys.update(tenant.metrics or [event.metric for event in tenant.events])
     return named
 
 
-def only_of(batch: EventBatch, definitions: Definitions) -> EventBatch:
-    """The batch's events of these metrics alone."""
-    kept = EventBatch()
-    for tenant in batch.tenants:
-        if known := definitions.get(tenant_of(tenant)):
-            kept.tenants.add(
-                organization_id=tenant.organization_id,
-                mode=tenant.mode,
-                events=[event for event in tenant.events if event.metric in known],
-            )
-    return kept
+def events_in(batch: EventBatch) -> int:
+    """How many events a batch has, voids aside."""
+    return sum(len(tenant.events) + event_count(tenant.columns) for tenant in batch.tenants)
 
 
-def fold(cells: Cells, batch: EventBatch, definitions: Definitions) -> None:
-    """Add a batch's events to `cells`. Sums are exact: 60 digits, or decimal.Inexact."""
-    with localcontext(EXACT):
-        for tenant in batch.tenants:
-            _fold_tenant(cells, tenant, definitions[tenant_of(tenant)])
+class Row(NamedTuple):
+    """An event out of columns: what a UsageEvent has."""
+
+    event_id: bytes
+    metric: str
+    amount: str
+    customer_id: str
+    time_unix_micros: int
+    metadata_json: str
 
 
-def _fold_tenant(cells: Cells, tenant: TenantEvents, definitions: Mapping[str, Definition]) -> None:
-    known = {
-        key: (
-            definition.metric_id,
-            dimensions.reader(definition.dimensions),
-            definition if definition.unique_by or definition.percentiles else None,
-        )
-        for key, definition in definitions.items()
-    }
-    for event in tenant.events:
-        metric_id, read, detailed = known[event.metric]
-        values = read(event.metadata_json) if read else ()
-        time_us = event.time_unix_micros
-        amount = Decimal(event.amount)
-        cell = (metric_id, event.customer_id, values, time_us // QUARTER_US)
-        bucket = cells.get(cell)
-        if bucket is None:
-            bucket = cells[cell] = Bucket(amount, time_us, event.event_id)
+def rows_of(columns: EventColumns) -> Iterator[Row]:
+    """The events one by one."""
+    ids, count = columns.event_ids, event_count(columns)
+    times = columns.times_unix_micros
+    if not count:
+        return iter(())
+    return map(
+        Row,
+        [ids[at : at + EVENT_ID_BYTES] for at in range(0, len(ids), EVENT_ID_BYTES)],
+        _values(columns.metrics, columns.metric_indexes, count),
+        _values(columns.amounts, columns.amount_indexes, count),
+        _values(columns.customer_ids, columns.customer_indexes, count),
+        times if len(times) == count else [times[0]] * count,
+        _values(columns.metadata_json or [""], columns.metadata_indexes, count),
+    )
+
+
+def _values(table: Sequence[str], indexes: Sequence[int], count: int) -> list[str]:
+    """Each event's value of a field."""
+    return [table[index] for index in indexes] if indexes else [table[0]] * count
+
+
+class Fold:
+    """Folds batches. Sums are exact: 60 digits, or decimal.Inexact."""
+
+    def __init__(self, definitions: Definitions, *, others_left_out: bool = False) -> None:
+        """`definitions` have all metrics of the batches; if not, the events of others may be
+        `others_left_out`.
+        """
+        self._others_left_out = others_left_out
+        self._known = {
+            tenant: {key: _Known.of(definition) for key, definition in metrics.items()}
+            for tenant, metrics in definitions.items()
+        }
+        self._cells: Cells = {}
+        self._columns = ColumnFold()
+
+    def add(self, batch: EventBatch) -> None:
+        """Count a batch's events."""
+        with localcontext(EXACT):
+            for tenant in batch.tenants:
+                self._add(tenant)
+
+    def _add(self, tenant: TenantEvents) -> None:
+        known = self._known.get(tenant_of(tenant), {})
+        columns = tenant.columns
+        metrics = [known.get(metric) for metric in columns.metrics]
+        if metrics and all(metric is not None and metric.is_plain for metric in metrics):
+            ids = {key: metric.metric_id for key, metric in known.items()}
+            self._columns.add(columns, ids)
         else:
-            bucket.add(amount, time_us, event.event_id)
-        if detailed is None:
-            continue
-        if detailed.unique_by:
-            bucket.add_value(dimensions.key_of(detailed.unique_by, event.metadata_json))
-        if detailed.percentiles:
-            bucket.add_amount(details.rounded(amount))
+            self._add_rows(rows_of(columns), known)
+        self._add_rows(tenant.events, known)
+
+    def _add_rows(self, rows: Iterable[Row | UsageEvent], known: Mapping[str, "_Known"]) -> None:
+        cells = self._cells
+        if self._others_left_out:
+            rows = [row for row in rows if row.metric in known]
+        for event in rows:
+            metric_id, read, detailed = known[event.metric]
+            metadata = event.metadata_json
+            values = read(metadata) if read else ()
+            time_us = event.time_unix_micros
+            amount = Decimal(event.amount)
+            cell = (metric_id, event.customer_id, values, time_us // QUARTER_US)
+            bucket = cells.get(cell)
+            if bucket is None:
+                bucket = cells[cell] = Bucket.of(amount, time_us, event.event_id)
+            else:
+                bucket.add(amount, time_us, event.event_id)
+            if detailed is None:
+                continue
+            if detailed.unique_by:
+                bucket.add_value(dimensions.key_of(detailed.unique_by, metadata))
+            if detailed.percentiles:
+                bucket.add_amount(details.rounded(amount))
+
+    @property
+    def size(self) -> int:
+        """How many cells there are; of events that came by column, how many series."""
+        return len(self._cells) + self._columns.size
+
+    def cells(self) -> Cells:
+        """What was counted; the fold is over."""
+        with localcontext(EXACT):
+            for (metric_id, customer_id, quarter), bucket in self._columns.buckets().items():
+                cell = (metric_id, customer_id, (), quarter)
+                if cell in self._cells:
+                    self._cells[cell].merge(bucket)
+                else:
+                    self._cells[cell] = bucket
+        return self._cells
+
+
+class _Known(NamedTuple):
+    """A metric, made ready."""
+
+    metric_id: int
+    read: dimensions.Reader | None
+    detailed: Definition | None
+
+    @classmethod
+    def of(cls, definition: Definition) -> "_Known":
+        detailed = definition.unique_by or definition.percentiles
+        reader = dimensions.reader(definition.dimensions)
+        return cls(definition.metric_id, reader, definition if detailed else None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is counted by customer alone."""
+        return self.read is None and self.detailed is None
+
+
+def fold(batches: Iterable[EventBatch], definitions: Definitions) -> Cells:
+    """What the events of batches are counted as; `definitions` have all their metrics."""
+    folded = Fold(definitions)
+    for batch in batches:
+        folded.add(batch)
+    return folded.cells()
 
 
 class Series(NamedTuple):

@@ -24,10 +24,10 @@ from services.aggregator.fold import (
     Cells,
     Definition,
     DimensionValue,
+    Fold,
     Series,
-    fold,
+    events_in,
     metrics_of,
-    only_of,
     overflowed,
     series_of,
     values_of,
@@ -172,15 +172,16 @@ class Folder:
             applied.buckets_marked = await apply_voids(connection, applied.new[0])
             return applied
         applied.definitions = await self._find_definitions(connection, applied)
-        definitions = _by_tenant(applied.definitions)
-        building = _by_tenant(_building(applied.definitions))
-        cells: Cells = {}
+        folds = [Fold(_by_tenant(applied.definitions))]
+        if building := _building(applied.definitions):
+            folds.append(Fold(_by_tenant(building), others_left_out=True))
         for batch in applied.new:
-            fold(cells, batch, definitions)
-            if building:
-                fold(cells, only_of(batch, building), building)
+            for fold in folds:
+                fold.add(batch)
             # A long fold lets others have their turn.
             await asyncio.sleep(0)
+        # A metric's two definitions count under ids of their own: no cell is in both.
+        cells = {cell: bucket for fold in folds for cell, bucket in fold.cells().items()}
         await self._store(connection, applied, cells)
         return applied
 
@@ -306,7 +307,7 @@ class Folder:
         _BATCHES.labels("applied").inc(new)
         _BATCHES.labels("refused").inc(refused)
         _BATCHES.labels("known").inc(received - new - refused)
-        _EVENTS.inc(sum(_events_in(batch) for batch in applied.new))
+        _EVENTS.inc(sum(events_in(batch) for batch in applied.new))
         _VOIDS.inc(sum(_voids_in(batch) for batch in applied.new))
 
 
@@ -365,7 +366,7 @@ def _groups(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
         if has_voids(batch):
             yield [batch]
             continue
-        size = _events_in(batch)
+        size = events_in(batch)
         if group and events + size > EVENTS_MAX:
             yield group
             group, events = [], 0
@@ -373,10 +374,6 @@ def _groups(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
         events += size
     if group:
         yield group
-
-
-def _events_in(batch: EventBatch) -> int:
-    return sum(len(tenant.events) for tenant in batch.tenants)
 
 
 def _voids_in(batch: EventBatch) -> int:

@@ -17,9 +17,9 @@ from usageflow.events.v1.events_pb2 import UsageEvent
 
 from services.aggregator import dimensions, repository
 from services.aggregator.aggregations import KINDS, Tally
+from services.aggregator.bucket import Bucket
 from services.aggregator.details import NO_VALUE, value_key
 from services.aggregator.domain import Metric
-from services.aggregator.fold import Bucket
 from services.aggregator.known_values import find_full
 from services.aggregator.questions import Selection
 from services.aggregator.recounter import ReplaySource
@@ -147,7 +147,7 @@ class _Parts:
         """Count an event."""
         self.events += 1
         index = self._index(event)
-        one = Bucket(Decimal(event.amount), event.time_unix_micros, event.event_id)
+        one = Bucket.of(Decimal(event.amount), event.time_unix_micros, event.event_id)
         if self._definition.unique_by:
             one.add_value(dimensions.key_of(self._definition.unique_by, event.metadata_json))
         bucket = self._buckets[index]

@@ -30,8 +30,9 @@ from prometheus_client import Counter, Gauge
 from usageflow.events.v1.events_pb2 import UsageEvent
 
 from services.aggregator import dimensions, void_repository
+from services.aggregator.bucket import Bucket
 from services.aggregator.domain import QUARTER
-from services.aggregator.fold import Bucket, Series
+from services.aggregator.fold import Series
 from services.aggregator.known_values import find_full
 from services.aggregator.void_repository import Claim, Recount
 from services.aggregator.voids import NO_DIMENSIONS
@@ -164,7 +165,7 @@ class Recounter:
                     continue
                 amount, time_us = Decimal(event.amount), event.time_unix_micros
                 if found is None:
-                    found = Bucket(amount, time_us, event.event_id)
+                    found = Bucket.of(amount, time_us, event.event_id)
                 else:
                     found.add(amount, time_us, event.event_id)
         return found

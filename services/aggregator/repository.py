@@ -16,8 +16,9 @@ from usageflow.events.v1 import events_pb2
 
 from services.aggregator.arrays import array_text as _array
 from services.aggregator.arrays import bytes_text
+from services.aggregator.bucket import Bucket
 from services.aggregator.domain import Metric, NewMetric, is_metric_key
-from services.aggregator.fold import Bucket, Definition, Series
+from services.aggregator.fold import Definition, Series
 from services.aggregator.tables import fold_state, metrics, outbox
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey

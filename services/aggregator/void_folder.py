@@ -11,7 +11,7 @@ from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
 from services.aggregator import repository, void_repository
 from services.aggregator.detail_repository import Detail, subtract_details
-from services.aggregator.fold import Series, tenant_of
+from services.aggregator.fold import Series, events_in, tenant_of
 from services.aggregator.known_values import find_full
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
@@ -54,7 +54,7 @@ async def apply_voids(connection: AsyncConnection, batch: EventBatch) -> int:
     BatchRefusedError: an event is in no bucket. ingest sends a void only after its event's batch
     was applied, so something is wrong; ingest's watermark stops until somebody has looked.
     """
-    if any(tenant.events for tenant in batch.tenants):
+    if events_in(batch):
         raise BatchRefusedError("a batch carries events or voids, never both")
     named = [
         (MetricKey(*tenant_of(tenant), event.metric), event)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.aggregations import KINDS
-from services.aggregator.fold import Bucket
+from services.aggregator.bucket import Bucket
 from services.aggregator.repository import MetricKey
 from services.aggregator.voids import BucketKey, Extremes, VoidableBucket, VoidableMetric
 from services.kit.database import TenantKey

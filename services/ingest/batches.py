@@ -1,14 +1,14 @@
 """Batches as messages, and as the outbox whose messages are rebuilt from the events themselves."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from uuid import UUID
 
 from usageflow.events.v1 import events_pb2
 
 from services.ingest import repository, voids_repository
-from services.ingest.domain import Event, StoredBatch, Tenant
-from services.ingest.event_message import delimited, usage_events
+from services.ingest.domain import Event
+from services.ingest.event_columns import event_columns
+from services.ingest.events import StoredBatch
 from services.kit.database import Database
 from services.kit.outbox import OutboxMessage, PendingMessage
 
@@ -17,49 +17,50 @@ CONSUMER = "aggregator"
 # Reading and building them holds the event loop for some tens of milliseconds.
 LOAD_EVENTS_MAX = 5_000
 
-_event_id = attrgetter("event_id")
-_metric = attrgetter("metric")
-
-_TENANTS = events_pb2.EventBatch.DESCRIPTOR.fields_by_name["tenants"].number
-_EVENT_FIELDS = {field.name: field.number for field in events_pb2.TenantEvents.DESCRIPTOR.fields}
-
 
 def message_of(stored: StoredBatch) -> OutboxMessage:
     """The EventBatch of what was committed: the same bytes whenever it is made."""
-    return _message(stored, "events")
+    batch = _head(stored)
+    for tenant, events in stored.batch.events.by_id().by_tenant().items():
+        batch.tenants.add(
+            organization_id=tenant.organization_id,
+            mode=tenant.mode,
+            columns=event_columns(events),
+        )
+    return _message(batch)
 
 
 def void_message_of(stored: StoredBatch) -> OutboxMessage:
     """The EventBatch of voids, whose events `stored` holds: the same bytes whenever it is made."""
-    return _message(stored, "voided_events")
-
-
-def _message(stored: StoredBatch, field: str) -> OutboxMessage:
-    (batch_id, events), accept_time = stored
-    head = events_pb2.EventBatch(batch_id=str(batch_id))
-    head.accept_time.FromDatetime(accept_time)
-    parts = [head.SerializeToString()]
-    for tenant, tenant_events in sorted(_by_tenant(sorted(events, key=_event_id)).items()):
-        group = events_pb2.TenantEvents(
+    batch = _head(stored)
+    for tenant, events in stored.batch.events.by_id().by_tenant().items():
+        batch.tenants.add(
             organization_id=tenant.organization_id,
-            mode=tenant.mode,  # type: ignore[arg-type] # the proto's number
+            mode=tenant.mode,
+            voided_events=map(_usage_event, events),
         )
-        content = group.SerializeToString() + usage_events(_EVENT_FIELDS[field], tenant_events)
-        if field == "events":
-            metrics = sorted(set(map(_metric, tenant_events)))
-            content += events_pb2.TenantEvents(metrics=metrics).SerializeToString()
-        parts.append(delimited(_TENANTS, content))
-    return OutboxMessage(str(batch_id), BATCH_SUBJECT, b"".join(parts))
+    return _message(batch)
 
 
-def _by_tenant(events: list[Event]) -> dict[Tenant, list[Event]]:
-    # Mostly all are of one tenant, and that is one object (Tenant.of): not compared by content.
-    if events and all(event.tenant is events[0].tenant for event in events):
-        return {events[0].tenant: events}
-    by_tenant: dict[Tenant, list[Event]] = {}
-    for event in events:
-        by_tenant.setdefault(event.tenant, []).append(event)
-    return by_tenant
+def _head(stored: StoredBatch) -> events_pb2.EventBatch:
+    batch = events_pb2.EventBatch(batch_id=str(stored.batch.batch_id))
+    batch.accept_time.FromDatetime(stored.accept_time)
+    return batch
+
+
+def _message(batch: events_pb2.EventBatch) -> OutboxMessage:
+    return OutboxMessage(batch.batch_id, BATCH_SUBJECT, batch.SerializeToString())
+
+
+def _usage_event(event: Event) -> events_pb2.UsageEvent:
+    return events_pb2.UsageEvent(
+        event_id=event.event_id,
+        metric=event.metric,
+        amount=event.amount,
+        customer_id=event.customer_id,
+        time_unix_micros=event.time_micros,
+        metadata_json=event.metadata_json,
+    )
 
 
 class BatchOutbox:

@@ -10,7 +10,8 @@ import structlog
 from asyncpg.exceptions import PostgresError
 from prometheus_client import Counter
 
-from services.ingest.domain import Recorded, StoredBatch
+from services.ingest.domain import Recorded
+from services.ingest.events import StoredBatch
 from services.ingest.group import Group
 from services.ingest.key_filter import HashedIds
 from services.ingest.publisher import Publisher
@@ -128,7 +129,7 @@ class Committer:
 
     async def _find(self, group: Group, known: Known, *, ask_open: bool) -> HashedIds:
         """Let the group learn which of its events are stored; the ids of those that are left."""
-        event_ids = [event.event_id for event in group.events]
+        event_ids = group.events.ids
         ids = HashedIds(b"".join(event_ids))
         everywhere = range(len(event_ids))
         places: Places = known.places(ids, everywhere)
@@ -146,7 +147,7 @@ class Committer:
             group.learn(stored)
         if len(group.events) == len(event_ids):
             return ids
-        return HashedIds(b"".join([event.event_id for event in group.events]))
+        return HashedIds(b"".join(group.events.ids))
 
     async def _copy(self, group: Group, known: Known) -> list[StoredBatch]:
         rows = group.rows()

@@ -5,12 +5,15 @@ datetime object for each event, several times the work of the bytes themselves.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 from uuid import UUID
 
-from services.ingest.domain import Batch, Event, Tenant
+from services.ingest.domain import Tenant
+from services.ingest.events import Batch, Events
+from services.kit.events import EVENT_ID_BYTES
 
 POSTGRES_EPOCH_MICROS = 946_684_800_000_000  # 2000-01-01T00:00:00Z
 
@@ -21,9 +24,9 @@ _EVENT_COLUMNS = 9
 _TEXTS_REMEMBERED_MAX = 8_192
 
 # Number of columns; then each column is its length in bytes and its value.
-_START = struct.Struct("!hiqi16s")  # event_time, event_id
+_START = struct.Struct("!hiqi")  # event_time, and the length of event_id
 _TENANT = struct.Struct("!i16si16sih")  # organization_id, batch_id, mode
-_FIXED_BYTES = _START.size + _TENANT.size
+_FIXED_BYTES = _START.size + EVENT_ID_BYTES + _TENANT.size
 _pack_start, _pack_tenant = _START.pack, _TENANT.pack
 _pack_length = struct.Struct("!i").pack
 
@@ -40,44 +43,98 @@ class Rows(NamedTuple):
     batches: list[Batch]
 
 
-def encode_rows(events: Sequence[Event], batch_bytes_max: int, batch_ids: Iterator[UUID]) -> Rows:
+def encode_rows(events: Events, batch_bytes_max: int, batch_ids: Iterator[UUID]) -> Rows:
     """Rows of a segment of `events`.
 
     The events are cut, in order, into batches of at most `batch_bytes_max` bytes of rows. An
     event's protobuf is always shorter than its row, so that bounds the message on NATS too.
     """
-    rows = [_HEADER]
+    contents = _Contents.of(events)
+    stream = [_HEADER]
     batches: list[Batch] = []
-    batch_bytes = batch_bytes_max  # full: the first event begins a batch
-    batch = Batch(UUID(int=0), [])
-    tenant: Tenant | None = None
-    tenant_columns = b""
-    add_row, add_to_batch = rows.append, batch.events.append
-    for event in events:
-        customer, metadata = event.customer_id, event.metadata_json
-        content = (
-            _encode_amount(event.amount)
-            + _encode_text(event.metric)
-            + (_encode_text(customer) if customer else _NULL)
-            + (_encode_long_text(metadata) if metadata else _NULL)
+    for start, stop in _cuts(contents, batch_bytes_max):
+        whole = stop - start == len(events)
+        batch = Batch(next(batch_ids), events if whole else events[start:stop])
+        batches.append(batch)
+        stream.append(_rows_of(batch, contents if whole else contents.part(start, stop)))
+    stream.append(_TRAILER)
+    return Rows(b"".join(stream), batches)
+
+
+class _Contents(NamedTuple):
+    """The last columns of rows, encoded, a list each."""
+
+    amounts: list[bytes]
+    metrics: list[bytes]
+    customers: list[bytes]
+    metadata: list[bytes]
+
+    @classmethod
+    def of(cls, events: Events) -> "_Contents":
+        texts = events.metadata_jsons
+        if any(texts):
+            metadata = [_encode_long_text(text) if text else _NULL for text in texts]
+        else:
+            metadata = [_NULL] * len(texts)
+        return cls(
+            list(map(_encode_amount, events.amounts)),
+            list(map(_encode_text, events.metrics)),
+            list(map(_encode_customer, events.customer_ids)),
+            metadata,
         )
-        batch_bytes += _FIXED_BYTES + len(content)
-        if batch_bytes > batch_bytes_max:
-            batch = Batch(next(batch_ids), [])
-            batches.append(batch)
-            batch_bytes = _FIXED_BYTES + len(content)
-            add_to_batch = batch.events.append
-            tenant = None
-        if event.tenant is not tenant:
-            tenant = event.tenant
-            organization, mode = tenant
-            tenant_columns = _pack_tenant(16, organization, 16, batch.batch_id.bytes, 2, mode)
-        time = event.time_micros - POSTGRES_EPOCH_MICROS
-        start = _pack_start(_EVENT_COLUMNS, 8, time, 16, event.event_id)
-        add_row(start + tenant_columns + content)
-        add_to_batch(event)
-    rows.append(_TRAILER)
-    return Rows(b"".join(rows), batches)
+
+    def part(self, start: int, stop: int) -> "_Contents":
+        return _Contents(*(column[start:stop] for column in self))
+
+    def size_bytes(self) -> int:
+        return sum(sum(map(len, column)) for column in self)
+
+    def sizes_bytes(self) -> Iterator[int]:
+        """Of each row."""
+        return (sum(map(len, row)) for row in zip(*self, strict=True))
+
+
+def _cuts(contents: _Contents, batch_bytes_max: int) -> Iterator[tuple[int, int]]:
+    """Where batches begin and end."""
+    count = len(contents.amounts)
+    if count * _FIXED_BYTES + contents.size_bytes() <= batch_bytes_max:
+        if count:
+            yield 0, count
+        return
+    start = batch_bytes = 0
+    for at, content_bytes in enumerate(contents.sizes_bytes()):
+        row_bytes = _FIXED_BYTES + content_bytes
+        if at > start and batch_bytes + row_bytes > batch_bytes_max:
+            yield start, at
+            start, batch_bytes = at, 0
+        batch_bytes += row_bytes
+    yield start, count
+
+
+def _rows_of(batch: Batch, contents: _Contents) -> bytes:
+    """The rows of a batch, joined without a step of Python for each."""
+    events = batch.events
+    starts = {time: _encode_start(time) for time in set(events.times_micros)}
+    tenants = {tenant: _encode_tenant(tenant, batch.batch_id) for tenant in set(events.tenants)}
+    return b"".join(
+        chain.from_iterable(
+            zip(
+                map(starts.__getitem__, events.times_micros),
+                events.ids,
+                map(tenants.__getitem__, events.tenants),
+                *contents,
+                strict=True,
+            )
+        )
+    )
+
+
+def _encode_start(time_micros: int) -> bytes:
+    return _pack_start(_EVENT_COLUMNS, 8, time_micros - POSTGRES_EPOCH_MICROS, EVENT_ID_BYTES)
+
+
+def _encode_tenant(tenant: Tenant, batch_id: UUID) -> bytes:
+    return _pack_tenant(16, tenant.organization, 16, batch_id.bytes, 2, tenant.mode)
 
 
 def encode_numeric(amount: str) -> bytes:
@@ -116,4 +173,7 @@ def _encode_long_text(text: str) -> bytes:
 
 # Metrics, customers and many amounts come again and again.
 _encode_text = lru_cache(_TEXTS_REMEMBERED_MAX)(_encode_long_text)
+_encode_customer = lru_cache(_TEXTS_REMEMBERED_MAX)(
+    lambda customer: _encode_long_text(customer) if customer else _NULL
+)
 _encode_amount = lru_cache(_TEXTS_REMEMBERED_MAX)(encode_numeric)

@@ -76,20 +76,6 @@ class StoredEvent:
     void_reason: str = ""
 
 
-class Batch(NamedTuple):
-    """Events that travel and are applied together."""
-
-    batch_id: UUID
-    events: list[Event]
-
-
-class StoredBatch(NamedTuple):
-    """A batch as it was committed, by PostgreSQL's clock."""
-
-    batch: Batch
-    accept_time: datetime
-
-
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events a list shows; None: no such limit. Half-open in time.

@@ -1,19 +1,17 @@
 """The events of all calls that are stored in one transaction, and what became of each."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 from uuid import UUID
 
 from services.ingest.copy_format import Rows, encode_rows
-from services.ingest.domain import ALL_ACCEPTED, Event, Outcome, Outcomes, StoredContent, outcome_of
+from services.ingest.domain import ALL_ACCEPTED, Outcome, Outcomes, StoredContent, outcome_of
+from services.ingest.events import Events
 from services.ingest.queue import Call
 from services.kit.ids import new_uuid
 from services.kit.messaging import PAYLOAD_BYTES_MAX
 
 # A quarter is left for what a message has besides its events.
 BATCH_BYTES_MAX = PAYLOAD_BYTES_MAX * 3 // 4
-
-_event_id = attrgetter("event_id")
 
 
 class Group:
@@ -24,26 +22,27 @@ class Group:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self.events: list[Event] = [event for call in calls for event in call.events]
+        self.events = self._all = Events.joined(call.events for call in calls)
         self.batch_ids: list[UUID] = []
-        self._all = self.events
-        self._first: dict[bytes, Event] = {}
+        # The ordinal of the first copy of each id; empty while there is one copy of each.
+        self._first: dict[bytes, int] = {}
         self._stored: dict[bytes, StoredContent] = {}
-        if len(set(map(_event_id, self.events))) < len(self.events):
-            for event in self.events:
-                self._first.setdefault(event.event_id, event)
-            self.events = list(self._first.values())
+        if len(set(self._all.ids)) < len(self._all):
+            for ordinal, event_id in enumerate(self._all.ids):
+                self._first.setdefault(event_id, ordinal)
+            self.events = self._all.at(list(self._first.values()))
 
     def learn(self, stored: Iterable[StoredContent]) -> None:
         """Some were stored before, or by an earlier try whose end nobody saw."""
         found = {content.event_id: content for content in stored}
         if found:
             self._stored |= found
-            self.events = [event for event in self.events if event.event_id not in found]
+            ids = self.events.ids
+            self.events = self.events.at([at for at in range(len(ids)) if ids[at] not in found])
 
     def rows(self) -> Rows:
         """Rows of `events`: by id, so that index pages are met once, and nobody deadlocks."""
-        return encode_rows(sorted(self.events, key=_event_id), BATCH_BYTES_MAX, self._batch_ids())
+        return encode_rows(self.events.by_id(), BATCH_BYTES_MAX, self._batch_ids())
 
     def known_batch_ids(self) -> set[UUID]:
         """The batches of the events that were found stored."""
@@ -58,13 +57,13 @@ class Group:
 
     def _not_accepted(self) -> Iterator[tuple[int, Outcome]]:
         own_batches = set(self.batch_ids)
-        for ordinal, event in enumerate(self._all):
-            stored = self._stored.get(event.event_id)
-            first = self._first.get(event.event_id, event)
+        for ordinal, event_id in enumerate(self._all.ids):
+            stored = self._stored.get(event_id)
             if stored is not None and stored.batch_id not in own_batches:
-                yield ordinal, outcome_of(event, stored)
-            elif first is not event:
-                yield ordinal, outcome_of(event, StoredContent.of(first))
+                yield ordinal, outcome_of(self._all[ordinal], stored)
+            elif (first := self._first.get(event_id, ordinal)) != ordinal:
+                content = StoredContent.of(self._all[first])
+                yield ordinal, outcome_of(self._all[ordinal], content)
 
     def _split(self, by_ordinal: dict[int, Outcome]) -> Iterator[Outcomes]:
         start = 0

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Counter
 
 from services.ingest.batches import message_of
-from services.ingest.domain import StoredBatch
+from services.ingest.events import StoredBatch
 from services.kit.errors import UnavailableError
 from services.kit.messaging import Messaging
 from services.kit.outbox import OutboxRelay

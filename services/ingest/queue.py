@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from prometheus_client import Gauge
 
-from services.ingest.domain import Event, Recorded
+from services.ingest.domain import Recorded
+from services.ingest.events import Events
 from services.kit.errors import OverloadedError
 
 RETRY_AFTER_S = 1.0
@@ -17,7 +18,7 @@ _WAITING = Gauge("usageflow_ingest_events_waiting", "Events that wait to be stor
 class Call(NamedTuple):
     """The valid events of one call, their size, and what its caller waits for."""
 
-    events: list[Event]
+    events: Events
     size_bytes: int
     recorded: asyncio.Future[Recorded]
 
@@ -45,7 +46,7 @@ class EventQueue:
         """How many events committers have taken since the start."""
         return self._taken
 
-    def put(self, events: list[Event], size_bytes: int) -> asyncio.Future[Recorded]:
+    def put(self, events: Events, size_bytes: int) -> asyncio.Future[Recorded]:
         """Add a call's events; the future tells what became of them once that is durable.
 
         OverloadedError when they don't fit: nothing is stored.

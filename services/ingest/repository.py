@@ -33,14 +33,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import CollectionAggregate
 
 from services.ingest.domain import (
-    Batch,
     Event,
     EventFilter,
     EventPosition,
-    StoredBatch,
     StoredEvent,
     Tenant,
 )
+from services.ingest.events import Batch, Events, StoredBatch
 from services.ingest.tables import event_batches, event_voids, events
 from services.kit import clock
 
@@ -271,7 +270,7 @@ async def load_batches(
 
 async def _load_events(
     connection: AsyncConnection, batch_ids: Sequence[UUID], segments: Iterable[int]
-) -> dict[UUID, list[Event]]:
+) -> dict[UUID, Events]:
     micros = cast(func.extract("epoch", events.c.event_time) * 1_000_000, BigInteger)
     query = (
         select(
@@ -293,7 +292,7 @@ async def _load_events(
     )
     rows = await connection.execute(query)
     return {
-        batch_id: [_event(row) for row in batch]
+        batch_id: Events.of(map(_event, batch))
         for batch_id, batch in groupby(rows, lambda row: row.batch_id)
     }
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from services.ingest import repository
 from services.ingest.domain import (
     NOTHING_RECORDED,
-    Event,
     EventFilter,
     EventPosition,
     Recorded,
     StoredEvent,
     Tenant,
 )
+from services.ingest.events import Events
 from services.ingest.queue import EventQueue
 from services.kit import pages
 from services.kit.database import Database
@@ -28,7 +28,7 @@ class Ingest:
         self._database = database
         self._queue = queue
 
-    def record(self, events: list[Event], size_bytes: int) -> Awaitable[Recorded]:
+    def record(self, events: Events, size_bytes: int) -> Awaitable[Recorded]:
         """Store valid events; what is awaited comes once they are durable, and tells which were
         not accepted.
 

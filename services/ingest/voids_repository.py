@@ -26,7 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import CollectionAggregate
 
-from services.ingest.domain import Batch, Event, StoredBatch, Tenant
+from services.ingest.domain import Event, Tenant
+from services.ingest.events import Batch, Events, StoredBatch
 from services.ingest.tables import event_batches, event_voids, events
 from services.kit import clock
 
@@ -166,7 +167,7 @@ async def load_batches(
         accept_times[batch_id] = accept_time
     contents = await _load_voided(connection, list(accept_times)) if accept_times else {}
     return [
-        StoredBatch(Batch(batch_id, contents[batch_id]), accept_time)
+        StoredBatch(Batch(batch_id, Events.of(contents[batch_id])), accept_time)
         for batch_id, accept_time in accept_times.items()
     ]
 

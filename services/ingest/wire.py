@@ -12,14 +12,13 @@ from usageflow.ingest.v1 import ingest_pb2 as pb
 
 from services.ingest.domain import (
     DUPLICATE,
-    Event,
     Outcome,
     Outcomes,
     Recorded,
     Status,
     Tenant,
 )
-from services.ingest.event_message import delimited
+from services.ingest.events import Events
 from services.ingest.strict_metrics import NONE_REFUSED, Refused
 from services.kit.events import (
     EVENT_ID_BYTES,
@@ -30,6 +29,7 @@ from services.kit.events import (
     canonical_amount,
     check_event,
     event_ids,
+    format_event_id,
     window,
 )
 
@@ -48,7 +48,6 @@ def _start(status: "pb.ReceiptStatus.ValueType") -> bytes:
 
 _ACCEPTED_START = _start(pb.RECEIPT_STATUS_ACCEPTED)
 _DUPLICATE_START = _start(pb.RECEIPT_STATUS_DUPLICATE)
-_TOKEN = pb.RecordEventsResponse.DESCRIPTOR.fields_by_name["usage_token"].number
 
 # About what an event takes in memory, metadata aside.
 EVENT_BYTES = 512
@@ -61,7 +60,7 @@ class Intake:
 
     def __init__(self, now_micros: int) -> None:
         self._now_micros = now_micros
-        self.events: list[Event] = []
+        self.events = Events.of([])
         self.rejected: dict[int, Outcome] = {}
         self.size_bytes = 0
 
@@ -88,7 +87,7 @@ class Intake:
         if refused or not columns.are_plain(now_micros, past_micros):
             columns = self._reject(columns, now_micros, past_micros, refused)
         self.size_bytes += EVENT_BYTES * len(columns.keys) + sum(map(len, columns.metadata))
-        self.events += columns.events(tenant, self._now_micros, clocks)
+        self.events.extend(columns.events(tenant, self._now_micros, clocks))
 
     def _reject(
         self, columns: "_Columns", now_micros: int, past_micros_max: int, refused: Refused
@@ -118,19 +117,18 @@ class Intake:
         # Such receipts differ in little but 32 characters, so their wire form is put together and
         # parsed in one go: a quarter of the work of making them one by one.
         wire = [
-            (_DUPLICATE_START if at in outcomes else _ACCEPTED_START)
-            + event.event_id.hex().encode()
-            for at, event in enumerate(self.events)
+            (_DUPLICATE_START if at in outcomes else _ACCEPTED_START) + event_id.hex().encode()
+            for at, event_id in enumerate(self.events.ids)
         ]
-        return kind.FromString(b"".join(wire) + delimited(_TOKEN, token.encode()))
+        return kind.FromString(b"".join(wire) + _token(token))
 
     def _receipts(self, outcomes: Outcomes) -> list[pb.EventReceipt]:
         receipts = [
-            pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=_id_text(event))
-            for event in self.events
+            pb.EventReceipt(status=pb.RECEIPT_STATUS_ACCEPTED, event_id=format_event_id(event_id))
+            for event_id in self.events.ids
         ]
         for at, outcome in outcomes.items():
-            receipts[at] = _receipt(outcome, _id_text(self.events[at]))
+            receipts[at] = _receipt(outcome, format_event_id(self.events.ids[at]))
         for position in sorted(self.rejected):
             receipts.insert(position, _receipt(self.rejected[position], ""))
         return receipts
@@ -184,43 +182,43 @@ class _Columns(NamedTuple):
             )
         )
 
-    def events(self, tenant: Tenant, now_micros: int, clocks: Mapping[str, int]) -> list[Event]:
+    def events(self, tenant: Tenant, now_micros: int, clocks: Mapping[str, int]) -> Events:
         """The events, all valid; one without a time happened now, by its customer's clock."""
+        count = len(self.keys)
         canonical = {amount: canonical_amount(amount) for amount in set(self.amounts)}
-        id_of = event_ids(tenant.organization, tenant.mode)
-        return [
-            Event(
-                id_of(key.encode()) if key else os.urandom(EVENT_ID_BYTES),
-                tenant,
-                metric,
-                canonical[amount],
-                customer,
-                happened,
-                time is not None,
-                metadata,
-            )
-            for (metric, amount, customer, time, metadata, key), happened in zip(
-                self.rows(), self._happened(now_micros, clocks), strict=True
-            )
-        ]
+        return Events(
+            self._ids(tenant),
+            [tenant] * count,
+            self.metrics,
+            list(map(canonical.__getitem__, self.amounts)),
+            self.customers,
+            self._times(now_micros, clocks),
+            [time is not None for time in self.times],
+            self.metadata,
+        )
 
-    def _happened(self, now_micros: int, clocks: Mapping[str, int]) -> Iterable[int]:
-        """When each event did. Nearly nobody has clocks: then customers are not looked at."""
+    def _ids(self, tenant: Tenant) -> list[bytes]:
+        id_of = event_ids(tenant.organization, tenant.mode)
+        return [id_of(key.encode()) if key else os.urandom(EVENT_ID_BYTES) for key in self.keys]
+
+    def _times(self, now_micros: int, clocks: Mapping[str, int]) -> list[int]:
+        """When they happened. Nearly nobody has clocks: then customers are not looked at."""
         if not clocks:
             return [now_micros if time is None else time for time in self.times]
         now_micros = clocks.get("", now_micros)
         return [
             clocks.get(customer, now_micros) if time is None else time
-            for customer, time in zip(self.customers, self.times, strict=True)
+            for time, customer in zip(self.times, self.customers, strict=True)
         ]
+
+
+def _token(token: str) -> bytes:
+    """The other field of a response."""
+    return pb.RecordEventsResponse(usage_token=token).SerializeToString()
 
 
 def _micros(time: Timestamp) -> int:
     return time.seconds * MICROS_PER_SECOND + time.nanos // _NANOS_PER_MICRO
-
-
-def _id_text(event: Event) -> str:
-    return "evt_" + event.event_id.hex()
 
 
 def _receipt(outcome: Outcome, event_id: str) -> pb.EventReceipt:

@@ -338,9 +338,7 @@ def _folded(work: Work, events: Collection[UsageEvent]) -> Cells:
     batch = EventBatch()
     mode = MODE_NUMBERS[work.key.mode]
     batch.tenants.add(organization_id=work.key.organization_id, mode=mode, events=events)
-    cells: Cells = {}
-    fold(cells, batch, {work.key.tenant: {work.key.key: work.definition}})
-    return cells
+    return fold([batch], {work.key.tenant: {work.key.key: work.definition}})
 
 
 def _named(work: Work) -> dict[str, object]:

@@ -25,7 +25,7 @@ from usageflow.events.v1.events_pb2 import EventBatch
 
 from services.aggregator import repository as fold_repository
 from services.aggregator import usage_repository
-from services.aggregator.fold import Cells, Definition, fold
+from services.aggregator.fold import Cells, Definition, Fold
 from services.aggregator.folder import Folder, is_repeatable
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
@@ -153,18 +153,17 @@ class Repair:
 
     async def _cells(self, key: HourKey, definition: Definition) -> Cells | None:
         """The hour's events, folded; None: they are more than fit."""
-        definitions = {key.tenant: {key.metric: definition}}
-        cells: Cells = {}
+        folded = Fold({key.tenant: {key.metric: definition}})
         async for events in self._source.replay(key):
             batch = EventBatch()
             batch.tenants.add(
                 organization_id=key.organization_id, mode=MODE_NUMBERS[key.mode], events=events
             )
-            fold(cells, batch, definitions)
-            if len(cells) > CELLS_MAX:
+            folded.add(batch)
+            if folded.size > CELLS_MAX:
                 log.error("hour_too_large_to_recount", **key._asdict(), cells_max=CELLS_MAX)
                 return None
-        return cells
+        return folded.cells()
 
 
 def _totals(cells: Cells) -> Totals:

@@ -16,6 +16,7 @@ from services.aggregator.service import UsageAnswers
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import Database, TenantKey
+from tests.columns import columns_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,7 +74,7 @@ def mixed_batch(
         made.tenants.add(
             organization_id=tenant.organization_id,
             mode=MODE_NUMBERS[tenant.mode],
-            events=[event.message() for event in events],
+            columns=columns_of([event.message() for event in events]),
         )
     return made
 

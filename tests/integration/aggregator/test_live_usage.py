@@ -38,6 +38,7 @@ from services.kit.grpc_client import api_key_metadata, internal_metadata, open_c
 from services.kit.grpc_server import GrpcServer
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
+from tests.columns import events_of
 from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import Event, batch, new_tenant, question, utc
 
@@ -162,7 +163,7 @@ async def test_a_void_is_told(
         await folder.apply([sent])
         assert await figure(answers) == 3
         voids = batch(tenant)
-        voids.tenants[0].voided_events.append(sent.tenants[0].events[0])
+        voids.tenants[0].voided_events.append(events_of(sent)[0])
         await folder.apply([voids])
         assert await figure(answers) == 2
 

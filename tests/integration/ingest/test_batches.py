@@ -13,6 +13,7 @@ from services.kit import clock
 from services.kit.events import parse_event_id
 from services.kit.messaging import EVENTS, Messaging
 from services.kit.outbox import OutboxMessage
+from tests.columns import events_of
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import ACME_TEST, OTHER, Instance, event
 
@@ -61,8 +62,7 @@ class Aggregator:
         return [
             stored.event_id
             for message in batches.values()
-            for tenant in events_pb2.EventBatch.FromString(message.payload).tenants
-            for stored in tenant.events
+            for stored in events_of(events_pb2.EventBatch.FromString(message.payload))
         ]
 
 
@@ -140,7 +140,7 @@ async def test_a_batch_tells_of_its_events_in_the_words_of_the_proto(
     assert batch.accept_time.ToDatetime(accept_time.tzinfo) == accept_time
     [tenant] = batch.tenants
     assert (tenant.organization_id, tenant.mode) == (f"org_{b'acme'.hex() * 4}", 2)
-    assert list(tenant.events) == [
+    assert events_of(batch) == [
         events_pb2.UsageEvent(
             event_id=parse_event_id(receipt.event_id) or b"",
             metric="API_CALL",
@@ -207,7 +207,7 @@ async def test_many_pending_batches_are_rebuilt_a_bounded_number_at_a_time(
     while pending:
         loaded = await ingest.outbox.load(pending)
         payloads = [events_pb2.EventBatch.FromString(message.payload) for message in loaded]
-        in_round = sum(len(tenant.events) for batch in payloads for tenant in batch.tenants)
+        in_round = sum(len(events_of(batch)) for batch in payloads)
         assert in_round <= LOAD_EVENTS_MAX
         events += in_round
         rounds += 1
@@ -252,7 +252,7 @@ async def test_everything_acknowledged_before_the_watermark_has_been_applied(
             batches = [message.message_id for message in await outbox.pending(100)][::-2]
             for message in await outbox.load(batches):
                 batch = events_pb2.EventBatch.FromString(message.payload)
-                ids = (stored.event_id for tenant in batch.tenants for stored in tenant.events)
+                ids = (stored.event_id for stored in events_of(batch))
                 applied.update(f"evt_{event_id.hex()}" for event_id in ids)
             await outbox.confirm(batches)
             await asyncio.sleep(0)

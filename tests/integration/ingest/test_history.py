@@ -15,6 +15,7 @@ from services.ingest.history import (
     HistoryPart,
 )
 from services.kit.errors import InvalidArgumentError
+from tests.columns import events_of
 from tests.integration.ingest.instance import ACME, ACME_TEST, OTHER, Instance, event, now_micros
 
 EVENTS = HistoryFilter(ACME, "API_CALL")
@@ -72,7 +73,7 @@ async def test_events_come_by_time_with_the_batch_they_were_accepted_in(ingest: 
         [payload] = [each.payload for each in sent if each.message_id == str(batch.batch_id)]
         published = EventBatch.FromString(payload)
         assert published.accept_time.ToMicroseconds() == batch.accept_time.timestamp() * 10**6
-        same = [each for each in published.tenants[0].events if each.metric == "API_CALL"]
+        same = [each for each in events_of(published) if each.metric == "API_CALL"]
         assert same == batch.events
 
 

@@ -22,6 +22,7 @@ from services.kit.errors import InvalidArgumentError, from_rpc_error
 from services.kit.grpc_client import internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.settings import ServiceSettings
+from tests.columns import events_of
 from tests.integration.ingest.instance import (
     ACME,
     ACME_TEST,
@@ -132,7 +133,7 @@ async def test_many_batches_are_given_out_in_several_steps(ingest: Instance) -> 
     ids = await found(ingest, EventRange(START, START + HOUR, ACME, "API_CALL"))
     reconciliation = Reconciliation(ingest.database)
     given = [batch async for batch in reconciliation.get_batches([str(each) for each in ids])]
-    events = {e.event_id for batch in given for tenant in batch.tenants for e in tenant.events}
+    events = {each.event_id for batch in given for each in events_of(batch)}
     assert len(events) == 12_000
     assert len(given) == len(ids)
 
@@ -193,8 +194,7 @@ async def test_it_is_told_over_grpc(ingest: Instance) -> None:
         [response] = await all_of(stub.FindBatches(request, timeout=10, metadata=INTERNAL))
         request = pb.GetBatchesRequest(batch_ids=[response.batches[0].batch_id])
         [response] = await all_of(stub.GetBatches(request, timeout=10, metadata=INTERNAL))
-        [tenant] = response.batch.tenants
-        assert [each.amount for each in tenant.events] == ["1.5"]
+        assert [each.amount for each in events_of(response.batch)] == ["1.5"]
 
 
 async def test_nobody_else_may_ask(ingest: Instance) -> None:

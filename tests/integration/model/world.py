@@ -19,6 +19,7 @@ from usageflow.ingest.v1 import ingest_pb2 as pb
 
 from services.aggregator import void_repository
 from services.aggregator.domain import UNIQUE_COUNT, NewMetric
+from services.aggregator.fold import rows_of
 from services.aggregator.folder import Folder
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
@@ -325,6 +326,6 @@ def ids_in(batch: EventBatch, tenant: TenantKey) -> tuple[set[bytes], set[bytes]
     voided: set[bytes] = set()
     for part in batch.tenants:
         if (part.organization_id, MODE_NAMES[part.mode]) == tenant:
-            events |= {event.event_id for event in part.events}
+            events |= {row.event_id for row in rows_of(part.columns)}
             voided |= {event.event_id for event in part.voided_events}
     return events, voided

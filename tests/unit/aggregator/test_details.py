@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from usageflow.common.v1 import common_pb2
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
+from services.aggregator.bucket import Bucket
 from services.aggregator.details import NO_VALUE, rounded, value_key
 from services.aggregator.dimensions import OVERFLOW, bounded, key_of
 from services.aggregator.fold import (
-    Bucket,
     Cells,
     Definition,
     DimensionValue,
@@ -93,9 +93,7 @@ def folded(events: list[tuple[str, str, Decimal, int]]) -> Cells:
                 metadata_json=f'{{"model": "{model}", "user": "{user}"}}',
             )
         )
-    cells: Cells = {}
-    fold(cells, made, DEFINITIONS)
-    return cells
+    return fold([made], DEFINITIONS)
 
 
 def content(bucket: Bucket) -> tuple[object, ...]:

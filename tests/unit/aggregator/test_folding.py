@@ -13,8 +13,17 @@ from usageflow.common.v1 import common_pb2
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
 from services.aggregator.domain import QUARTER_US
-from services.aggregator.fold import Cells, Definition, Series, fold, metrics_of, series_of
+from services.aggregator.fold import (
+    Definition,
+    Fold,
+    Series,
+    events_in,
+    fold,
+    metrics_of,
+    series_of,
+)
 from services.kit.database import TenantKey
+from tests.columns import columns_of
 
 ORGANIZATION = "org_" + "a" * 32
 LIVE = TenantKey(ORGANIZATION, "live")
@@ -60,7 +69,7 @@ sent_events = st.lists(
 )
 
 
-def batch(events: list[Sent]) -> EventBatch:
+def batch(events: list[Sent], *, by_column: bool = False) -> EventBatch:
     """The events in one batch, grouped as ingest does."""
     made = EventBatch(batch_id="b")
     groups: dict[TenantKey, list[Sent]] = defaultdict(list)
@@ -68,7 +77,7 @@ def batch(events: list[Sent]) -> EventBatch:
         groups[event.tenant].append(event)
     for tenant, members in groups.items():
         group = made.tenants.add(organization_id=tenant.organization_id, mode=MODES[tenant.mode])
-        group.events.extend(
+        messages = [
             UsageEvent(
                 event_id=event.event_id,
                 metric=event.metric,
@@ -78,7 +87,11 @@ def batch(events: list[Sent]) -> EventBatch:
                 metadata_json=f'{{"model": "{event.model}"}}' if event.model else "",
             )
             for event in members
-        )
+        ]
+        if by_column:
+            group.columns.CopyFrom(columns_of(messages))
+        else:
+            group.events.extend(messages)
     return made
 
 
@@ -89,9 +102,10 @@ def test_any_partition_in_any_order_gives_what_lists_and_fractions_give(
     shuffled = list(events)
     order.shuffle(shuffled)
     cut = order.randint(0, len(shuffled))
-    cells: Cells = {}
-    for part in (shuffled[:cut], shuffled[cut:]):
-        fold(cells, batch(part), DEFINITIONS)
+    parts = (shuffled[:cut], shuffled[cut:])
+    by_column = [order.random() < 0.7 for _ in parts]
+    batches = [batch(part, by_column=each) for part, each in zip(parts, by_column, strict=True)]
+    cells = fold(batches, DEFINITIONS)
     expected: dict[tuple[object, ...], list[Sent]] = defaultdict(list)
     for event in events:
         definition = DEFINITIONS[event.tenant][event.metric]
@@ -114,23 +128,27 @@ def one(amount: str, number: int = 0) -> Sent:
     return Sent(LIVE, "A", amount, "user_1", 0, number.to_bytes(16), "")
 
 
-def test_a_tenth_and_two_tenths_are_three_tenths() -> None:
-    cells: Cells = {}
-    fold(cells, batch([one("0.1", 1), one("0.2", 2)]), DEFINITIONS)
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_tenth_and_two_tenths_are_three_tenths(by_column: bool) -> None:
+    sent = [one("0.1", 1), one("0.2", 2)]
+    cells = fold([batch(sent, by_column=by_column)], DEFINITIONS)
     assert cells[1, "user_1", (), 0].amount_sum == Decimal("0.3")
 
 
-def test_the_largest_and_the_smallest_amounts_add_up_exactly() -> None:
+@pytest.mark.parametrize("by_column", [False, True])
+def test_the_largest_and_the_smallest_amounts_add_up_exactly(by_column: bool) -> None:
     largest, smallest = "9" * 26, "0.000000000001"
-    cells: Cells = {}
-    fold(cells, batch([one(largest, n) for n in range(1, 1000)] + [one(smallest)]), DEFINITIONS)
+    sent = [one(largest, n) for n in range(1, 1000)] + [one(smallest)]
+    cells = fold([batch(sent, by_column=by_column)], DEFINITIONS)
     total = cells[1, "user_1", (), 0].amount_sum
     assert Fraction(total) == 999 * Fraction(largest) + Fraction(smallest)
 
 
-def test_a_sum_that_would_lose_a_digit_is_an_error() -> None:
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_sum_that_would_lose_a_digit_is_an_error(by_column: bool) -> None:
+    sent = [one("1" + "0" * 61, 1), one("0.1", 2)]
     with pytest.raises(Inexact):
-        fold({}, batch([one("1" + "0" * 61, 1), one("0.1", 2)]), DEFINITIONS)
+        fold([batch(sent, by_column=by_column)], DEFINITIONS)
 
 
 def test_a_batch_tells_which_metrics_it_names() -> None:
@@ -140,6 +158,35 @@ def test_a_batch_tells_which_metrics_it_names() -> None:
     for tenant in asked.tenants:
         tenant.metrics.extend({event.metric for event in tenant.events})
     assert metrics_of(asked) == {LIVE: {"A"}, TEST: {"B"}}
+
+
+def test_a_batch_by_column_tells_which_metrics_it_names() -> None:
+    events = [one("1"), one("2", 2)._replace(tenant=TEST, metric="B")]
+    asked = batch(events, by_column=True)
+    assert metrics_of(asked) == {LIVE: {"A"}, TEST: {"B"}}
+    assert events_in(asked) == 2
+
+
+def test_a_fold_of_some_metrics_leaves_out_the_others() -> None:
+    events = [one("1", 1), one("2", 2)._replace(metric="B"), one("4", 3)._replace(tenant=TEST)]
+    for by_column in (False, True):
+        folded = Fold({LIVE: {"A": Definition(7, ())}}, others_left_out=True)
+        folded.add(batch(events, by_column=by_column))
+        [(cell, bucket)] = folded.cells().items()
+        assert cell == (7, "user_1", (), 0)
+        assert bucket.amount_sum == 1
+        with pytest.raises(KeyError):
+            fold([batch(events, by_column=by_column)], {LIVE: {"A": Definition(7, ())}})
+
+
+def test_of_events_at_one_time_the_one_with_the_largest_id_is_the_latest() -> None:
+    low, high = bytes(8), b"\xff" * 8
+    ids = [low + high, high + low, high + high, b"\x7f" + high[:7] + high]
+    events = [one(str(n), n)._replace(event_id=event_id) for n, event_id in enumerate(ids)]
+    for by_column in (False, True):
+        [bucket] = fold([batch(events, by_column=by_column)], DEFINITIONS).values()
+        assert bucket.latest_value == 2
+        assert bucket.latest_event_id == high + high
 
 
 def test_customers_and_dimensions_can_not_be_mistaken_for_one_another() -> None:
@@ -157,13 +204,12 @@ def test_customers_and_dimensions_can_not_be_mistaken_for_one_another() -> None:
 
 
 def test_cells_of_one_series_share_it() -> None:
-    cells: Cells = {}
     events = [
         one("1", 1)._replace(metric="B", model="x"),
         one("1", 2)._replace(metric="B", model="x", time_us=QUARTER_US),
         one("1", 3)._replace(metric="B"),
     ]
-    fold(cells, batch(events), DEFINITIONS)
+    cells = fold([batch(events)], DEFINITIONS)
     found = series_of(cells, {2: ("model",)})
     assert found == {
         (2, "user_1", ("x",), 0): Series(2, "user_1", '{"model":"x"}'),

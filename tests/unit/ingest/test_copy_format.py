@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from services.ingest.batches import message_of
 from services.ingest.copy_format import encode_numeric, encode_rows
-from services.ingest.domain import Event, StoredBatch, Tenant
+from services.ingest.domain import Event, Tenant
+from services.ingest.events import Events, StoredBatch
 from services.ingest.group import BATCH_BYTES_MAX
 from services.kit.events import canonical_amount
 from services.kit.messaging import PAYLOAD_BYTES_MAX
@@ -72,17 +73,17 @@ def test_a_numeric_is_the_number_that_it_encodes(value: Decimal) -> None:
 
 
 def test_events_that_fit_are_one_batch() -> None:
-    rows = encode_rows([event(1), event(2)], BATCH_BYTES_MAX, batch_ids())
+    rows = encode_rows(Events.of([event(1), event(2)]), BATCH_BYTES_MAX, batch_ids())
     assert [(batch.batch_id, len(batch.events)) for batch in rows.batches] == [(UUID(int=1), 2)]
 
 
 def test_no_events_are_no_batch() -> None:
-    assert encode_rows([], BATCH_BYTES_MAX, batch_ids()).batches == []
+    assert encode_rows(Events.of([]), BATCH_BYTES_MAX, batch_ids()).batches == []
 
 
 def test_events_are_cut_into_batches_in_their_order() -> None:
     events = [event(number, metadata_json="x" * 100) for number in range(10)]
-    batches = encode_rows(events, 700, batch_ids()).batches
+    batches = encode_rows(Events.of(events), 700, batch_ids()).batches
     assert [part for batch in batches for part in batch.events] == events
     assert [len(batch.events) for batch in batches] == [3, 3, 3, 1]
     assert len({batch.batch_id for batch in batches}) == 4
@@ -91,7 +92,7 @@ def test_events_are_cut_into_batches_in_their_order() -> None:
 def test_each_row_carries_the_id_of_its_batch_and_its_tenant() -> None:
     other = Tenant(bytes(16), 2)
     events = [event(1), event(2, other), event(3), event(4, other)]
-    rows = encode_rows(events, 250, batch_ids())
+    rows = encode_rows(Events.of(events), 250, batch_ids())
     assert len(rows.batches) == 2
     for batch in rows.batches:
         for part in batch.events:
@@ -119,6 +120,6 @@ def test_each_row_carries_the_id_of_its_batch_and_its_tenant() -> None:
 def test_a_full_batch_of_any_content_fits_into_a_message(content: dict[str, str]) -> None:
     """Worst case: every event has a tenant of its own."""
     events = [event(n, Tenant(n.to_bytes(16), 1), **content) for n in range(10_000)]
-    batch = encode_rows(events, BATCH_BYTES_MAX, batch_ids()).batches[0]
+    batch = encode_rows(Events.of(events), BATCH_BYTES_MAX, batch_ids()).batches[0]
     message = message_of(StoredBatch(batch, datetime(2030, 1, 1, tzinfo=UTC)))
     assert len(message.payload) <= PAYLOAD_BYTES_MAX

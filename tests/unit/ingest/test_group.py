@@ -11,6 +11,7 @@ from services.ingest.domain import (
     StoredContent,
     Tenant,
 )
+from services.ingest.events import Events
 from services.ingest.group import Group
 from services.ingest.queue import Call
 
@@ -28,7 +29,11 @@ def group(*calls: list[int] | list[Event]) -> Group:
     loop = asyncio.get_running_loop()
     return Group(
         [
-            Call([event(n) if isinstance(n, int) else n for n in call], 0, loop.create_future())
+            Call(
+                Events.of(event(n) if isinstance(n, int) else n for n in call),
+                0,
+                loop.create_future(),
+            )
             for call in calls
         ]
     )
@@ -40,11 +45,11 @@ def stored(number: int, *, amount: str = "1", batch_id: UUID = EARLIER) -> Store
 
 async def test_new_events_are_stored_in_the_order_of_their_ids() -> None:
     [batch] = group([5, 1], [3]).rows().batches
-    assert batch.events == [event(1), event(3), event(5)]
+    assert list(batch.events) == [event(1), event(3), event(5)]
 
 
 async def test_of_copies_of_an_id_the_first_is_stored() -> None:
-    assert group([1, 2], [1], [3, 1]).events == [event(1), event(2), event(3)]
+    assert group([1, 2], [1], [3, 1]).events == Events.of([event(1), event(2), event(3)])
 
 
 async def test_a_later_copy_is_a_duplicate_or_a_conflict_of_the_first() -> None:
@@ -57,7 +62,7 @@ async def test_a_later_copy_is_a_duplicate_or_a_conflict_of_the_first() -> None:
 async def test_what_is_stored_already_is_not_stored_again() -> None:
     tried = group([1, 2, 3], [2])
     tried.learn([stored(2)])
-    assert tried.events == [event(1), event(3)]
+    assert tried.events == Events.of([event(1), event(3)])
     assert tried.known_batch_ids() == {EARLIER}
     assert tried.outcomes() == [{1: DUPLICATE}, {0: DUPLICATE}]
 
@@ -75,7 +80,7 @@ async def test_what_its_own_lost_transaction_has_stored_was_accepted() -> None:
     tried = group([1, 2], [1])
     [batch] = tried.rows().batches
     tried.learn([stored(1, batch_id=batch.batch_id), stored(2, batch_id=batch.batch_id)])
-    assert tried.events == []
+    assert not tried.events
     assert tried.outcomes() == [{}, {0: DUPLICATE}]
 
 

@@ -65,6 +65,85 @@ class UsageEvent(_message.Message):
 Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
 
 @_typing.final
+class EventColumns(_message.Message):
+    """EventColumns are events field by field: what most events have in common is written once. The n-th
+    entry of each list of indexes belongs to the n-th event; an index counts from 0 in the list of
+    values before it. No indexes: the first value is that of all events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    METRIC_INDEXES_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    AMOUNT_INDEXES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_INDEXES_FIELD_NUMBER: _builtins.int
+    TIMES_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    METADATA_JSON_FIELD_NUMBER: _builtins.int
+    METADATA_INDEXES_FIELD_NUMBER: _builtins.int
+    event_ids: _builtins.bytes
+    """16 bytes each, one after the other (UsageEvent.event_id)."""
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metric keys, as sent, each once."""
+
+    @_builtins.property
+    def metric_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Each event's metric."""
+
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Exact decimals (UsageEvent.amount), each once."""
+
+    @_builtins.property
+    def amount_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Each event's amount."""
+
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Customers, each once; empty for events that name none."""
+
+    @_builtins.property
+    def customer_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Each event's customer."""
+
+    @_builtins.property
+    def times_unix_micros(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each event happened, microseconds since 1970-01-01T00:00:00Z; one entry: all of them then."""
+
+    @_builtins.property
+    def metadata_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metadata as JSON objects, each once; empty for events that have none."""
+
+    @_builtins.property
+    def metadata_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Each event's metadata."""
+
+    def __init__(
+        self,
+        *,
+        event_ids: _builtins.bytes = ...,
+        metrics: _abc.Iterable[_builtins.str] | None = ...,
+        metric_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        amounts: _abc.Iterable[_builtins.str] | None = ...,
+        amount_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        customer_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        times_unix_micros: _abc.Iterable[_builtins.int] | None = ...,
+        metadata_json: _abc.Iterable[_builtins.str] | None = ...,
+        metadata_indexes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_indexes", b"amount_indexes", "amounts", b"amounts", "customer_ids", b"customer_ids", "customer_indexes", b"customer_indexes", "event_ids", b"event_ids", "metadata_indexes", b"metadata_indexes", "metadata_json", b"metadata_json", "metric_indexes", b"metric_indexes", "metrics", b"metrics", "times_unix_micros", b"times_unix_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventColumns: _TypeAlias = EventColumns  # noqa: Y015
+
+@_typing.final
 class TenantEvents(_message.Message):
     """TenantEvents are the events of one organization and mode inside a batch."""
 
@@ -75,13 +154,14 @@ class TenantEvents(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     VOIDED_EVENTS_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, "org_..."."""
     mode: _common_pb2.Mode.ValueType
     """The mode."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
-        """The events."""
+        """The events, if they come one by one."""
 
     @_builtins.property
     def voided_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
@@ -95,6 +175,10 @@ class TenantEvents(_message.Message):
         empty from a sender that does not say so.
         """
 
+    @_builtins.property
+    def columns(self) -> Global___EventColumns:
+        """More events, field by field: what ingest sends."""
+
     def __init__(
         self,
         *,
@@ -103,10 +187,11 @@ class TenantEvents(_message.Message):
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
         voided_events: _abc.Iterable[Global___UsageEvent] | None = ...,
         metrics: _abc.Iterable[_builtins.str] | None = ...,
+        columns: Global___EventColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "metrics", b"metrics", "mode", b"mode", "organization_id", b"organization_id", "voided_events", b"voided_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "metrics", b"metrics", "mode", b"mode", "organization_id", b"organization_id", "voided_events", b"voided_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
