@@ -34,14 +34,15 @@ def payloads(load: FoldLoad, count: int) -> list[bytes]:
         batch = EventBatch(batch_id=str(uuid4()))
         batch.accept_time.FromDatetime(datetime.now(UTC))
         tenant = batch.tenants.add(organization_id=load.organization_id, mode=common_pb2.MODE_LIVE)
-        for event in range(EVENTS_A_BATCH):
-            tenant.events.add(
-                event_id=uuid4().bytes,
-                metric=METRIC,
-                amount="1",
-                customer_id=f"{load.prefix}{(number * EVENTS_A_BATCH + event) % load.customers}",
-                time_unix_micros=now_us + event,
-            )
+        columns = tenant.columns
+        columns.metrics.append(METRIC)
+        columns.amounts.append("1")
+        columns.event_ids = b"".join(uuid4().bytes for _ in range(EVENTS_A_BATCH))
+        columns.times_unix_micros.extend(range(now_us, now_us + EVENTS_A_BATCH))
+        customers = [(number * EVENTS_A_BATCH + n) % load.customers for n in range(EVENTS_A_BATCH)]
+        named = list(dict.fromkeys(customers))
+        columns.customer_ids.extend(f"{load.prefix}{customer}" for customer in named)
+        columns.customer_indexes.extend(map(named.index, customers))
         made.append(batch.SerializeToString())
     return made
 

@@ -32,6 +32,7 @@ _pack_length = struct.Struct("!i").pack
 
 # numeric: its length, number of base-10000 digits, weight, sign, digits after the point.
 _pack_small = struct.Struct("!ihhHHh").pack
+_pack_small_fraction = struct.Struct("!ihhHHhh").pack
 _NUMERIC_ZERO = struct.pack("!ihhHH", 8, 0, 0, 0, 0)
 _DIGITS_PER_GROUP = 4
 
@@ -147,6 +148,9 @@ def encode_numeric(amount: str) -> bytes:
         value = int(amount)
         return _pack_small(10, 1, 0, 0, 0, value) if value else _NUMERIC_ZERO
     whole, _, fraction = amount.partition(".")
+    if len(whole) <= _DIGITS_PER_GROUP and len(fraction) <= _DIGITS_PER_GROUP and whole != "0":
+        value = int(fraction.ljust(_DIGITS_PER_GROUP, "0"))
+        return _pack_small_fraction(12, 2, 0, 0, len(fraction), int(whole), value)
     groups = -(-len(whole) // _DIGITS_PER_GROUP)
     padded = whole.zfill(groups * _DIGITS_PER_GROUP) + fraction
     padded += "0" * (-len(fraction) % _DIGITS_PER_GROUP)
