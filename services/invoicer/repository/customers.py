@@ -85,7 +85,8 @@ async def get_customer(
         customers.c.id == customer_id,
     )
     if lock:
-        query = query.with_for_update()
+        # What refers to the customer goes on meanwhile: its key never changes.
+        query = query.with_for_update(key_share=True)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _customer(row)
 

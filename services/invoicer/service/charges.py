@@ -7,6 +7,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer import audited
 from services.invoicer.charges import ChargeTiming, OneOffCharge, charge_draft
 from services.invoicer.checks import check_customer_id, is_customer_id
 from services.invoicer.clocks import now_of
@@ -28,6 +29,7 @@ from services.invoicer.writer import tell_written, write_drafts
 from services.kit import pages
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, FieldChecks, NotFoundError, PreconditionError
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 
 log = structlog.get_logger()
@@ -79,6 +81,8 @@ class Charges:
                 earlier = await _sent_before(connection, tenant, given)
                 assert earlier is not None
                 return earlier, True
+            shown = audited.charge(charge)
+            await audited.note(connection, tenant, "charge.created", charge.id, shown)
             if subscription is None:
                 written = await self._write(connection, tenant, charge)
                 charge = replace(charge, invoice_id=written[0].id)
@@ -117,24 +121,33 @@ class Charges:
             )
         return found[:limit], next_token([entry.id for entry in found], limit)
 
-    async def delete_charge(self, tenant: TenantKey, charge_id: str) -> None:
-        """Take back a charge that waits; PreconditionError when it is on an invoice."""
+    async def delete_charge(
+        self,
+        tenant: TenantKey,
+        charge_id: str,
+        *,
+        expect: Expectation[OneOffCharge] | None = None,
+    ) -> None:
+        """Take back a charge that waits; PreconditionError when it is on an invoice; StaleError
+        when it is not as `expect` has it.
+        """
         async with self._database.transaction() as connection:
             charge = await _require_charge(connection, tenant, charge_id)
-            if not charge.subscription_id:
-                raise _invoiced()
-            subscription = await require_subscription(
-                connection, tenant, charge.subscription_id, lock=True
-            )
-            if (await _require_charge(connection, tenant, charge_id)).invoice_id:
-                raise _invoiced()
+            subscription = None
+            if charge.subscription_id:
+                subscription = await require_subscription(
+                    connection, tenant, charge.subscription_id, lock=True
+                )
+                charge = await _require_charge(connection, tenant, charge_id)
+            if expect is not None:
+                expect(charge)
+            if subscription is None or charge.invoice_id:
+                raise PreconditionError("The charge is on an invoice", reason="charge_invoiced")
             await charges.delete_charge(connection, tenant, charge_id)
+            shown = audited.charge(charge)
+            await audited.note(connection, tenant, "charge.deleted", charge_id, shown)
             await subscriptions.update_subscription(connection, subscription)
         log.info("charge_deleted", charge_id=charge_id)
-
-
-def _invoiced() -> PreconditionError:
-    return PreconditionError("The charge is on an invoice", reason="charge_invoiced")
 
 
 async def _sent_before(

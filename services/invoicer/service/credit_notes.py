@@ -8,6 +8,7 @@ from decimal import Decimal
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer import audited
 from services.invoicer.billing_events import credit_note_event
 from services.invoicer.checks import is_customer_id
 from services.invoicer.clocks import now_of
@@ -97,6 +98,9 @@ class CreditNotes:
         if wallet is not None:
             await bring_in(connection, tenant, wallet, _refund(note))
         await add_events(connection, [credit_note_event(tenant, note, now)])
+        await audited.note(
+            connection, tenant, "credit_note.created", note.id, audited.credit_note(note)
+        )
         return note
 
     async def get_credit_note(self, tenant: TenantKey, note_id: str) -> CreditNote:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from services.invoicer import audited
 from services.invoicer.checks import CustomerInput, check_customer, is_customer_id
 from services.invoicer.domain import Customer
 from services.invoicer.repository import customers
 from services.invoicer.service.paging import Page, customer_position
 from services.kit import pages
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotFoundError
 from services.kit.etag import Expectation
@@ -32,9 +34,18 @@ class Customers:
         """
         values = check_customer(given)
         async with self._database.transaction() as connection:
+            before = await customers.get_customer(connection, tenant, given.id, lock=True)
             if expect is not None:
-                expect(await customers.get_customer(connection, tenant, given.id, lock=True))
-            return await customers.put_customer(connection, tenant, given.id, values, self._now())
+                expect(before)
+            after, made = await customers.put_customer(
+                connection, tenant, given.id, values, self._now()
+            )
+            shown = audited.customer(after)
+            if made:
+                await audited.note(connection, tenant, "customer.created", after.id, shown)
+            elif changed := changes({} if before is None else audited.customer(before), shown):
+                await audited.note(connection, tenant, "customer.updated", after.id, changed)
+        return after, made
 
     async def get_customer(self, tenant: TenantKey, customer_id: str) -> Customer:
         """The customer."""

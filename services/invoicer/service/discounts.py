@@ -7,12 +7,14 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer import audited
 from services.invoicer.discounts import SubscriptionDiscount, end_of
 from services.invoicer.domain import BasePriceTiming, Subscription
 from services.invoicer.periods import Period
 from services.invoicer.repository import discounts, plans, subscriptions
 from services.invoicer.service.subscriptions import require_subscription
 from services.invoicer.term_checks import DISCOUNTS_MAX, DiscountInput, check_discount
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, PreconditionError
 from services.kit.ids import is_id, new_id
@@ -57,6 +59,8 @@ class Discounts:
                 create_time=subscription.now(self._now()),
             )
             await discounts.insert_discount(connection, tenant, made)
+            shown = audited.discount(made)
+            await audited.note(connection, tenant, "discount.created", made.id, shown)
             await _compute_anew(connection, subscription)
         log.info("discount_created", discount_id=made.id, subscription_id=subscription.id)
         return made
@@ -85,9 +89,12 @@ class Discounts:
                 return found
             end_time = max(end_time, found.start_time)
             await discounts.end_discount(connection, tenant, discount_id, end_time)
+            ended = replace(found, end_time=end_time)
+            details = changes(audited.discount(found), audited.discount(ended))
+            await audited.note(connection, tenant, "discount.ended", discount_id, details)
             await _compute_anew(connection, subscription)
         log.info("discount_ended", discount_id=discount_id)
-        return replace(found, end_time=end_time)
+        return ended
 
 
 async def _require_discount(

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 
+from services.invoicer import audited
 from services.invoicer.issuers import VERSIONS_MAX, Issuer, check_issuer
 from services.invoicer.rendering.html import html_of
 from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.rendering.view import view_of
 from services.invoicer.repository import customers, issuers
 from services.invoicer.service.locking import require_invoice
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldProblem, InvalidArgumentError, PreconditionError
 from services.kit.etag import Expectation
@@ -61,6 +63,8 @@ class Documents:
                 message = f"The issuer was changed {VERSIONS_MAX:,} times, and can't be any more"
                 raise PreconditionError(message, reason="issuer_versions_max")
             await issuers.insert_issuer(connection, tenant, issuer, version + 1, self._now())
+            changed = changes(audited.issuer(before), audited.issuer(issuer))
+            await audited.note(connection, tenant, "issuer.updated", "", changed)
         return issuer
 
     async def render_invoice(

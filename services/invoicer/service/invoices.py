@@ -8,7 +8,7 @@ from decimal import Decimal
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.invoicer import billing_events
+from services.invoicer import audited, billing_events
 from services.invoicer.checks import is_customer_id
 from services.invoicer.closing import Usage
 from services.invoicer.credit_use import give_back
@@ -24,6 +24,7 @@ from services.invoicer.domain import (
 from services.invoicer.exact import ZERO
 from services.invoicer.payments.domain import REFERENCE_CHARS_MAX, AttemptState
 from services.invoicer.payments.settling import (
+    Locked,
     check_not_being_paid,
     record_told,
     set_status,
@@ -168,6 +169,7 @@ class Invoices:
             await record_told(connection, locked, AttemptState.SUCCEEDED, reference)
             retry_days = await self._retry_days_of(connection, tenant)
             paid = await settle_paid(connection, locked, retry_days)
+            await _note(connection, locked, paid, "paid", reference)
         self._wakes.relay()
         return paid
 
@@ -186,6 +188,7 @@ class Invoices:
             await record_told(connection, locked, AttemptState.FAILED, reference)
             retry_days = await self._retry_days_of(connection, tenant)
             failed, _ = await settle_failed(connection, locked, retry_days)
+            await _note(connection, locked, failed, "failed", reference)
         self._wakes.relay()
         return failed
 
@@ -215,6 +218,7 @@ class Invoices:
                 connection, without, InvoiceStatus.VOID, billing_events.INVOICE_VOIDED
             )
             await payments.stop(connection, tenant, invoice.id)
+            await _note(connection, locked, voided, "voided")
             if subscription:
                 # What is just being computed from what this invoice billed must not be written.
                 await subscriptions.update_subscription(connection, subscription)
@@ -226,6 +230,17 @@ class Invoices:
     ) -> tuple[int, ...]:
         settings = await billing_settings.get_settings(connection, tenant)
         return settings.retry_days_or(self._retry_days)
+
+
+async def _note(
+    connection: AsyncConnection, locked: Locked, invoice: Invoice, what: str, reference: str = ""
+) -> None:
+    """Tell the audit log; of a payment also what it is called where it was made."""
+    before, after = audited.invoice(locked.invoice), audited.invoice(invoice)
+    details = after | {"before": {"status": before["status"]}}
+    if reference:
+        details["reference"] = reference
+    await audited.note(connection, locked.tenant, f"invoice.{what}", invoice.id, details)
 
 
 def check_reference(reference: str) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer import audited
 from services.invoicer.checks import is_customer_id
 from services.invoicer.domain import check_failable
 from services.invoicer.payments.domain import REFERENCE_CHARS_MAX, Attempt, PaymentMethod
@@ -14,6 +15,7 @@ from services.invoicer.service.locking import lock_invoice, require_invoice
 from services.invoicer.service.noting import note
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, PreconditionError
+from services.kit.etag import Expectation
 
 _PREFIXES = {"stripeCustomer": "cus_", "stripePaymentMethod": "pm_"}
 
@@ -29,9 +31,17 @@ class Payments:
         self._wake_collector = wake_collector
 
     async def set_method(
-        self, tenant: TenantKey, customer_id: str, method: PaymentMethod, *, by_key: str
+        self,
+        tenant: TenantKey,
+        customer_id: str,
+        method: PaymentMethod,
+        *,
+        by_key: str,
+        expect: Expectation[PaymentMethod] | None = None,
     ) -> None:
-        """Charge this from now on. InvalidArgumentError, NotFoundError."""
+        """Charge this from now on. InvalidArgumentError, NotFoundError; StaleError when what is
+        charged now is not as `expect` has it.
+        """
         checks = FieldChecks()
         names = zip(
             _PREFIXES.items(), (method.provider_customer, method.provider_method), strict=True
@@ -43,8 +53,10 @@ class Payments:
             checks.require(fits and plain, field, message)
         checks.done()
         async with self._database.transaction() as connection:
-            await _require_customer(connection, tenant, customer_id)
+            await _require_customer(connection, tenant, customer_id, lock=True)
             before = await payments.get_method(connection, tenant, customer_id)
+            if expect is not None:
+                expect(before)
             if before == method:
                 return
             await payments.put_method(connection, tenant, customer_id, method, self._now())
@@ -60,11 +72,23 @@ class Payments:
             raise NotFoundError("The customer has no payment method")
         return found
 
-    async def remove_method(self, tenant: TenantKey, customer_id: str, *, by_key: str) -> None:
-        """Charge it no more; repeating it changes nothing. NotFoundError: no such customer."""
+    async def remove_method(
+        self,
+        tenant: TenantKey,
+        customer_id: str,
+        *,
+        by_key: str,
+        expect: Expectation[PaymentMethod] | None = None,
+    ) -> None:
+        """Charge it no more; repeating it changes nothing. NotFoundError: no such customer;
+        StaleError when it is not as `expect` has it.
+        """
         async with self._database.transaction() as connection:
-            await _require_customer(connection, tenant, customer_id)
-            if await payments.get_method(connection, tenant, customer_id) is None:
+            await _require_customer(connection, tenant, customer_id, lock=True)
+            before = await payments.get_method(connection, tenant, customer_id)
+            if expect is not None:
+                expect(before)
+            if before is None:
                 return
             await payments.delete_method(connection, tenant, customer_id)
             await note(connection, tenant, "payment_method.removed", by_key, customer_id, {})
@@ -94,15 +118,18 @@ class Payments:
                     "customer no payment method with it",
                     reason="not_collectable",
                 )
+            shown = audited.invoice(locked.invoice)
+            await audited.note(connection, tenant, "invoice.collected", invoice_id, shown)
         self._wake_collector()
         return locked.now
 
 
 async def _require_customer(
-    connection: AsyncConnection, tenant: TenantKey, customer_id: str
+    connection: AsyncConnection, tenant: TenantKey, customer_id: str, *, lock: bool = False
 ) -> None:
+    """NotFoundError; with `lock` nobody else changes how they pay until the transaction ends."""
     found = None
     if is_customer_id(customer_id):
-        found = await customers.get_customer(connection, tenant, customer_id)
+        found = await customers.get_customer(connection, tenant, customer_id, lock=lock)
     if found is None:
         raise NotFoundError("No such customer")

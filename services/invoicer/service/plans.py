@@ -5,6 +5,7 @@ from datetime import datetime
 
 import structlog
 
+from services.invoicer import audited
 from services.invoicer.checks import PlanInput, QuoteInput, check_plan, check_quote
 from services.invoicer.domain import Plan
 from services.invoicer.quotes import Quote, quote
@@ -30,6 +31,7 @@ class Plans:
         plan = Plan(new_id("plan"), 1, check_plan(given), self._now())
         async with self._database.transaction() as connection:
             await plans.insert_plan(connection, tenant, plan)
+            await audited.note(connection, tenant, "plan.created", plan.id, audited.plan(plan))
         log.info("plan_created", plan_id=plan.id)
         return plan
 
@@ -44,6 +46,8 @@ class Plans:
                 raise NotFoundError("No such plan")
             plan = Plan(plan_id, version, content, self._now())
             await plans.insert_version(connection, tenant, plan)
+            shown = audited.plan(plan)
+            await audited.note(connection, tenant, "plan.version_created", plan_id, shown)
         log.info("plan_version_created", plan_id=plan_id, version=version)
         return plan
 

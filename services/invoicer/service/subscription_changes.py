@@ -22,6 +22,7 @@ from services.invoicer.service.subscriptions import (
     check_cuts,
     check_goes_on,
     ended_by_then,
+    note_change,
     require_subscription,
     store_change,
 )
@@ -115,6 +116,7 @@ class SubscriptionChanges:
             stored = await store_change(
                 connection, before, after, billing_events.SUBSCRIPTION_CHANGED, now
             )
+            await note_change(connection, before, stored, "changed")
         log.info("subscription_changed", subscription_id=before.id)
         self._wake()
         return stored
@@ -205,7 +207,8 @@ class SubscriptionChanges:
                 return None
             if not dry_run:
                 event_type = billing_events.SUBSCRIPTION_CHANGED
-                await store_change(connection, before, after, event_type, now)
+                stored = await store_change(connection, before, after, event_type, now)
+                await note_change(connection, before, stored, "changed")
             return done
 
     async def _changed(

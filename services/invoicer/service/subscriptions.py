@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.invoicer import billing_events
+from services.invoicer import audited, billing_events
 from services.invoicer.billing_events import subscription_event
 from services.invoicer.changes import (
     Timing,
@@ -52,6 +52,7 @@ from services.invoicer.subscription_checks import (
     check_trial,
 )
 from services.kit import pages
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, FieldChecks, NotFoundError, PreconditionError
 from services.kit.events import PAST_DAYS_MAX
@@ -186,6 +187,8 @@ class Subscriptions:
         await subscriptions.insert_subscription(connection, subscription, made_under)
         event = subscription_event(billing_events.SUBSCRIPTION_CREATED, subscription, now)
         await add_events(connection, [event])
+        shown = {"customerId": customer.id, **audited.subscription(subscription)}
+        await audited.note(connection, tenant, "subscription.created", subscription.id, shown)
         return subscription
 
     async def get_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
@@ -231,6 +234,7 @@ class Subscriptions:
                 subscription,
                 cancelled(subscription, end),
                 billing_events.SUBSCRIPTION_CANCELLED,
+                "cancelled",
             )
         log.info("subscription_cancelled", subscription_id=subscription_id)
         self._wake()
@@ -258,6 +262,7 @@ class Subscriptions:
                 subscription,
                 uncancelled(subscription, status),
                 billing_events.SUBSCRIPTION_CHANGED,
+                "uncancelled",
             )
         log.info("subscription_uncancelled", subscription_id=subscription_id)
         self._wake()
@@ -294,7 +299,7 @@ class Subscriptions:
                 return subscription
             check_cuts(after, now)
             changed = await self._change(
-                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED
+                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED, "paused"
             )
         log.info("subscription_paused", subscription_id=subscription_id)
         self._wake()
@@ -321,7 +326,7 @@ class Subscriptions:
             check_cuts(after, now)
             after = replace(after, status=SubscriptionStatus.ACTIVE)
             changed = await self._change(
-                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED
+                connection, subscription, after, billing_events.SUBSCRIPTION_CHANGED, "resumed"
             )
         log.info("subscription_resumed", subscription_id=subscription_id)
         self._wake()
@@ -333,9 +338,12 @@ class Subscriptions:
         before: Subscription,
         after: Subscription,
         event_type: str,
+        what: str,
     ) -> Subscription:
         now = before.now(self._now())
-        return await store_change(connection, before, after, event_type, now)
+        changed = await store_change(connection, before, after, event_type, now)
+        await note_change(connection, before, changed, what)
+        return changed
 
     def _wake(self) -> None:
         """There is an event to tell, and perhaps a period to close."""
@@ -390,6 +398,14 @@ async def store_change(
     told = replace(after, revision=after.revision + 1)  # as it is stored now
     await add_events(connection, [subscription_event(event_type, told, now)])
     return told
+
+
+async def note_change(
+    connection: AsyncConnection, before: Subscription, after: Subscription, what: str
+) -> None:
+    """Tell the audit log what somebody has done to a subscription."""
+    details = changes(audited.subscription(before), audited.subscription(after))
+    await audited.note(connection, after.tenant, f"subscription.{what}", after.id, details)
 
 
 def check_goes_on(subscription: Subscription, now: datetime) -> None:

@@ -6,12 +6,14 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.invoicer import audited
 from services.invoicer.checks import is_customer_id
 from services.invoicer.repository import customers, taxes
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.taxes import TaxRate, TaxRates
 from services.invoicer.term_checks import TAX_RATES_MAX, TaxRateInput, check_tax_rate
 from services.kit import pages
+from services.kit.audit import changes
 from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError
 from services.kit.etag import Expectation
@@ -35,6 +37,8 @@ class Taxes:
         rate = TaxRate(new_id("tax"), given.name, rate_percent, given.inclusive, self._now())
         async with self._database.transaction() as connection:
             await taxes.insert_rate(connection, tenant, rate)
+            shown = audited.tax_rate(rate)
+            await audited.note(connection, tenant, "tax_rate.created", rate.id, shown)
         log.info("tax_rate_created", tax_rate_id=rate.id)
         return rate
 
@@ -71,10 +75,14 @@ class Taxes:
             await _require_customer(connection, tenant, customer_id)
             await _check_rates(connection, tenant, rate_ids or ())
             await taxes.lock_assigned(connection, tenant)
+            before = await taxes.get_assigned(connection, tenant, customer_id)
             if expect is not None:
-                expect(await taxes.get_assigned(connection, tenant, customer_id))
+                expect(before)
             await taxes.assign(connection, tenant, customer_id, rate_ids)
             assigned = await taxes.get_assigned(connection, tenant, customer_id)
+            if changed := changes(audited.tax_rates(before), audited.tax_rates(assigned)):
+                action = "tax_rates.assigned"
+                await audited.note(connection, tenant, action, customer_id, changed)
         log.info("tax_rates_assigned", rates=len(assigned.rates))
         return assigned
 

@@ -81,6 +81,8 @@ async def test_what_is_declined_is_tried_again_and_suspends_in_the_end(paying: P
     assert numbers == sorted(set(numbers))
 
     await paying.world.payments.collect_invoice(paying.world.tenant, invoice.id)
+    told = await paying.world.audited()
+    assert [each.target_id for each in told if each.action == "invoice.collected"] == [invoice.id]
     assert (await paying.collect()).status is InvoiceStatus.PAID
     assert await paying.status() is SubscriptionStatus.ACTIVE
 

@@ -73,7 +73,8 @@ async def test_credit_comes_back_as_it_was_sent(world: World, api: Api) -> None:
     assert (entries[0].kind, entries[0].grant_id) == (pb.CREDIT_ENTRY_KIND_DEBIT, grant.id)
     voided = (await api.call("VoidCreditGrant", **OWNER, grant_id=grant.id)).grant
     assert (voided.balance, voided.HasField("void_time")) == ("0.00", True)
-    audited = await world.audited()
+    told = await world.audited()
+    audited = [each for each in told if each.action != "customer.created"]
     assert sorted((each.action, each.target_id) for each in audited) == sorted(
         [
             ("credits.granted", grant.id),
