@@ -87,6 +87,7 @@ def build(
         shutdown_s=settings.shutdown_s,
         drain_s=settings.drain_s,
         request_arrival_s_max=settings.request_arrival_s_max,
+        strict_https=sessions.secure,
         before_stop=before_stop,
     )
 

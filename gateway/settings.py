@@ -22,7 +22,7 @@ class GatewaySettings(ProcessSettings):
     public_url: str = Field(
         default="",
         pattern=r"^(https?://[^/]+/?)?$",
-        description="address that people use; with https:// cookies are for https only",
+        description="address that people use; with https:// browsers are told to use that alone",
     )
     trusted_proxies: Annotated[
         tuple[IPv4Network | IPv6Network, ...],

@@ -299,6 +299,28 @@ async def test_forms_are_forms(browser: httpx.AsyncClient, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
+async def test_behind_https_every_answer_tells_browsers_to_stay_there(
+    nats_server: EmbeddedNats, browser: httpx.AsyncClient
+) -> None:
+    """Errors and the hot path, too, whose answers are made in places of their own."""
+    name = "strict-transport-security"
+    assert name not in (await browser.get("/sign-in")).headers
+    event = {"metric": "API_CALL", "amount": 1}
+    async with serving(nats_server.url, public_url="https://billing.example") as secure:
+        http = secure.client
+        key = {"x-usageflow-api-key": secure.world.new_key()}
+        for answer in (
+            await http.get("/"),
+            await http.get("/sign-in"),
+            await http.get("/nothing"),
+            await http.get("/api/metrics"),
+            await http.post("/api/track", json=event, headers=key),
+            await http.post("/api/track", json=event, headers=key),  # the key is known: no ASGI
+            await http.post("/api/track", json={}, headers=key),
+        ):
+            assert answer.headers.get_list(name) == ["max-age=31536000"]
+
+
 async def test_behind_https_the_cookie_is_for_https_and_this_host_alone(
     nats_server: EmbeddedNats,
 ) -> None:
