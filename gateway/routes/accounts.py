@@ -65,16 +65,27 @@ async def list_keys(calls: ApiCalls, asked: Asked[PageQuery]) -> ApiKeyPage:
     )
 
 
+@get("/api/keys/{key_id:str}")
+async def get_key(calls: ApiCalls, key_id: FromPath[str]) -> Response[ApiKey]:
+    """One key, without the key itself. That it was used does not change its ETag."""
+    answer = await calls.call(calls.accounts.GetApiKey, pb.GetApiKeyRequest(key_id=key_id))
+    return _shown(answer.api_key)
+
+
 @patch("/api/keys/{key_id:str}")
 async def change_key(
-    calls: ApiCalls, key_id: FromPath[str], data: JSONBody[ApiKeyChange]
-) -> ApiKey:
+    calls: ApiCalls,
+    key_id: FromPath[str],
+    data: JSONBody[ApiKeyChange],
+    if_match: IfMatch = None,
+) -> Response[ApiKey]:
     """Change a key's name, from where it may be used and how fast; what is left out stays.
 
     It holds everywhere at once, or within 30 s while NATS is away.
     """
     request = key_change_to_proto(key_id, data)
-    return from_proto((await calls.call(calls.accounts.UpdateApiKey, request)).api_key)
+    request.if_match.extend(tags_of(if_match))
+    return _shown((await calls.call(calls.accounts.UpdateApiKey, request)).api_key)
 
 
 @post("/api/keys/{key_id:str}/revoke", status_code=200)
@@ -98,9 +109,14 @@ async def rotate_key(
 
 
 @delete("/api/keys/{key_id:str}")
-async def delete_key(calls: ApiCalls, key_id: FromPath[str]) -> None:
+async def delete_key(calls: ApiCalls, key_id: FromPath[str], if_match: IfMatch = None) -> None:
     """The same as POST .../revoke, without an answer to read."""
-    await calls.call(calls.accounts.RevokeApiKey, pb.RevokeApiKeyRequest(key_id=key_id))
+    request = pb.RevokeApiKeyRequest(key_id=key_id, if_match=tags_of(if_match))
+    await calls.call(calls.accounts.RevokeApiKey, request)
+
+
+def _shown(key: pb.ApiKey) -> Response[ApiKey]:
+    return Response(from_proto(key), headers=etag(key))
 
 
 HANDLERS = [
@@ -108,6 +124,7 @@ HANDLERS = [
     change_organization,
     create_key,
     list_keys,
+    get_key,
     change_key,
     revoke_key,
     rotate_key,

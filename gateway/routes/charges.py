@@ -6,6 +6,7 @@ from usageflow.invoicer.v1 import billing_terms_pb2 as pb
 
 from gateway.calls import ApiCalls
 from gateway.idempotency import IdempotencyKey, key_of, replayed_headers
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.shapes.billing_terms import (
     Charge,
@@ -49,16 +50,19 @@ async def list_charges(calls: ApiCalls, asked: Asked[ChargesQuery]) -> ChargePag
 
 
 @get("/api/charges/{charge_id:str}")
-async def get_charge(calls: ApiCalls, charge_id: FromPath[str]) -> Charge:
+async def get_charge(calls: ApiCalls, charge_id: FromPath[str]) -> Response[Charge]:
     """One charge."""
     answer = await calls.call(calls.terms.GetCharge, pb.GetChargeRequest(charge_id=charge_id))
-    return charge_from_proto(answer.charge)
+    return Response(charge_from_proto(answer.charge), headers=etag(answer.charge))
 
 
 @delete("/api/charges/{charge_id:str}")
-async def delete_charge(calls: ApiCalls, charge_id: FromPath[str]) -> None:
+async def delete_charge(
+    calls: ApiCalls, charge_id: FromPath[str], if_match: IfMatch = None
+) -> None:
     """Take back a charge that waits for an invoice; 409 charge_invoiced when it is on one."""
-    await calls.call(calls.terms.DeleteCharge, pb.DeleteChargeRequest(charge_id=charge_id))
+    request = pb.DeleteChargeRequest(charge_id=charge_id, if_match=tags_of(if_match))
+    await calls.call(calls.terms.DeleteCharge, request)
 
 
 HANDLERS = [create_charge, list_charges, get_charge, delete_charge]

@@ -1,10 +1,11 @@
 """/api/customers/{id}/payment-method and /api/invoices/{id}/payments"""
 
-from litestar import delete, get, post, put
+from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 from usageflow.invoicer.v1 import payments_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.shapes.common import time_of
 from gateway.shapes.payments import (
     Collection,
@@ -17,30 +18,36 @@ from gateway.shapes.payments import (
 
 
 @get("/api/customers/{customer_id:str}/payment-method")
-async def get_payment_method(calls: ApiCalls, customer_id: FromPath[str]) -> PaymentMethod:
+async def get_payment_method(
+    calls: ApiCalls, customer_id: FromPath[str]
+) -> Response[PaymentMethod]:
     """What of a customer's is charged by the organization's payment provider."""
     request = pb.GetPaymentMethodRequest(customer_id=customer_id)
-    answer = await calls.call(calls.payments.GetPaymentMethod, request)
-    return method_from_proto(answer.payment_method)
+    return _shown((await calls.call(calls.payments.GetPaymentMethod, request)).payment_method)
 
 
 @put("/api/customers/{customer_id:str}/payment-method")
 async def set_payment_method(
-    calls: ApiCalls, customer_id: FromPath[str], data: JSONBody[PaymentMethod]
-) -> PaymentMethod:
+    calls: ApiCalls,
+    customer_id: FromPath[str],
+    data: JSONBody[PaymentMethod],
+    if_match: IfMatch = None,
+) -> Response[PaymentMethod]:
     """Set what of a customer's is charged: invoices from now on are collected by themselves.
 
     It must be set up at Stripe for payments while the customer is away (`off_session`).
     """
     request = method_to_proto(customer_id, data)
-    answer = await calls.call(calls.payments.SetPaymentMethod, request)
-    return method_from_proto(answer.payment_method)
+    request.if_match.extend(tags_of(if_match))
+    return _shown((await calls.call(calls.payments.SetPaymentMethod, request)).payment_method)
 
 
 @delete("/api/customers/{customer_id:str}/payment-method")
-async def remove_payment_method(calls: ApiCalls, customer_id: FromPath[str]) -> None:
+async def remove_payment_method(
+    calls: ApiCalls, customer_id: FromPath[str], if_match: IfMatch = None
+) -> None:
     """Charge nothing of the customer's any more; an attempt that has begun goes on."""
-    request = pb.RemovePaymentMethodRequest(customer_id=customer_id)
+    request = pb.RemovePaymentMethodRequest(customer_id=customer_id, if_match=tags_of(if_match))
     await calls.call(calls.payments.RemovePaymentMethod, request)
 
 
@@ -60,6 +67,10 @@ async def collect_invoice(calls: ApiCalls, invoice_id: FromPath[str]) -> Collect
     request = pb.CollectInvoiceRequest(invoice_id=invoice_id)
     answer = await calls.call(calls.payments.CollectInvoice, request)
     return Collection(next_attempt_at=time_of(answer.next_attempt_time))
+
+
+def _shown(method: pb.PaymentMethod) -> Response[PaymentMethod]:
+    return Response(method_from_proto(method), headers=etag(method))
 
 
 HANDLERS = [

@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from litestar import Request, delete, get, patch, post, put
+from litestar import Request, Response, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from usageflow.accounts.v1 import members_pb2 as pb
 
 from gateway.calls import ApiCalls
+from gateway.preconditions import IfMatch, etag, tags_of
 from gateway.query import Asked, query
 from gateway.sessions import scope_of, sessions_of
 from gateway.shapes.common import PageQuery
 from gateway.shapes.members import Member, member_from_proto
 from gateway.shapes.people import (
+    Invitation,
     InvitationPage,
     InvitationWithUrl,
     MemberChange,
@@ -52,19 +54,33 @@ async def list_members(calls: ApiCalls, asked: Asked[PageQuery]) -> MemberPage:
     )
 
 
+@get("/api/members/{member_id:str}")
+async def get_member(calls: ApiCalls, member_id: FromPath[str]) -> Response[Member]:
+    """One member of the organization."""
+    request = pb.GetMemberRequest(member_id=member_id)
+    return _shown((await calls.call(calls.members.GetMember, request)).member)
+
+
 @patch("/api/members/{member_id:str}")
 async def change_member(
-    calls: ApiCalls, member_id: FromPath[str], data: JSONBody[MemberChange]
-) -> Member:
+    calls: ApiCalls,
+    member_id: FromPath[str],
+    data: JSONBody[MemberChange],
+    if_match: IfMatch = None,
+) -> Response[Member]:
     """Change a member's name, address or role; role OWNER. The last owner stays one: 409."""
-    answer = await calls.call(calls.members.UpdateMember, change_to_proto(member_id, data))
-    return member_from_proto(answer.member)
+    request = change_to_proto(member_id, data)
+    request.if_match.extend(tags_of(if_match))
+    return _shown((await calls.call(calls.members.UpdateMember, request)).member)
 
 
 @delete("/api/members/{member_id:str}")
-async def remove_member(calls: ApiCalls, member_id: FromPath[str]) -> None:
+async def remove_member(
+    calls: ApiCalls, member_id: FromPath[str], if_match: IfMatch = None
+) -> None:
     """Take a member out of the organization, at once; role OWNER. The last owner stays: 409."""
-    await calls.call(calls.members.RemoveMember, pb.RemoveMemberRequest(member_id=member_id))
+    request = pb.RemoveMemberRequest(member_id=member_id, if_match=tags_of(if_match))
+    await calls.call(calls.members.RemoveMember, request)
 
 
 @post("/api/invitations")
@@ -90,20 +106,36 @@ async def list_invitations(calls: ApiCalls, asked: Asked[PageQuery]) -> Invitati
     )
 
 
+@get("/api/invitations/{invitation_id:str}")
+async def get_invitation(calls: ApiCalls, invitation_id: FromPath[str]) -> Response[Invitation]:
+    """One invitation, without its link."""
+    request = pb.FindInvitationRequest(invitation_id=invitation_id)
+    found = (await calls.call(calls.members.FindInvitation, request)).invitation
+    return Response(invitation_from_proto(found), headers=etag(found))
+
+
 @delete("/api/invitations/{invitation_id:str}")
-async def revoke_invitation(calls: ApiCalls, invitation_id: FromPath[str]) -> None:
+async def revoke_invitation(
+    calls: ApiCalls, invitation_id: FromPath[str], if_match: IfMatch = None
+) -> None:
     """Take an invitation back; repeating it changes nothing. Roles OWNER and ADMIN."""
-    request = pb.RevokeInvitationRequest(invitation_id=invitation_id)
+    request = pb.RevokeInvitationRequest(invitation_id=invitation_id, if_match=tags_of(if_match))
     await calls.call(calls.members.RevokeInvitation, request)
+
+
+def _shown(member: pb.Member) -> Response[Member]:
+    return Response(member_from_proto(member), headers=etag(member))
 
 
 HANDLERS = [
     change_current_member,
     set_password,
     list_members,
+    get_member,
     change_member,
     remove_member,
     create_invitation,
     list_invitations,
+    get_invitation,
     revoke_invitation,
 ]

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.accounts import audit_repository, invitations_repository, people_repository
 from services.accounts.domain import hash_key
@@ -29,6 +30,7 @@ from services.kit.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
+from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
 from services.kit.keys import INVITATION_START, is_token, make_token
 
@@ -119,32 +121,35 @@ class Invitations:
             )
         return pages.page_of_ids(found, limit)
 
-    async def revoke(self, by: Principal, invitation_id: str) -> Invitation:
+    async def get(self, organization_id: str, invitation_id: str) -> Invitation:
+        """The organization's invitation; NotFoundError."""
+        async with self._database.transaction() as connection:
+            return await _require(connection, organization_id, invitation_id)
+
+    async def revoke(
+        self, by: Principal, invitation_id: str, *, expect: Expectation[Invitation] | None = None
+    ) -> Invitation:
         """Take an invitation back; repeating it changes nothing. NotFoundError; ConflictError: it
-        was accepted.
+        was accepted; StaleError when it is not as `expect` has it.
         """
-        found = None
-        if is_id(invitation_id, "ivt"):
-            async with self._database.transaction() as connection:
-                found = await invitations_repository.lock_invitation(
-                    connection, by.organization_id, invitation_id
+        async with self._database.transaction() as connection:
+            found = await _require(connection, by.organization_id, invitation_id, for_update=True)
+            if expect is not None:
+                expect(found)
+            if found.accept_time is not None:
+                raise ConflictError("It was accepted: remove the member", reason="accepted")
+            if found.revoke_time is None:
+                found = await invitations_repository.revoke_invitation(
+                    connection, found, clock.now()
                 )
-                if found is not None and found.accept_time is not None:
-                    raise ConflictError("It was accepted: remove the member", reason="accepted")
-                if found is not None and found.revoke_time is None:
-                    found = await invitations_repository.revoke_invitation(
-                        connection, found, clock.now()
-                    )
-                    await audit_repository.note_in_both_modes(
-                        connection,
-                        by.organization_id,
-                        "member.uninvited",
-                        target_id=found.id,
-                        by=by.actor_id,
-                        details={"email": found.email, "role": found.role},
-                    )
-        if found is None:
-            raise NotFoundError("No such invitation")
+                await audit_repository.note_in_both_modes(
+                    connection,
+                    by.organization_id,
+                    "member.uninvited",
+                    target_id=found.id,
+                    by=by.actor_id,
+                    details={"email": found.email, "role": found.role},
+                )
         return found
 
     async def look_at(self, token: str) -> tuple[Invitation, str]:
@@ -215,6 +220,23 @@ class Invitations:
             )
             log.info("invitation_accepted", invitation_id=invitation.id, member_id=member.id)
             return await self._signing_in.begin_session(connection, member, seen, "invitation")
+
+
+async def _require(
+    connection: AsyncConnection,
+    organization_id: str,
+    invitation_id: str,
+    *,
+    for_update: bool = False,
+) -> Invitation:
+    found = None
+    if is_id(invitation_id, "ivt"):
+        found = await invitations_repository.get_invitation(
+            connection, organization_id, invitation_id, for_update=for_update
+        )
+    if found is None:
+        raise NotFoundError("No such invitation")
+    return found
 
 
 def _invalid() -> UnauthenticatedError:

@@ -77,14 +77,20 @@ async def list_invitations(
     return [_invitation(row) for row in rows]
 
 
-async def lock_invitation(
-    connection: AsyncConnection, organization_id: str, invitation_id: str
+async def get_invitation(
+    connection: AsyncConnection,
+    organization_id: str,
+    invitation_id: str,
+    *,
+    for_update: bool = False,
 ) -> Invitation | None:
-    """The organization's invitation, which nobody else changes before the commit; or None."""
+    """The organization's, or None; `for_update`: nobody else changes it before the commit."""
     query = select(*_COLUMNS).where(
         invitations.c.id == invitation_id, invitations.c.organization_id == organization_id
     )
-    row = (await connection.execute(query.with_for_update())).one_or_none()
+    if for_update:
+        query = query.with_for_update()
+    row = (await connection.execute(query)).one_or_none()
     return None if row is None else _invitation(row)
 
 

@@ -22,6 +22,7 @@ from services.kit.errors import (
     NotFoundError,
     PreconditionError,
 )
+from services.kit.etag import Expectation
 from services.kit.ids import is_id
 
 log = structlog.get_logger()
@@ -79,15 +80,25 @@ class Members:
             )
         return pages.page_of_ids(found, limit)
 
-    async def change(self, by: Principal, member_id: str, change: MemberChange) -> Member:
+    async def change(
+        self,
+        by: Principal,
+        member_id: str,
+        change: MemberChange,
+        *,
+        expect: Expectation[Member] | None = None,
+    ) -> Member:
         """Change one member of the caller's organization; the member as they are now.
 
         InvalidArgumentError names all wrong fields; NotFoundError; ConflictError: another member
-        has the address; PreconditionError: the last owner stays one. A new role holds at once.
+        has the address; PreconditionError: the last owner stays one; StaleError when they are not
+        as `expect` has them. A new role holds at once.
         """
         async with self._database.transaction() as connection:
             await people_repository.lock_organization(connection, by.organization_id)
             before = await _require(connection, by.organization_id, member_id, for_update=True)
+            if expect is not None:
+                expect(before)
             member = change.of(before)
             details = changes(_shown(before), _shown(member))
             if not details:
@@ -113,14 +124,18 @@ class Members:
         await told(self._changes.member_changed(member.id), "member_change_not_told")
         return member
 
-    async def remove(self, by: Principal, member_id: str) -> None:
+    async def remove(
+        self, by: Principal, member_id: str, *, expect: Expectation[Member] | None = None
+    ) -> None:
         """A member goes: their sessions and links end at once. NotFoundError; PreconditionError:
-        the last owner stays.
+        the last owner stays; StaleError when they are not as `expect` has them.
         """
         now = clock.now()
         async with self._database.transaction() as connection:
             await people_repository.lock_organization(connection, by.organization_id)
             member = await _require(connection, by.organization_id, member_id, for_update=True)
+            if expect is not None:
+                expect(member)
             if member.role == "OWNER":
                 await _require_another_owner(connection, member)
             await people_repository.remove_member(connection, member.id, now)

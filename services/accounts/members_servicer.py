@@ -27,6 +27,7 @@ from services.kit.auth import (
     require_scope,
 )
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import expecting, tagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,13 @@ class MembersServicer(MembersServiceServicer):
             next_page_token=next_page_token,
         )
 
+    async def GetMember(
+        self, request: pb.GetMemberRequest, context: object
+    ) -> pb.GetMemberResponse:
+        """One of the organization's members; of keys the scope read."""
+        member = await self._members.get(require_scope("read").organization_id, request.member_id)
+        return pb.GetMemberResponse(member=member_message(member))
+
     async def UpdateMember(
         self, request: pb.UpdateMemberRequest, context: object
     ) -> pb.UpdateMemberResponse:
@@ -118,7 +126,10 @@ class MembersServicer(MembersServiceServicer):
         if request.HasField("role"):
             given["role"] = _role(request.role)
         member = await self._members.change(
-            current_principal(), request.member_id, MemberChange(**given)
+            current_principal(),
+            request.member_id,
+            MemberChange(**given),
+            expect=expecting(request.if_match, member_message),
         )
         return pb.UpdateMemberResponse(member=member_message(member))
 
@@ -126,7 +137,8 @@ class MembersServicer(MembersServiceServicer):
         self, request: pb.RemoveMemberRequest, context: object
     ) -> pb.RemoveMemberResponse:
         """Take a member out of the organization."""
-        await self._members.remove(current_principal(), request.member_id)
+        expect = expecting(request.if_match, member_message)
+        await self._members.remove(current_principal(), request.member_id, expect=expect)
         return pb.RemoveMemberResponse()
 
     async def CreateInvitation(
@@ -149,11 +161,24 @@ class MembersServicer(MembersServiceServicer):
             invitations=[_invitation(each) for each in found], next_page_token=next_page_token
         )
 
+    async def FindInvitation(
+        self, request: pb.FindInvitationRequest, context: object
+    ) -> pb.FindInvitationResponse:
+        """One of the organization's invitations; of keys the scope read."""
+        found = await self._invitations.get(
+            require_scope("read").organization_id, request.invitation_id
+        )
+        return pb.FindInvitationResponse(invitation=_invitation(found))
+
     async def RevokeInvitation(
         self, request: pb.RevokeInvitationRequest, context: object
     ) -> pb.RevokeInvitationResponse:
         """Take an invitation back."""
-        invitation = await self._invitations.revoke(current_principal(), request.invitation_id)
+        invitation = await self._invitations.revoke(
+            current_principal(),
+            request.invitation_id,
+            expect=expecting(request.if_match, _invitation),
+        )
         return pb.RevokeInvitationResponse(invitation=_invitation(invitation))
 
 
@@ -256,7 +281,7 @@ def _role(number: accounts_pb2.Role.ValueType) -> str:
 
 
 def _invitation(invitation: Invitation) -> pb.Invitation:
-    return pb.Invitation(
+    message = pb.Invitation(
         id=invitation.id,
         email=invitation.email,
         role=ROLE_NUMBERS[invitation.role],
@@ -267,11 +292,12 @@ def _invitation(invitation: Invitation) -> pb.Invitation:
         revoke_time=timestamp(invitation.revoke_time),
         member_id=invitation.member_id or "",
     )
+    return tagged(message)
 
 
 def member_message(member: Member) -> pb.Member:
-    """The message of a member."""
-    return pb.Member(
+    """The message of a member, with its entity tag."""
+    message = pb.Member(
         id=member.id,
         email=member.email,
         name=member.name,
@@ -280,6 +306,7 @@ def member_message(member: Member) -> pb.Member:
         sign_in_time=timestamp(member.sign_in_time),
         has_password=member.password_hash is not None,
     )
+    return tagged(message)
 
 
 def _session(session: Session, current_id: str) -> pb.Session:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.accounts.domain import ApiKey, KeyLimits, Organization, ResolvedKey, Settings
@@ -125,35 +125,26 @@ async def list_api_keys(
     return [_api_key(row._asdict()) for row in rows]
 
 
-async def lock_api_key(
-    connection: AsyncConnection, tenant: TenantKey, key_id: str
+async def get_api_key(
+    connection: AsyncConnection, tenant: TenantKey, key_id: str, *, for_update: bool = False
 ) -> ApiKey | None:
-    """The tenant's key, which nobody else changes before the commit; or None."""
+    """The tenant's key, or None; `for_update`: nobody else changes it before the commit."""
     query = select(*_KEY_COLUMNS).where(
         api_keys.c.id == key_id,
         api_keys.c.organization_id == tenant.organization_id,
         api_keys.c.mode == tenant.mode,
     )
-    row = (await connection.execute(query.with_for_update())).one_or_none()
+    if for_update:
+        query = query.with_for_update()
+    row = (await connection.execute(query)).one_or_none()
     return None if row is None else _api_key(row._asdict())
 
 
-async def revoke_api_key(
-    connection: AsyncConnection, tenant: TenantKey, key_id: str, revoke_time: datetime
-) -> ApiKey | None:
-    """Revoke the key unless it is revoked already; the key as it is now, or None."""
-    statement = (
-        update(api_keys)
-        .where(
-            api_keys.c.id == key_id,
-            api_keys.c.organization_id == tenant.organization_id,
-            api_keys.c.mode == tenant.mode,
-        )
-        .values(revoke_time=func.coalesce(api_keys.c.revoke_time, revoke_time))
-        .returning(*_KEY_COLUMNS)
+async def revoke_api_key(connection: AsyncConnection, key_id: str, revoke_time: datetime) -> None:
+    """Revoke a key that the caller has locked."""
+    await connection.execute(
+        update(api_keys).where(api_keys.c.id == key_id).values(revoke_time=revoke_time)
     )
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else _api_key(row._asdict())
 
 
 async def note_use(connection: AsyncConnection, key_id: str, time: datetime) -> None:

@@ -145,20 +145,30 @@ class Accounts:
         log.info("api_key_created", key_id=key.id, organization_id=key.organization_id)
         return key, secret
 
+    async def get_api_key(self, tenant: TenantKey, key_id: str) -> ApiKey:
+        """The key; NotFoundError: not one of theirs."""
+        async with self._database.transaction() as connection:
+            return await _require_key(connection, tenant, key_id)
+
     async def update_api_key(
-        self, tenant: TenantKey, key_id: str, change: KeyChange, *, by_key: str = ""
+        self,
+        tenant: TenantKey,
+        key_id: str,
+        change: KeyChange,
+        *,
+        by_key: str = "",
+        expect: Expectation[ApiKey] | None = None,
     ) -> ApiKey:
         """Change what is given and keep the rest; the key as it is now.
 
-        InvalidArgumentError names all wrong fields; NotFoundError: not one of theirs. Every process
-        is told after the commit; whoever can't be told asks again within 30 s.
+        InvalidArgumentError names all wrong fields; NotFoundError: not one of theirs; StaleError
+        when it is not as `expect` has it. Every process is told after the commit; whoever can't be
+        told asks again within 30 s.
         """
         async with self._database.transaction() as connection:
-            before = None
-            if is_id(key_id, "key"):
-                before = await repository.lock_api_key(connection, tenant, key_id)
-            if before is None:
-                raise NotFoundError("No such API key")
+            before = await _require_key(connection, tenant, key_id, for_update=True)
+            if expect is not None:
+                expect(before)
             key = change.of(before)
             await repository.update_api_key(connection, key)
             if details := changes(_shown_key(before), _shown_key(key)):
@@ -182,28 +192,35 @@ class Accounts:
             )
         return pages.page_of_ids(keys, limit)
 
-    async def revoke_api_key(self, tenant: TenantKey, key_id: str, *, by_key: str = "") -> ApiKey:
-        """End a key for good; repeating it changes nothing. NotFoundError: not one of theirs.
+    async def revoke_api_key(
+        self,
+        tenant: TenantKey,
+        key_id: str,
+        *,
+        by_key: str = "",
+        expect: Expectation[ApiKey] | None = None,
+    ) -> ApiKey:
+        """End a key for good; repeating it changes nothing. NotFoundError: not one of theirs;
+        StaleError when it is not as `expect` has it.
 
         Every process is told after the commit. When that fails the key is revoked all the same:
         those who were not told look it up again within 30 s.
         """
-        if not is_id(key_id, "key"):
-            raise NotFoundError("No such API key")
         async with self._database.transaction() as connection:
-            before = await repository.lock_api_key(connection, tenant, key_id)
-            key = await repository.revoke_api_key(connection, tenant, key_id, clock.now())
-            if before is not None and before.revoke_time is None:
+            key = await _require_key(connection, tenant, key_id, for_update=True)
+            if expect is not None:
+                expect(key)
+            if key.revoke_time is None:
+                key = replace(key, revoke_time=(now := clock.now()))
+                await repository.revoke_api_key(connection, key_id, now)
                 ended = audit_event(
                     tenant,
                     "api_key.revoked",
                     target_id=key_id,
                     key_id=by_key,
-                    details={"name": before.name, "prefix": before.prefix},
+                    details={"name": key.name, "prefix": key.prefix},
                 )
                 await audit_repository.insert_events(connection, [ended])
-        if key is None:
-            raise NotFoundError("No such API key")
         log.info("api_key_revoked", key_id=key.id, organization_id=key.organization_id)
         await told(self._changes.key_changed(key.id), "api_key_change_not_told", key_id=key.id)
         return key
@@ -257,11 +274,7 @@ class Accounts:
         checks.done()
         now = clock.now()
         async with self._database.transaction() as connection:
-            old = None
-            if is_id(key_id, "key"):
-                old = await repository.lock_api_key(connection, tenant, key_id)
-            if old is None:
-                raise NotFoundError("No such API key")
+            old = await _require_key(connection, tenant, key_id, for_update=True)
             if not old.works_at(now) or old.successor_id is not None:
                 raise PreconditionError(
                     "Only a key that works and was not rotated can be", reason="key_not_in_use"
@@ -302,6 +315,17 @@ async def _require_organization(
     if organization is None:
         raise NotFoundError("No such organization")
     return organization
+
+
+async def _require_key(
+    connection: AsyncConnection, tenant: TenantKey, key_id: str, *, for_update: bool = False
+) -> ApiKey:
+    key = None
+    if is_id(key_id, "key"):
+        key = await repository.get_api_key(connection, tenant, key_id, for_update=for_update)
+    if key is None:
+        raise NotFoundError("No such API key")
+    return key
 
 
 async def _note_change(

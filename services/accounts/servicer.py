@@ -31,7 +31,7 @@ from services.kit.auth import (
     require_scope,
 )
 from services.kit.database import TenantKey
-from services.kit.etag import expecting
+from services.kit.etag import expecting, tagged
 
 _CHANGES: tuple[
     Literal[
@@ -109,13 +109,24 @@ class AccountsServicer(AccountsServiceServicer):
             api_keys=[_api_key(key) for key in keys], next_page_token=next_page_token
         )
 
+    async def GetApiKey(
+        self, request: pb.GetApiKeyRequest, context: object
+    ) -> pb.GetApiKeyResponse:
+        """A key, never the key itself; scope admin."""
+        tenant = require_scope("admin").tenant
+        key = await self._accounts.get_api_key(tenant, request.key_id)
+        return pb.GetApiKeyResponse(api_key=_api_key(key))
+
     async def RevokeApiKey(
         self, request: pb.RevokeApiKeyRequest, context: object
     ) -> pb.RevokeApiKeyResponse:
         """End a key for good; scope admin."""
         principal = require_scope("admin")
         key = await self._accounts.revoke_api_key(
-            principal.tenant, request.key_id, by_key=principal.actor_id
+            principal.tenant,
+            request.key_id,
+            by_key=principal.actor_id,
+            expect=expecting(request.if_match, _api_key),
         )
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
 
@@ -133,6 +144,7 @@ class AccountsServicer(AccountsServiceServicer):
             request.key_id,
             KeyChange(networks=networks, **given),
             by_key=principal.actor_id,
+            expect=expecting(request.if_match, _api_key),
         )
         return pb.UpdateApiKeyResponse(api_key=_api_key(key))
 
@@ -272,18 +284,23 @@ def _audit_event(entry: Entry) -> pb.AuditEvent:
 
 
 def _api_key(key: ApiKey) -> pb.ApiKey:
-    return pb.ApiKey(
-        id=key.id,
-        name=key.name,
-        prefix=key.prefix,
-        mode=MODE_NUMBERS[key.mode],
-        scopes=[SCOPE_NUMBERS[scope] for scope in key.scopes],
-        create_time=timestamp(key.create_time),
-        expire_time=timestamp(key.expire_time),
-        revoke_time=timestamp(key.revoke_time),
-        use_time=timestamp(key.use_time),
-        successor_id=key.successor_id or "",
-        allowed_networks=key.limits.networks,
-        requests_per_second=key.limits.requests_per_second,
-        events_per_second=key.limits.events_per_second,
+    message = tagged(
+        pb.ApiKey(
+            id=key.id,
+            name=key.name,
+            prefix=key.prefix,
+            mode=MODE_NUMBERS[key.mode],
+            scopes=[SCOPE_NUMBERS[scope] for scope in key.scopes],
+            create_time=timestamp(key.create_time),
+            expire_time=timestamp(key.expire_time),
+            revoke_time=timestamp(key.revoke_time),
+            successor_id=key.successor_id or "",
+            allowed_networks=key.limits.networks,
+            requests_per_second=key.limits.requests_per_second,
+            events_per_second=key.limits.events_per_second,
+        )
     )
+    # Not in the tag: the key of a busy program could never be changed with it.
+    if key.use_time is not None:
+        message.use_time.FromDatetime(key.use_time)
+    return message

@@ -5,6 +5,7 @@ from usageflow.invoicer.v1 import payments_pb2 as pb
 from services.invoicer.messages import timestamp
 from services.invoicer.payments.domain import Attempt, AttemptState, PaymentMethod, ProviderName
 from services.kit.errors import FieldProblem, InvalidArgumentError
+from services.kit.etag import tagged
 from services.kit.money import format_money
 
 _PROVIDERS = {
@@ -49,7 +50,9 @@ def attempt(found: Attempt) -> pb.PaymentAttempt:
 
 
 def method(found: PaymentMethod) -> pb.PaymentMethod:
-    """The message of a payment method."""
-    return pb.PaymentMethod(
-        stripe_customer=found.provider_customer, stripe_payment_method=found.provider_method
+    """The message of a payment method, with its entity tag."""
+    return tagged(
+        pb.PaymentMethod(
+            stripe_customer=found.provider_customer, stripe_payment_method=found.provider_method
+        )
     )

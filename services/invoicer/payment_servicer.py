@@ -8,6 +8,7 @@ from services.invoicer.messages import timestamp
 from services.invoicer.payments.domain import PaymentMethod, ProviderName
 from services.invoicer.service.payments import Payments
 from services.kit.auth import require_scope
+from services.kit.etag import expecting
 
 
 class PaymentsServicer(PaymentsServiceServicer):
@@ -25,7 +26,11 @@ class PaymentsServicer(PaymentsServiceServicer):
             ProviderName.STRIPE, given.stripe_customer, given.stripe_payment_method
         )
         await self._payments.set_method(
-            principal.tenant, request.customer_id, method, by_key=principal.actor_id
+            principal.tenant,
+            request.customer_id,
+            method,
+            by_key=principal.actor_id,
+            expect=expecting(request.if_match, payment_messages.method),
         )
         return pb.SetPaymentMethodResponse(payment_method=payment_messages.method(method))
 
@@ -43,7 +48,10 @@ class PaymentsServicer(PaymentsServiceServicer):
         """Charge it no more."""
         principal = require_scope("admin")
         await self._payments.remove_method(
-            principal.tenant, request.customer_id, by_key=principal.actor_id
+            principal.tenant,
+            request.customer_id,
+            by_key=principal.actor_id,
+            expect=expecting(request.if_match, payment_messages.method),
         )
         return pb.RemovePaymentMethodResponse()
 

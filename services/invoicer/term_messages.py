@@ -45,8 +45,8 @@ def discount(found: SubscriptionDiscount) -> pb.SubscriptionDiscount:
 
 
 def charge(found: OneOffCharge) -> pb.Charge:
-    """A one-off charge."""
-    return pb.Charge(
+    """A one-off charge, with its entity tag."""
+    message = pb.Charge(
         id=found.id,
         customer_id=found.customer_id,
         subscription_id=found.subscription_id,
@@ -59,6 +59,7 @@ def charge(found: OneOffCharge) -> pb.Charge:
         invoice_id=found.invoice_id,
         create_time=messages.timestamp(found.create_time),
     )
+    return tagged(message)
 
 
 def tax_rate(found: TaxRate) -> pb.TaxRate:

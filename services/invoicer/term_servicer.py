@@ -85,7 +85,8 @@ class BillingTermsServicer(BillingTermsServiceServicer):
     ) -> pb.DeleteChargeResponse:
         """Take back a charge that waits."""
         tenant = require_scope("admin").tenant
-        await self._charges.delete_charge(tenant, request.charge_id)
+        expect = expecting(request.if_match, term_messages.charge)
+        await self._charges.delete_charge(tenant, request.charge_id, expect=expect)
         return pb.DeleteChargeResponse()
 
     async def CreateTaxRate(

@@ -93,6 +93,9 @@ BY_ROLE: list[tuple[str, str, Any, tuple[str, ...]]] = [
     ("GET", "/api/webhooks", None, EVERYBODY),
     ("GET", "/api/keys", None, EVERYBODY),
     ("GET", "/api/members", None, EVERYBODY),
+    ("GET", "/api/members/mem_0", None, EVERYBODY),
+    ("GET", "/api/invitations/ivt_0", None, EVERYBODY),
+    ("GET", "/api/keys/key_0", None, EVERYBODY),
     ("GET", "/api/invitations", None, EVERYBODY),
     ("GET", "/api/audit", None, EVERYBODY),
     ("GET", "/api/sessions", None, EVERYBODY),
@@ -155,6 +158,40 @@ def test_who_is_removed_or_gets_another_role_feels_it_at_once(
     wait_for("the end", lambda: admin.http.get("/api/plans").status_code == 401, 20)
     told = owner.http.get("/api/audit", params={"targetId": mine}).json()["data"]
     assert [each["action"] for each in told][:2] == ["member.removed", "member.updated"]
+    admin.http.close()
+
+
+def test_a_member_or_invitation_that_is_another_by_now_stays(
+    owner: Browser, stack: Connection
+) -> None:
+    admin = invite(owner, stack, "ADMIN")
+    member = f"/api/members/{admin.http.get('/api/sessions/current').json()['member']['id']}"
+    body = {"email": f"{new_key('guest')}@example.com", "role": "VIEWER"}
+    invitation = f"/api/invitations/{owner.http.post('/api/invitations', json=body).json()['id']}"
+    seen = owner.http.get(member).headers["etag"]
+    assert admin.http.patch("/api/sessions/current", json={"name": "Renamed"}).is_success
+    now = owner.http.get(member)
+    assert now.json()["name"] == "Renamed"
+    for method, path, tag in (
+        ("PATCH", member, seen),
+        ("DELETE", member, seen),
+        ("DELETE", invitation, now.headers["etag"]),
+    ):
+        change = {"role": "VIEWER"} if method == "PATCH" else None
+        refused = owner.http.request(method, path, json=change, headers={"If-Match": tag})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+    assert owner.http.get(member).json() == now.json()
+    assert owner.http.get(invitation).json()["status"] == "OPEN"
+    known = {"If-Match": now.headers["etag"]}
+    changed = owner.http.patch(member, json={"role": "VIEWER"}, headers=known)
+    assert changed.json()["role"] == "VIEWER"
+    for path, tag in (
+        (member, changed.headers["etag"]),
+        (invitation, owner.http.get(invitation).headers["etag"]),
+    ):
+        assert owner.http.delete(path, headers={"If-Match": tag}).status_code == 204
+    assert owner.http.get(member).status_code == 404
+    assert owner.http.get(invitation).json()["status"] == "REVOKED"
     admin.http.close()
 
 
@@ -228,8 +265,10 @@ def test_owners_of_two_organizations_see_nothing_of_each_other(
     body = {"email": "ada@example.com", "role": "VIEWER"}
     invitation = owner.http.post("/api/invitations", json=body).json()["id"]
     for method, path, body in (
+        ("GET", f"/api/members/{members[-1]}", {}),
         ("PATCH", f"/api/members/{members[-1]}", {"role": "VIEWER"}),
         ("DELETE", f"/api/members/{members[-1]}", {}),
+        ("GET", f"/api/invitations/{invitation}", {}),
         ("DELETE", f"/api/invitations/{invitation}", {}),
     ):
         answer = stranger.http.request(method, path, json=body or None)

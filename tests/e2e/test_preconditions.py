@@ -30,10 +30,13 @@ class Editable:
             "name": f"Name {number}",
             "description": f"Description {number}",
             "limit": str(100 + number),
+            "stripeCustomer": f"cus_{number}",
         }
         body = {self.key: values[self.key]}
         if self.key == "limit":
             body |= {"metric": "API_CALL", "customerId": "ada"}
+        elif self.key == "stripeCustomer":
+            body |= {"stripePaymentMethod": "pm_1"}
         elif self.change == "/api/customers":
             body |= {"id": "ada"}
         return body
@@ -49,7 +52,16 @@ def api(stack: Connection, stack_home: Path) -> Api:
 
 
 @pytest.fixture(
-    params=["organization", "customer", "customer in full", "webhook", "quota", "issuer"],
+    params=[
+        "organization",
+        "customer",
+        "customer in full",
+        "webhook",
+        "quota",
+        "issuer",
+        "key",
+        "payment method",
+    ],
     scope="module",
 )
 def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
@@ -63,6 +75,14 @@ def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
             return Editable("/api/customers/ada", "POST", "/api/customers", "name")
         case "issuer":
             return Editable("/api/issuer", "PUT", "/api/issuer", "name")
+        case "key":
+            path = f"/api/keys/{api.post('/api/keys', {'scopes': ['track']})['id']}"
+            return Editable(path, "PATCH", path, "name")
+        case "payment method":
+            path = "/api/customers/ada/payment-method"
+            editable = Editable(path, "PUT", path, "stripeCustomer")
+            api.http.put(path, json=editable.body(0))
+            return editable
         case "webhook":
             body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
             path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"
@@ -129,24 +149,72 @@ def test_what_is_known_already_is_304(api: Api, editable: Editable) -> None:
     assert api.http.get(editable.read, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["webhook", "quota"])
+def made_and_changed(api: Api, kind: str) -> tuple[str, str]:
+    """The path of something that may be deleted, and the tag that it had before it changed."""
+    body: dict[str, Any]
+    match kind:
+        case "webhook":
+            body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
+            path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"
+            change = ("PATCH", path, {"description": "changed"})
+        case "key":
+            path = f"/api/keys/{api.post('/api/keys', {'scopes': ['track']})['id']}"
+            change = ("PATCH", path, {"name": "changed"})
+        case "payment method":
+            path = "/api/customers/grace/payment-method"
+            api.post("/api/customers", {"id": "grace"})
+            body = {"stripeCustomer": "cus_1", "stripePaymentMethod": "pm_1"}
+            api.ok(api.http.put(path, json=body))
+            change = ("PUT", path, body | {"stripePaymentMethod": "pm_2"})
+        case _:
+            body = {"metric": "API_CALL", "customerId": "grace", "limit": "1"}
+            path = f"/api/quotas/{api.post('/api/quotas', body)['id']}"
+            change = ("POST", "/api/quotas", body | {"limit": "2"})
+    seen = api.http.get(path).headers["etag"]
+    method, changed, body = change
+    api.ok(api.http.request(method, changed, json=body))
+    return path, seen
+
+
+@pytest.mark.parametrize("kind", ["webhook", "quota", "key", "payment method"])
 def test_what_has_changed_since_is_not_deleted(api: Api, kind: str) -> None:
-    if kind == "webhook":
-        body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
-        path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"
-        seen = api.http.get(path).headers["etag"]
-        api.http.patch(path, json={"description": "changed"})
-    else:
-        quota = {"metric": "API_CALL", "customerId": "grace", "limit": "1"}
-        path = f"/api/quotas/{api.post('/api/quotas', quota)['id']}"
-        seen = api.http.get(path).headers["etag"]
-        api.post("/api/quotas", quota | {"limit": "2"})
+    path, seen = made_and_changed(api, kind)
     refused = api.http.delete(path, headers={"If-Match": seen})
     assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
     now = api.http.get(path)
     assert now.status_code == 200
     deleted = api.http.delete(path, headers={"If-Match": now.headers["etag"]})
     assert deleted.status_code == 204
+
+
+def test_a_charge_that_is_another_by_now_is_not_taken_back(api: Api) -> None:
+    """Once it is on an invoice it is another, and never comes back from there."""
+    body = {"customerId": "ada", "description": "D", "unitPrice": "1.00"}
+    at_once = api.post("/api/charges", body | {"timing": "NOW", "currency": "USD"})["id"]
+    plan = {"name": "P", "currency": "USD", "basePrice": "1.00", "metrics": []}
+    subscription = {"customerId": "ada", "planId": api.post("/api/plans", plan)["id"]}
+    api.post("/api/subscriptions", subscription)
+    waiting = api.post("/api/charges", body)["id"]
+    for charge, then, code in ((at_once, 409, "charge_invoiced"), (waiting, 204, "")):
+        path = f"/api/charges/{charge}"
+        refused = api.http.delete(path, headers={"If-Match": '"old"'})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+        tag = api.http.get(path).headers["etag"]
+        answer = api.http.delete(path, headers={"If-Match": tag})
+        assert answer.status_code == then
+        assert not code or answer.json()["code"] == code
+
+
+def test_that_a_key_was_used_does_not_change_its_tag(api: Api) -> None:
+    """Whoever edits the key of a busy program could never save the change otherwise."""
+    made = api.post("/api/keys", {"scopes": ["read"]})
+    path = f"/api/keys/{made['id']}"
+    tag = api.http.get(path).headers["etag"]
+    used = api.http.get("/api/metrics", headers={"x-usageflow-api-key": made["secret"]})
+    assert used.status_code == 200
+    key = api.http.get(path)
+    assert key.json()["usedAt"] is not None
+    assert key.headers["etag"] == tag
 
 
 def test_what_is_not_there_is_not_made(api: Api) -> None:

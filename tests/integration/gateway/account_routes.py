@@ -163,6 +163,14 @@ CASES = [
         },
     ),
     Case(
+        "GET",
+        "/api/keys/key_1",
+        "GetApiKey",
+        accounts.GetApiKeyRequest(key_id="key_1"),
+        accounts.GetApiKeyResponse(api_key=LIMITED_KEY),
+        LIMITED_KEY_JSON,
+    ),
+    Case(
         "PATCH",
         "/api/keys/key_1",
         "UpdateApiKey",

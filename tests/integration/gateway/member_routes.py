@@ -92,6 +92,14 @@ CASES = [
         page(MEMBER_JSON),
     ),
     Case(
+        "GET",
+        "/api/members/mem_1",
+        "GetMember",
+        pb.GetMemberRequest(member_id="mem_1"),
+        pb.GetMemberResponse(member=MEMBER),
+        MEMBER_JSON,
+    ),
+    Case(
         "PATCH",
         "/api/members/mem_1",
         "UpdateMember",
@@ -142,6 +150,14 @@ CASES = [
         {"email": "bob@example.com", "role": "VIEWER"},
         status=201,
         member=True,
+    ),
+    Case(
+        "GET",
+        "/api/invitations/ivt_1",
+        "FindInvitation",
+        pb.FindInvitationRequest(invitation_id="ivt_1"),
+        pb.FindInvitationResponse(invitation=INVITATION),
+        INVITATION_JSON,
     ),
     Case(
         "DELETE",

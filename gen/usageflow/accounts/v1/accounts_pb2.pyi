@@ -188,6 +188,7 @@ class ApiKey(_message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
     REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, "key_..."."""
     name: _builtins.str
@@ -202,6 +203,8 @@ class ApiKey(_message.Message):
     """How many requests a second it may send; 0: as many as its organization."""
     events_per_second: _builtins.int
     """How many usage events a second it may send; 0: as many as its organization."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does but use_time; for if_match."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
         """What the key may do."""
@@ -242,10 +245,11 @@ class ApiKey(_message.Message):
         allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
         requests_per_second: _builtins.int = ...,
         events_per_second: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "use_time", b"use_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "events_per_second", b"events_per_second", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "requests_per_second", b"requests_per_second", "revoke_time", b"revoke_time", "scopes", b"scopes", "successor_id", b"successor_id", "use_time", b"use_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "etag", b"etag", "events_per_second", b"events_per_second", "expire_time", b"expire_time", "id", b"id", "mode", b"mode", "name", b"name", "prefix", b"prefix", "requests_per_second", b"requests_per_second", "revoke_time", b"revoke_time", "scopes", b"scopes", "successor_id", b"successor_id", "use_time", b"use_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,6 +608,7 @@ class UpdateApiKeyRequest(_message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
     REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's identifier, "key_..."."""
     name: _builtins.str
@@ -616,6 +621,12 @@ class UpdateApiKeyRequest(_message.Message):
     def allowed_networks(self) -> Global___AllowedNetworks:
         """All networks that it may be used from."""
 
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
@@ -624,10 +635,11 @@ class UpdateApiKeyRequest(_message.Message):
         allowed_networks: Global___AllowedNetworks | None = ...,
         requests_per_second: _builtins.int | None = ...,
         events_per_second: _builtins.int | None = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "name", b"name", "requests_per_second", b"requests_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "key_id", b"key_id", "name", b"name", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second", "_name", b"_name", "_requests_per_second", b"_requests_per_second", "allowed_networks", b"allowed_networks", "events_per_second", b"events_per_second", "if_match", b"if_match", "key_id", b"key_id", "name", b"name", "requests_per_second", b"requests_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__events_per_second: _TypeAlias = _typing.Literal["events_per_second"]  # noqa: Y015
     _WhichOneofArgType__events_per_second: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second"]  # noqa: Y015
@@ -723,8 +735,8 @@ class ListApiKeysResponse(_message.Message):
 Global___ListApiKeysResponse: _TypeAlias = ListApiKeysResponse  # noqa: Y015
 
 @_typing.final
-class RevokeApiKeyRequest(_message.Message):
-    """RevokeApiKeyRequest names the key to end."""
+class GetApiKeyRequest(_message.Message):
+    """GetApiKeyRequest names a key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -739,6 +751,60 @@ class RevokeApiKeyRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetApiKeyRequest: _TypeAlias = GetApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetApiKeyResponse(_message.Message):
+    """GetApiKeyResponse carries the key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The key."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetApiKeyResponse: _TypeAlias = GetApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokeApiKeyRequest(_message.Message):
+    """RevokeApiKeyRequest names the key to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's identifier, "key_..."."""
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_match", b"if_match", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

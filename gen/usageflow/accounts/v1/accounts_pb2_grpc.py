@@ -55,6 +55,11 @@ class AccountsServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/usageflow.accounts.v1.AccountsService/GetApiKey',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/usageflow.accounts.v1.AccountsService/RevokeApiKey',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.RevokeApiKeyRequest.SerializeToString,
@@ -111,6 +116,14 @@ class AccountsServiceServicer:
 
     def ListApiKeys(self, request, context):
         """ListApiKeys lists the keys of the caller's organization and mode, newest first. Scope: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """GetApiKey returns a key, never the key itself. Scope: admin. NOT_FOUND when the caller's
+        organization and mode have no such key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +192,11 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     servicer.ListApiKeys,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -315,6 +333,33 @@ class AccountsService:
             '/usageflow.accounts.v1.AccountsService/ListApiKeys',
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_accounts__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.AccountsService/GetApiKey',
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_accounts__pb2.GetApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class AccountsServiceStub:
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListApiKeysRequest, _accounts_pb2.ListApiKeysResponse]
     """ListApiKeys lists the keys of the caller's organization and mode, newest first. Scope: admin."""
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetApiKeyRequest, _accounts_pb2.GetApiKeyResponse]
+    """GetApiKey returns a key, never the key itself. Scope: admin. NOT_FOUND when the caller's
+    organization and mode have no such key.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RevokeApiKeyRequest, _accounts_pb2.RevokeApiKeyResponse]
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
@@ -84,6 +88,10 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListApiKeysRequest, _accounts_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """ListApiKeys lists the keys of the caller's organization and mode, newest first. Scope: admin."""
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetApiKeyRequest, _accounts_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """GetApiKey returns a key, never the key itself. Scope: admin. NOT_FOUND when the caller's
+    organization and mode have no such key.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeApiKeyRequest, _accounts_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """RevokeApiKey ends a key for good; repeating it changes nothing. Scope: admin.
     NOT_FOUND when the caller's organization and mode have no such key.
@@ -144,6 +152,16 @@ class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.ListApiKeysResponse, _abc.Awaitable[_accounts_pb2.ListApiKeysResponse]]:
         """ListApiKeys lists the keys of the caller's organization and mode, newest first. Scope: admin."""
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _accounts_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.GetApiKeyResponse, _abc.Awaitable[_accounts_pb2.GetApiKeyResponse]]:
+        """GetApiKey returns a key, never the key itself. Scope: admin. NOT_FOUND when the caller's
+        organization and mode have no such key.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(

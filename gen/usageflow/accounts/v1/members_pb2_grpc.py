@@ -66,6 +66,11 @@ class MembersServiceStub:
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/GetMember',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberResponse.FromString,
+                _registered_method=True)
         self.UpdateMember = channel.unary_unary(
                 '/usageflow.accounts.v1.MembersService/UpdateMember',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberRequest.SerializeToString,
@@ -85,6 +90,11 @@ class MembersServiceStub:
                 '/usageflow.accounts.v1.MembersService/ListInvitations',
                 request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
                 response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+                _registered_method=True)
+        self.FindInvitation = channel.unary_unary(
+                '/usageflow.accounts.v1.MembersService/FindInvitation',
+                request_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationRequest.SerializeToString,
+                response_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationResponse.FromString,
                 _registered_method=True)
         self.RevokeInvitation = channel.unary_unary(
                 '/usageflow.accounts.v1.MembersService/RevokeInvitation',
@@ -143,6 +153,13 @@ class MembersServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMember(self, request, context):
+        """GetMember returns a member of the caller's organization. Any role, any key. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateMember(self, request, context):
         """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
         FAILED_PRECONDITION: the last owner stays one.
@@ -170,6 +187,13 @@ class MembersServiceServicer:
 
     def ListInvitations(self, request, context):
         """ListInvitations lists the organization's invitations, newest first. Any role, any key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindInvitation(self, request, context):
+        """FindInvitation returns one of the organization's invitations. Any role, any key. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +240,11 @@ def add_MembersServiceServicer_to_server(servicer, server):
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListMembersResponse.SerializeToString,
             ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberResponse.SerializeToString,
+            ),
             'UpdateMember': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateMember,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.UpdateMemberRequest.FromString,
@@ -235,6 +264,11 @@ def add_MembersServiceServicer_to_server(servicer, server):
                     servicer.ListInvitations,
                     request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.FromString,
                     response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.SerializeToString,
+            ),
+            'FindInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindInvitation,
+                    request_deserializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationRequest.FromString,
+                    response_serializer=usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationResponse.SerializeToString,
             ),
             'RevokeInvitation': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeInvitation,
@@ -417,6 +451,33 @@ class MembersService:
             _registered_method=True)
 
     @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/GetMember',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.GetMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateMember(request,
             target,
             options=(),
@@ -514,6 +575,33 @@ class MembersService:
             '/usageflow.accounts.v1.MembersService/ListInvitations',
             usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
             usageflow_dot_accounts_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/usageflow.accounts.v1.MembersService/FindInvitation',
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationRequest.SerializeToString,
+            usageflow_dot_accounts_dot_v1_dot_members__pb2.FindInvitationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,8 @@ class MembersServiceStub:
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]
     """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
+    GetMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.GetMemberRequest, _members_pb2.GetMemberResponse]
+    """GetMember returns a member of the caller's organization. Any role, any key. NOT_FOUND."""
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.UpdateMemberRequest, _members_pb2.UpdateMemberResponse]
     """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
     FAILED_PRECONDITION: the last owner stays one.
@@ -68,6 +70,8 @@ class MembersServiceStub:
     """
     ListInvitations: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]
     """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+    FindInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.FindInvitationRequest, _members_pb2.FindInvitationResponse]
+    """FindInvitation returns one of the organization's invitations. Any role, any key. NOT_FOUND."""
     RevokeInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.RevokeInvitationRequest, _members_pb2.RevokeInvitationResponse]
     """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
     NOT_FOUND; ALREADY_EXISTS: it was accepted.
@@ -98,6 +102,8 @@ class MembersServiceAsyncStub(MembersServiceStub):
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]  # type: ignore[assignment]
     """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
+    GetMember: _aio.UnaryUnaryMultiCallable[_members_pb2.GetMemberRequest, _members_pb2.GetMemberResponse]  # type: ignore[assignment]
+    """GetMember returns a member of the caller's organization. Any role, any key. NOT_FOUND."""
     UpdateMember: _aio.UnaryUnaryMultiCallable[_members_pb2.UpdateMemberRequest, _members_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """UpdateMember changes a member's name, address or role. Role: OWNER. NOT_FOUND;
     FAILED_PRECONDITION: the last owner stays one.
@@ -113,6 +119,8 @@ class MembersServiceAsyncStub(MembersServiceStub):
     """
     ListInvitations: _aio.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]  # type: ignore[assignment]
     """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+    FindInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.FindInvitationRequest, _members_pb2.FindInvitationResponse]  # type: ignore[assignment]
+    """FindInvitation returns one of the organization's invitations. Any role, any key. NOT_FOUND."""
     RevokeInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.RevokeInvitationRequest, _members_pb2.RevokeInvitationResponse]  # type: ignore[assignment]
     """RevokeInvitation takes an invitation back; repeating it changes nothing. Roles: OWNER, ADMIN.
     NOT_FOUND; ALREADY_EXISTS: it was accepted.
@@ -178,6 +186,14 @@ class MembersServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListMembers lists the members of the caller's organization, newest first. Any role, any key."""
 
     @_abc_1.abstractmethod
+    def GetMember(
+        self,
+        request: _members_pb2.GetMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.GetMemberResponse, _abc.Awaitable[_members_pb2.GetMemberResponse]]:
+        """GetMember returns a member of the caller's organization. Any role, any key. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
     def UpdateMember(
         self,
         request: _members_pb2.UpdateMemberRequest,
@@ -215,6 +231,14 @@ class MembersServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.ListInvitationsResponse, _abc.Awaitable[_members_pb2.ListInvitationsResponse]]:
         """ListInvitations lists the organization's invitations, newest first. Any role, any key."""
+
+    @_abc_1.abstractmethod
+    def FindInvitation(
+        self,
+        request: _members_pb2.FindInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.FindInvitationResponse, _abc.Awaitable[_members_pb2.FindInvitationResponse]]:
+        """FindInvitation returns one of the organization's invitations. Any role, any key. NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def RevokeInvitation(

@@ -112,6 +112,7 @@ class Charge(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"chg_..."."""
     customer_id: _builtins.str
@@ -132,6 +133,8 @@ class Charge(_message.Message):
     """On which invoice it comes."""
     invoice_id: _builtins.str
     """The invoice that it is on; empty while it waits."""
+    etag: _builtins.str
+    """Changes whenever anything else in this message does; for if_match."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -150,10 +153,11 @@ class Charge(_message.Message):
         timing: Global___ChargeTiming.ValueType = ...,
         invoice_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "description", b"description", "id", b"id", "invoice_id", b"invoice_id", "quantity", b"quantity", "subscription_id", b"subscription_id", "timing", b"timing", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "invoice_id", b"invoice_id", "quantity", b"quantity", "subscription_id", b"subscription_id", "timing", b"timing", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,16 +496,24 @@ class DeleteChargeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHARGE_ID_FIELD_NUMBER: _builtins.int
+    IF_MATCH_FIELD_NUMBER: _builtins.int
     charge_id: _builtins.str
     """"chg_..."."""
+    @_builtins.property
+    def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now. ABORTED,
+        reason precondition_failed, and nothing is changed, when it has none of them.
+        """
+
     def __init__(
         self,
         *,
         charge_id: _builtins.str = ...,
+        if_match: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_id", b"charge_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_id", b"charge_id", "if_match", b"if_match"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

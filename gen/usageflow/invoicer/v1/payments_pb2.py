@@ -25,41 +25,41 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/invoicer/v1/payments.proto\x12\x15usageflow.invoicer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\rPaymentMethod\x12\x17\n\x0fstripe_customer\x18\x01 \x01(\t\x12\x1d\n\x15stripe_payment_method\x18\x02 \x01(\t\"\xd3\x02\n\x0ePaymentAttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x38\n\x08provider\x18\x02 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProvider\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x39\n\x05state\x18\x05 \x01(\x0e\x32*.usageflow.invoicer.v1.PaymentAttemptState\x12\x11\n\treference\x18\x06 \x01(\t\x12\x12\n\nerror_code\x18\x07 \x01(\t\x12\x15\n\rerror_message\x18\x08 \x01(\t\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\x17SetPaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12<\n\x0epayment_method\x18\x02 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\"X\n\x18SetPaymentMethodResponse\x12<\n\x0epayment_method\x18\x01 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\".\n\x17GetPaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"X\n\x18GetPaymentMethodResponse\x12<\n\x0epayment_method\x18\x01 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\"1\n\x1aRemovePaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"\x1d\n\x1bRemovePaymentMethodResponse\"0\n\x1aListPaymentAttemptsRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"\x8d\x01\n\x1bListPaymentAttemptsResponse\x12\x37\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32%.usageflow.invoicer.v1.PaymentAttempt\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\x15\x43ollectInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"O\n\x16\x43ollectInvoiceResponse\x12\x35\n\x11next_attempt_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\x0fPaymentProvider\x12 \n\x1cPAYMENT_PROVIDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17PAYMENT_PROVIDER_MANUAL\x10\x01\x12\x1b\n\x17PAYMENT_PROVIDER_STRIPE\x10\x02*\xa6\x01\n\x13PaymentAttemptState\x12%\n!PAYMENT_ATTEMPT_STATE_UNSPECIFIED\x10\x00\x12!\n\x1dPAYMENT_ATTEMPT_STATE_PENDING\x10\x01\x12#\n\x1fPAYMENT_ATTEMPT_STATE_SUCCEEDED\x10\x02\x12 \n\x1cPAYMENT_ATTEMPT_STATE_FAILED\x10\x03\x32\xe6\x04\n\x0fPaymentsService\x12s\n\x10SetPaymentMethod\x12..usageflow.invoicer.v1.SetPaymentMethodRequest\x1a/.usageflow.invoicer.v1.SetPaymentMethodResponse\x12s\n\x10GetPaymentMethod\x12..usageflow.invoicer.v1.GetPaymentMethodRequest\x1a/.usageflow.invoicer.v1.GetPaymentMethodResponse\x12|\n\x13RemovePaymentMethod\x12\x31.usageflow.invoicer.v1.RemovePaymentMethodRequest\x1a\x32.usageflow.invoicer.v1.RemovePaymentMethodResponse\x12|\n\x13ListPaymentAttempts\x12\x31.usageflow.invoicer.v1.ListPaymentAttemptsRequest\x1a\x32.usageflow.invoicer.v1.ListPaymentAttemptsResponse\x12m\n\x0e\x43ollectInvoice\x12,.usageflow.invoicer.v1.CollectInvoiceRequest\x1a-.usageflow.invoicer.v1.CollectInvoiceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$usageflow/invoicer/v1/payments.proto\x12\x15usageflow.invoicer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\rPaymentMethod\x12\x17\n\x0fstripe_customer\x18\x01 \x01(\t\x12\x1d\n\x15stripe_payment_method\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\xd3\x02\n\x0ePaymentAttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x38\n\x08provider\x18\x02 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProvider\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x39\n\x05state\x18\x05 \x01(\x0e\x32*.usageflow.invoicer.v1.PaymentAttemptState\x12\x11\n\treference\x18\x06 \x01(\t\x12\x12\n\nerror_code\x18\x07 \x01(\t\x12\x15\n\rerror_message\x18\x08 \x01(\t\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x17SetPaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12<\n\x0epayment_method\x18\x02 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\x12\x10\n\x08if_match\x18\x03 \x03(\t\"X\n\x18SetPaymentMethodResponse\x12<\n\x0epayment_method\x18\x01 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\".\n\x17GetPaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"X\n\x18GetPaymentMethodResponse\x12<\n\x0epayment_method\x18\x01 \x01(\x0b\x32$.usageflow.invoicer.v1.PaymentMethod\"C\n\x1aRemovePaymentMethodRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x10\n\x08if_match\x18\x02 \x03(\t\"\x1d\n\x1bRemovePaymentMethodResponse\"0\n\x1aListPaymentAttemptsRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"\x8d\x01\n\x1bListPaymentAttemptsResponse\x12\x37\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32%.usageflow.invoicer.v1.PaymentAttempt\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\x15\x43ollectInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"O\n\x16\x43ollectInvoiceResponse\x12\x35\n\x11next_attempt_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\x0fPaymentProvider\x12 \n\x1cPAYMENT_PROVIDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17PAYMENT_PROVIDER_MANUAL\x10\x01\x12\x1b\n\x17PAYMENT_PROVIDER_STRIPE\x10\x02*\xa6\x01\n\x13PaymentAttemptState\x12%\n!PAYMENT_ATTEMPT_STATE_UNSPECIFIED\x10\x00\x12!\n\x1dPAYMENT_ATTEMPT_STATE_PENDING\x10\x01\x12#\n\x1fPAYMENT_ATTEMPT_STATE_SUCCEEDED\x10\x02\x12 \n\x1cPAYMENT_ATTEMPT_STATE_FAILED\x10\x03\x32\xe6\x04\n\x0fPaymentsService\x12s\n\x10SetPaymentMethod\x12..usageflow.invoicer.v1.SetPaymentMethodRequest\x1a/.usageflow.invoicer.v1.SetPaymentMethodResponse\x12s\n\x10GetPaymentMethod\x12..usageflow.invoicer.v1.GetPaymentMethodRequest\x1a/.usageflow.invoicer.v1.GetPaymentMethodResponse\x12|\n\x13RemovePaymentMethod\x12\x31.usageflow.invoicer.v1.RemovePaymentMethodRequest\x1a\x32.usageflow.invoicer.v1.RemovePaymentMethodResponse\x12|\n\x13ListPaymentAttempts\x12\x31.usageflow.invoicer.v1.ListPaymentAttemptsRequest\x1a\x32.usageflow.invoicer.v1.ListPaymentAttemptsResponse\x12m\n\x0e\x43ollectInvoice\x12,.usageflow.invoicer.v1.CollectInvoiceRequest\x1a-.usageflow.invoicer.v1.CollectInvoiceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.invoicer.v1.payments_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYMENTPROVIDER']._serialized_start=1251
-  _globals['_PAYMENTPROVIDER']._serialized_end=1360
-  _globals['_PAYMENTATTEMPTSTATE']._serialized_start=1363
-  _globals['_PAYMENTATTEMPTSTATE']._serialized_end=1529
+  _globals['_PAYMENTPROVIDER']._serialized_start=1301
+  _globals['_PAYMENTPROVIDER']._serialized_end=1410
+  _globals['_PAYMENTATTEMPTSTATE']._serialized_start=1413
+  _globals['_PAYMENTATTEMPTSTATE']._serialized_end=1579
   _globals['_PAYMENTMETHOD']._serialized_start=96
-  _globals['_PAYMENTMETHOD']._serialized_end=167
-  _globals['_PAYMENTATTEMPT']._serialized_start=170
-  _globals['_PAYMENTATTEMPT']._serialized_end=509
-  _globals['_SETPAYMENTMETHODREQUEST']._serialized_start=511
-  _globals['_SETPAYMENTMETHODREQUEST']._serialized_end=619
-  _globals['_SETPAYMENTMETHODRESPONSE']._serialized_start=621
-  _globals['_SETPAYMENTMETHODRESPONSE']._serialized_end=709
-  _globals['_GETPAYMENTMETHODREQUEST']._serialized_start=711
-  _globals['_GETPAYMENTMETHODREQUEST']._serialized_end=757
-  _globals['_GETPAYMENTMETHODRESPONSE']._serialized_start=759
-  _globals['_GETPAYMENTMETHODRESPONSE']._serialized_end=847
-  _globals['_REMOVEPAYMENTMETHODREQUEST']._serialized_start=849
-  _globals['_REMOVEPAYMENTMETHODREQUEST']._serialized_end=898
-  _globals['_REMOVEPAYMENTMETHODRESPONSE']._serialized_start=900
-  _globals['_REMOVEPAYMENTMETHODRESPONSE']._serialized_end=929
-  _globals['_LISTPAYMENTATTEMPTSREQUEST']._serialized_start=931
-  _globals['_LISTPAYMENTATTEMPTSREQUEST']._serialized_end=979
-  _globals['_LISTPAYMENTATTEMPTSRESPONSE']._serialized_start=982
-  _globals['_LISTPAYMENTATTEMPTSRESPONSE']._serialized_end=1123
-  _globals['_COLLECTINVOICEREQUEST']._serialized_start=1125
-  _globals['_COLLECTINVOICEREQUEST']._serialized_end=1168
-  _globals['_COLLECTINVOICERESPONSE']._serialized_start=1170
-  _globals['_COLLECTINVOICERESPONSE']._serialized_end=1249
-  _globals['_PAYMENTSSERVICE']._serialized_start=1532
-  _globals['_PAYMENTSSERVICE']._serialized_end=2146
+  _globals['_PAYMENTMETHOD']._serialized_end=181
+  _globals['_PAYMENTATTEMPT']._serialized_start=184
+  _globals['_PAYMENTATTEMPT']._serialized_end=523
+  _globals['_SETPAYMENTMETHODREQUEST']._serialized_start=525
+  _globals['_SETPAYMENTMETHODREQUEST']._serialized_end=651
+  _globals['_SETPAYMENTMETHODRESPONSE']._serialized_start=653
+  _globals['_SETPAYMENTMETHODRESPONSE']._serialized_end=741
+  _globals['_GETPAYMENTMETHODREQUEST']._serialized_start=743
+  _globals['_GETPAYMENTMETHODREQUEST']._serialized_end=789
+  _globals['_GETPAYMENTMETHODRESPONSE']._serialized_start=791
+  _globals['_GETPAYMENTMETHODRESPONSE']._serialized_end=879
+  _globals['_REMOVEPAYMENTMETHODREQUEST']._serialized_start=881
+  _globals['_REMOVEPAYMENTMETHODREQUEST']._serialized_end=948
+  _globals['_REMOVEPAYMENTMETHODRESPONSE']._serialized_start=950
+  _globals['_REMOVEPAYMENTMETHODRESPONSE']._serialized_end=979
+  _globals['_LISTPAYMENTATTEMPTSREQUEST']._serialized_start=981
+  _globals['_LISTPAYMENTATTEMPTSREQUEST']._serialized_end=1029
+  _globals['_LISTPAYMENTATTEMPTSRESPONSE']._serialized_start=1032
+  _globals['_LISTPAYMENTATTEMPTSRESPONSE']._serialized_end=1173
+  _globals['_COLLECTINVOICEREQUEST']._serialized_start=1175
+  _globals['_COLLECTINVOICEREQUEST']._serialized_end=1218
+  _globals['_COLLECTINVOICERESPONSE']._serialized_start=1220
+  _globals['_COLLECTINVOICERESPONSE']._serialized_end=1299
+  _globals['_PAYMENTSSERVICE']._serialized_start=1582
+  _globals['_PAYMENTSSERVICE']._serialized_end=2196
 # @@protoc_insertion_point(module_scope)
