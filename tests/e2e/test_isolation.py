@@ -1,6 +1,7 @@
 """Two organizations, and the two modes of one, see nothing of each other: HTTP and gRPC."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from tests.e2e.api import (
     new_organization,
     wait_for,
 )
+from tests.integration.gateway.test_roles import RPCS
 
 CUSTOMER = "shared_customer_id"
 CREDITS = f"/api/customers/{CUSTOMER}/credits"
@@ -220,6 +222,7 @@ ROUTES = [
     ("GET", "/api/plans/{plan}"),
     ("POST", "/api/plans/{plan}/versions"),
     ("GET", "/api/subscriptions/{subscription}"),
+    ("GET", "/api/subscriptions/{subscription}/periods"),
     ("POST", "/api/subscriptions/{subscription}/cancel"),
     ("POST", "/api/subscriptions/{subscription}/change"),
     ("POST", "/api/subscriptions/{subscription}/change/preview"),
@@ -258,6 +261,7 @@ ROUTES = [
     ("DELETE", "/api/customers/" + CUSTOMER + "/payment-method"),
     ("GET", "/api/webhooks/{endpoint}"),
     ("PATCH", "/api/webhooks/{endpoint}"),
+    ("DELETE", "/api/webhooks/{endpoint}"),
     ("POST", "/api/webhooks/{endpoint}/rotate-secret"),
     ("POST", "/api/webhooks/{endpoint}/test"),
     ("GET", "/api/webhooks/{endpoint}/deliveries"),
@@ -269,16 +273,25 @@ ROUTES = [
     ("DELETE", "/api/quotas/{quota}"),
     ("GET", "/api/quotas/reservations/{reservation}"),
     ("POST", "/api/quotas/reservations/{reservation}/commit"),
+    ("POST", "/api/quotas/reservations/{reservation}/release"),
     ("POST", "/api/keys/{key}/rotate"),
+    ("POST", "/api/keys/{key}/revoke"),
+    ("GET", "/api/keys/{key}"),
     ("PATCH", "/api/keys/{key}"),
     ("DELETE", "/api/keys/{key}"),
     ("DELETE", "/api/portal-links/{portal_link}"),
+    ("GET", "/api/test-clocks/{clock}"),
+    ("POST", "/api/test-clocks/{clock}/advance"),
+    ("DELETE", "/api/test-clocks/{clock}"),
 ]
+# Both modes of an organization have the same people: test_people.py.
+OF_PEOPLE = ("/api/members/", "/api/invitations/", "/api/sessions/")
 BODIES: dict[str, Any] = {
     "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
     "/api/customers/" + CUSTOMER: {"name": "N"},
     "/api/subscriptions/{subscription}/discounts": {"percent": "10"},
     "/api/subscriptions/{subscription}/change": {"quantity": 2},
+    "/api/test-clocks/{clock}/advance": {"to": "2100-01-01T00:00:00Z"},
     "/api/subscriptions/{subscription}/change/preview": {"quantity": 2},
     "/api/invoices/{invoice}/credit-notes": {"reason": "R"},
     "/api/customers/" + CUSTOMER + "/tax-rates": {"taxRateIds": []},
@@ -300,6 +313,37 @@ def test_object_of_another_is_404_over_http(
     response = stranger.http.request(method, route.format(**vars(ours)), json=body)
     assert response.status_code == 404, response.text
     assert response.json()["code"] == "not_found"
+
+
+def test_every_route_to_an_object_is_tried_by_a_stranger(stack: Connection) -> None:
+    document = Api(stack.http, None).get("/api/openapi.json")
+    there = {
+        (method.upper(), re.sub(r"\{\w+\}", "{}", path))
+        for path, item in document["paths"].items()
+        for method in item
+        if "{" in path and not path.startswith(OF_PEOPLE)
+    }
+    named = f"/({re.escape(CUSTOMER)}|{OURS}|lines/1)(?=/|$)"
+
+    def bare(route: str) -> str:
+        numbered = route.replace("/lines/1/", "/lines/{}/")
+        return re.sub(r"\{\w+\}", "{}", re.sub(named, "/{}", numbered))
+
+    assert {(method, bare(route)) for method, route in ROUTES} == there
+
+
+def test_every_rpc_that_names_an_object_is_called_by_a_stranger(ours: Ours) -> None:
+    called = {rpc for _part, _stub, rpc, _request in calls_by_id(ours)}
+    naming = {
+        method.name
+        for _rpc, method in RPCS
+        if any(
+            field.name == "id" or field.name.endswith("_id")
+            for field in method.input_type.fields
+            if not field.is_repeated
+        )
+    }
+    assert naming - called == OTHERWISE.keys()
 
 
 def test_subscription_on_anothers_plan_is_refused(ours: Ours, stranger: Api) -> None:
@@ -337,6 +381,36 @@ def test_preview_of_anothers_subscription_is_404(ours: Ours, stranger: Api) -> N
     body = {"subscriptionId": ours.subscription}
     response = stranger.http.post("/api/invoices/preview", json=body)
     assert response.status_code == 404, response.text
+
+
+_PEOPLE = "both modes have the same people: test_people.py"
+_FILTER = "a list, which is empty: the id only leaves more out"
+_NAME = "names a customer, and each organization has one of that name"
+OTHERWISE = {
+    "GetMember": _PEOPLE,
+    "UpdateMember": _PEOPLE,
+    "RemoveMember": _PEOPLE,
+    "FindInvitation": _PEOPLE,
+    "RevokeInvitation": _PEOPLE,
+    "RevokeSession": _PEOPLE,
+    "ListAuditEvents": _FILTER,
+    "ListCharges": _FILTER,
+    "ListCreditNotes": _FILTER,
+    "ListEvents": _FILTER,
+    "ListInvoices": _FILTER,
+    "ListPortalLinks": _FILTER,
+    "ListQuotas": _FILTER,
+    "ListSubscriptions": _FILTER,
+    "ListTestClocks": _FILTER,
+    "CheckQuota": _NAME,
+    "ReserveQuota": _NAME,
+    "QueryUsage": _NAME,
+    "CreateCharge": _NAME,
+    "CreatePortalLink": _NAME,
+    "CreateTestClock": _NAME,
+    "CreateSubscription": "test_subscription_on_anothers_plan_is_refused",
+    "SimulatePlan": "test_anothers_usage_is_in_no_simulation",
+}
 
 
 def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
@@ -411,6 +485,8 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
          quotas_pb2.ReleaseReservationRequest(**by_reservation)),
         ("accounts", portal_pb2_grpc.PortalServiceStub, "RevokePortalLink",
          portal_pb2.RevokePortalLinkRequest(portal_link_id=ours.portal_link)),
+        ("accounts", accounts_pb2_grpc.AccountsServiceStub, "GetApiKey",
+         accounts_pb2.GetApiKeyRequest(key_id=ours.key)),
         ("accounts", accounts_pb2_grpc.AccountsServiceStub, "RevokeApiKey",
          accounts_pb2.RevokeApiKeyRequest(key_id=ours.key)),
         ("invoicer", change_stub, "ChangeSubscription", change),
@@ -461,6 +537,7 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
         ("invoicer", invoices, "VoidInvoice", invoicer.VoidInvoiceRequest(**by_invoice)),
         ("notifier", hooks, "GetEndpoint", notifier.GetEndpointRequest(**by_endpoint)),
         ("notifier", hooks, "UpdateEndpoint", notifier.UpdateEndpointRequest(**by_endpoint)),
+        ("notifier", hooks, "DeleteEndpoint", notifier.DeleteEndpointRequest(**by_endpoint)),
         ("notifier", hooks, "RotateEndpointSecret",
          notifier.RotateEndpointSecretRequest(**by_endpoint)),
         ("notifier", hooks, "TestEndpoint", notifier.TestEndpointRequest(**by_endpoint)),
@@ -537,8 +614,6 @@ def test_same_key_and_customer_id_of_two_organizations_are_two_events(
 def test_what_a_stranger_tried_changed_nothing(
     ours: Ours, stack: Connection, stranger: Api
 ) -> None:
-    # Deleting what is not there is no error, so that a repeated call succeeds.
-    stranger.http.delete(f"/api/webhooks/{ours.endpoint}")
     api = Api(stack.http, stack.api_key)
     assert api.get(f"/api/webhooks/{ours.endpoint}")["enabled"] is True
     assert api.get(f"/api/invoices/{ours.invoice}")["status"] == "PENDING"
