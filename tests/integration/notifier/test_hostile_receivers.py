@@ -290,6 +290,18 @@ async def test_a_name_that_changes_its_address_meets_the_check_each_time(
         await resolver.resolve("rebound.example", 443, "org_a")
 
 
+async def test_a_name_is_looked_up_once_an_attempt_and_the_connection_goes_where_that_led(
+    stack: AsyncExitStack, receiver: Receiver
+) -> None:
+    """DNS rebinding between the check and the connection: nobody would answer the second time."""
+    answers = [found("127.0.0.1"), found("127.0.0.2")]
+    sender = make_sender(stack, look_up=lambda host, port: answers.pop(0)(host, port))
+    port = receiver.url.split(":")[2]
+    attempt = await sender.send(webhook(f"http://rebound.example:{port}"))
+    assert (attempt.error, attempt.response_status) == ("", 200)
+    assert len(answers) == 1
+
+
 async def test_names_that_hang_hold_up_no_other_organization(stack: AsyncExitStack) -> None:
     """Not even one that sends to the same name."""
     answer = threading.Event()

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.kit.database import Database
+from services.notifier.resolving import AddressInfo
 from services.notifier.sender import Sender
 from tests.integration.notifier.conftest import World, make_event, make_settings
 from tests.integration.notifier.test_hostile_receivers import (
@@ -168,7 +169,14 @@ async def test_a_name_rebound_to_a_private_address_is_recorded_as_refused(
     stack: AsyncExitStack, database: Database, database_url: str
 ) -> None:
     """It had a public address when the endpoint was registered."""
-    sender = Sender(allow_private=False, timeout_s=TIMEOUT_S, look_up=found("10.0.0.1"))
+    asked: list[str] = []
+
+    def rebind(host: str, port: int) -> Sequence[AddressInfo]:
+        asked.append(host)
+        return found("10.0.0.1" if len(asked) % 2 else "169.254.169.254")(host, port)
+
+    sender = Sender(allow_private=False, timeout_s=TIMEOUT_S, look_up=rebind)
     url = "https://rebound.example/"
     made = await records(stack, database, database_url, url, sender)
     assert made == [Record(0, "refused_address", b"")] * 2
+    assert len(asked) == len(made)

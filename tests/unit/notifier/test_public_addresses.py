@@ -1,6 +1,6 @@
 """Which addresses webhooks may go to."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -91,6 +91,68 @@ PUBLIC = [
     "2a00:1450::1",
     "3ffe::1",
 ]
+
+
+# Every range of the IANA registries of special-purpose addresses that is not globally reachable,
+# the issue's own, and what stands for an IPv4 address inside an IPv6 one.
+RANGES = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "192.0.0.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/96",
+    "::ffff:0:0/96",
+    "::ffff:0:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/32",
+    "2001::/23",
+    "2001:2::/48",
+    "2001:10::/28",
+    "2001:20::/28",
+    "2002::/16",
+    "3fff::/20",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+]
+# Those of them whose neighbours on both sides are ordinary addresses.
+ALONE = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.31.196.0/24",
+    "192.52.193.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "192.175.48.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "2001:db8::/32",
+    "2620:4f:8000::/48",
+]
+
+
+@pytest.mark.parametrize("text", [*RANGES, *ALONE])
+def test_no_address_of_a_special_range_is_public(text: str) -> None:
+    network = ip_network(text)
+    size = network.num_addresses
+    for place in (0, 1, size // 3, size // 2, size - 2, size - 1):
+        assert not is_public(network[place]), network[place]
+
+
+@pytest.mark.parametrize("text", ALONE)
+def test_the_neighbours_of_a_special_range_are_public(text: str) -> None:
+    network = ip_network(text)
+    assert is_public(network[0] - 1)
+    assert is_public(network[-1] + 1)
 
 
 @pytest.mark.parametrize("text", DENIED)
