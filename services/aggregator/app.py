@@ -152,17 +152,18 @@ async def main() -> None:
             AggregatorInternalServicer(answers, metrics),
             "usageflow.aggregator.v1.AggregatorInternalService",
         )
-        checks = QuotaChecks(database, watermark)
         server.add(
             quotas_pb2_grpc.add_QuotaServiceServicer_to_server,
             QuotaServicer(
-                Quotas(database, checks), checks, Reservations(database, watermark, checks)
+                Quotas(database),
+                QuotaChecks(database, watermark),
+                Reservations(database, watermark),
             ),
             "usageflow.aggregator.v1.QuotaService",
         )
         server.add(
             quotas_pb2_grpc.add_PlanLimitsInternalServiceServicer_to_server,
-            PlanLimitsServicer(PlanLimits(database, checks)),
+            PlanLimitsServicer(PlanLimits(database)),
             "usageflow.aggregator.v1.PlanLimitsInternalService",
         )
         server.add(

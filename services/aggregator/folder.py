@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -33,14 +34,14 @@ from services.aggregator.fold import (
     values_of,
 )
 from services.aggregator.known_values import find_known, make_known
-from services.aggregator.quotas.change_repository import note_changes
-from services.aggregator.quotas.repository import Holder
+from services.aggregator.quotas.change_repository import Growth, note_growth
 from services.aggregator.quotas.threshold_repository import Touch, insert_touches
 from services.aggregator.remembered import RememberedDefinitions, RememberedSeries, RememberedValues
 from services.aggregator.repository import MetricKey
 from services.aggregator.void_folder import BatchRefusedError, apply_voids, has_voids
 from services.kit import clock, faults
 from services.kit.database import Database, TenantKey
+from services.kit.money import EXACT
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ EVENTS_MAX = 20_000
 ATTEMPTS_MAX = 4
 # deadlock_detected, serialization_failure: the same again will do.
 _REPEATABLE_STATES = ("40P01", "40001")
+_NO_GROWTH = Growth(0, Decimal(0))
 
 
 def is_repeatable(error: DBAPIError) -> bool:
@@ -212,17 +214,10 @@ class Folder:
             for known in applied.definitions.values()
             if known.limited_id is not None
         }
-        if limited:
-            touched = {
-                Touch(limited[cell[0]], cell[1], cell[3])
-                for cell in cells
-                if cell[0] in limited and cell[1]
-            }
-            if touched:
-                await insert_touches(connection, touched)
-                holders = {Holder(touch.metric_id, touch.customer_id) for touch in touched}
-                await note_changes(connection, holders)
-            applied.quotas_touched = bool(touched)
+        if limited and (grown := _grown(cells, limited)):
+            await insert_touches(connection, grown.keys())
+            await note_growth(connection, grown)
+            applied.quotas_touched = True
 
     async def _find_definitions(
         self, connection: AsyncConnection, applied: _Applied
@@ -309,6 +304,18 @@ class Folder:
         _BATCHES.labels("known").inc(received - new - refused)
         _EVENTS.inc(sum(events_in(batch) for batch in applied.new))
         _VOIDS.inc(sum(_voids_in(batch) for batch in applied.new))
+
+
+def _grown(cells: Cells, limited: Mapping[int, int]) -> dict[Touch, Growth]:
+    """What customers have used more; `limited`: metrics with quotas, by their counted ids."""
+    grown: dict[Touch, Growth] = {}
+    for (metric_id, customer_id, _values, quarter), bucket in cells.items():
+        if not customer_id or metric_id not in limited:
+            continue
+        touch = Touch(limited[metric_id], customer_id, quarter)
+        count, amount = grown.get(touch, _NO_GROWTH)
+        grown[touch] = Growth(count + bucket.event_count, EXACT.add(amount, bucket.amount_sum))
+    return grown
 
 
 async def _take(connection: AsyncConnection, group: Sequence[EventBatch]) -> _Applied:

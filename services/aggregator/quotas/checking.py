@@ -3,8 +3,9 @@
 What was read of a customer is remembered. Whoever changes anything about it notes so in the same
 transaction (quota_changes), and each check waits for a look at what was noted that began after the
 check came: so a check sees all that was counted, reserved and set before it was asked, by whatever
-replica. A look is one small statement for all checks that wait; only customers of whom something
-has changed are read again, many in one transaction.
+replica. A look is one small statement for all checks that wait. By how much usage has grown is in
+it, and is added to what is remembered; only customers of whom anything else has changed are read
+again, many in one transaction.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Any
 
 from services.aggregator import usage_repository
 from services.aggregator.quotas import change_repository
-from services.aggregator.quotas.change_repository import Changes
+from services.aggregator.quotas.change_repository import Change, Changes
 from services.aggregator.quotas.domain import (
     Customer,
     QuotaState,
@@ -25,7 +26,7 @@ from services.aggregator.quotas.domain import (
     first_refusal,
     no_such_metric,
 )
-from services.aggregator.quotas.repository import Holder
+from services.aggregator.quotas.remembered import RememberedStates
 from services.aggregator.quotas.states import CustomerStates, load_states
 from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.kit import clock
@@ -36,10 +37,12 @@ from services.kit.errors import FieldChecks, OverloadedError
 # so this only bounds what somebody has changed by hand. To read again takes 20 times what a check
 # does: every 5 s it was what kept one check in a hundred above 10 ms.
 REMEMBERED_S = 600.0
-# About 50 MB.
-REMEMBERED_MAX = 50_000
 READ_TOGETHER_MAX = 500
 WAITING_MAX = 20_000
+# Transactions that changed something while one read ran: 30 s of 100 a second.
+MEANWHILE_MAX = 3_000
+# Many who ask at once share a look: two at a time cost 15 % more than four.
+GATHER_S = 0.001
 # For so long the connection of looks is kept when nobody comes.
 REST_S = 0.05
 # After a longer pause all is forgotten, well before the changes are.
@@ -61,14 +64,7 @@ class QuotaAnswer:
         return self.found.states
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    states: CustomerStates
-    until_s: float
-    # CustomerStates.until.
-    until: datetime | None
-
-
+_ONE = Decimal(1)
 _Waiting = dict[Customer, asyncio.Future[CustomerStates | None]]
 
 
@@ -78,20 +74,21 @@ class QuotaChecks:
     def __init__(self, database: Database, watermark: WatermarkSource) -> None:
         self._database = database
         self._watermark = watermark
-        self._remembered: dict[Customer, _Remembered] = {}
-        self._customers: dict[Holder, Customer] = {}
+        self._remembered = RememberedStates()
         self._to_look: _Waiting = {}
         self._to_read: _Waiting = {}
         self._looking: asyncio.Task[None] | None = None
-        # Set while looks rest.
-        self._nobody_waits: asyncio.Future[None] | None = None
+        # Ends when so many wait for a look, while looks wait for them.
+        self._enough: asyncio.Future[None] | None = None
+        self._enough_count = 1
+        # How many the last look has answered.
+        self._together = 1
         self._reading: asyncio.Task[None] | None = None
         # The last look, and when it began: what was committed before is not remembered otherwise.
         self._seen: Changes | None = None
         self._seen_s = 0.0
-        # What looks have found since the running read began.
-        self._changed: set[Holder] = set()
-        self._all_changed = False
+        # What looks have found since the running read began; None: nobody knows all of it.
+        self._meanwhile: list[Change] | None = []
 
     async def check(
         self, customer: Customer, amount_text: str, at: datetime | None = None
@@ -100,36 +97,35 @@ class QuotaChecks:
 
         InvalidArgumentError, OverloadedError, UnavailableError.
         """
-        checks = FieldChecks()
-        amount = checks.decimal(amount_text, "amount") if amount_text else Decimal(1)
-        check_customer(customer, checks)
-        checks.done()
+        amount = _ONE
+        # Who is remembered is a customer.
+        if amount_text or customer not in self._remembered:
+            checks = FieldChecks()
+            amount = checks.decimal(amount_text, "amount") if amount_text else _ONE
+            check_customer(customer, checks)
+            checks.done()
         if at is None:
             found = await self._find(customer)
         else:
             # No live traffic is that, and what is remembered is of the real time.
-            found = (await self._load([customer], clock.now(), at)).get(customer)
+            _, states = await self._load([customer], clock.now(), at)
+            found = states.get(customer)
         if found is None:
             raise no_such_metric()
         return QuotaAnswer(first_refusal(found.states, amount) is None, found)
 
-    def forget(self, customer: Customer) -> None:
-        """Something of this customer has changed here: the next look would find it too."""
-        self._remembered.pop(customer, None)
-
     def forget_all(self) -> None:
-        """Something has changed, maybe of all customers."""
-        self._remembered.clear()
-        self._customers.clear()
-        self._all_changed = True
+        """Something has changed that nobody tells."""
+        self._remembered.forget_all()
+        self._meanwhile = None
 
     async def _find(self, customer: Customer) -> CustomerStates | None:
         if customer in self._remembered:
             looked = self._wait(self._to_look, customer)
             if self._looking is None:
                 self._looking = asyncio.create_task(self._look_for_all())
-            elif self._nobody_waits is not None and not self._nobody_waits.done():
-                self._nobody_waits.set_result(None)
+            elif self._enough is not None and len(self._to_look) >= self._enough_count:
+                _end(self._enough)
             # One caller that goes away must not cancel the others' answer.
             if found := await asyncio.shield(looked):
                 return found
@@ -147,8 +143,8 @@ class QuotaChecks:
         return future
 
     async def _look_for_all(self) -> None:
-        """One look after the other, until nobody comes for a while: what comes during one shares
-        the next. To take a connection out of the pool costs more than a look.
+        """One look after the other, until nobody comes for a while: what comes during one, or right
+        after it, shares the next. To take a connection out of the pool costs more than a look.
 
         What waits belongs to this task, so it answers whatever happens.
         """
@@ -157,11 +153,14 @@ class QuotaChecks:
             while self._to_look:
                 try:
                     async with self._database.driving() as driver:
-                        while await self._somebody_waits():
+                        while await self._gathered():
                             waiting, self._to_look = self._to_look, {}
+                            self._together = len(waiting)
                             await self._look(driver)
+                            now_s, now = time.monotonic(), clock.now()
                             for customer, future in waiting.items():
-                                future.set_result(self._recall(customer))
+                                found = self._remembered.recall(customer, now_s, now)
+                                future.set_result(found)
                             waiting = {}
                 except Exception as error:
                     # Nobody knows what has changed.
@@ -174,42 +173,48 @@ class QuotaChecks:
         finally:
             self._looking = None
 
-    async def _somebody_waits(self) -> bool:
-        """At once when somebody does; False: nobody has come for REST_S."""
-        if self._to_look:
-            return True
+    async def _gathered(self) -> bool:
+        """When as many wait as the last look has answered, or after GATHER_S; False: nobody has
+        come for REST_S.
+        """
+        await self._wait_for(1, REST_S)
+        if not self._to_look:
+            return False
+        await self._wait_for(self._together, GATHER_S)
+        return True
+
+    async def _wait_for(self, count: int, seconds: float) -> None:
+        if len(self._to_look) >= count:
+            return
         loop = asyncio.get_running_loop()
-        rest = self._nobody_waits = loop.create_future()
-        timer = loop.call_later(REST_S, _end, rest)
+        self._enough, self._enough_count = loop.create_future(), count
+        timer = loop.call_later(seconds, _end, self._enough)
         try:
-            await rest
+            await self._enough
         finally:
             timer.cancel()
-            self._nobody_waits = None
-        return bool(self._to_look)
+            self._enough = None
 
     async def _look(self, driver: Any) -> None:
-        """Forget what has changed; when the last look is long ago, everything."""
+        """Take in what has changed; when the last look is long ago, forget everything."""
         begun_s, seen = time.monotonic(), self._seen
         if begun_s - self._seen_s > LOOK_PAUSE_MAX_S:
             seen = None
         found = await change_repository.find_changes(driver, seen.snapshot if seen else None)
         if seen is None or found.definition_version != seen.definition_version:
             self.forget_all()
-        for holder in found.holders:
-            if not holder.customer_id:
-                self.forget_all()
-            elif customer := self._customers.pop(holder, None):
-                self.forget(customer)
-        self._changed |= found.holders
+        for change in found.changes:
+            self._remembered.apply(change)
+        self._note_meanwhile(found.changes)
         self._seen, self._seen_s = found, begun_s
 
-    def _recall(self, customer: Customer) -> CustomerStates | None:
-        """What is remembered, right after a look."""
-        entry = self._remembered.get(customer)
-        if entry is None or time.monotonic() >= entry.until_s:
-            return None
-        return entry.states if entry.until is None or clock.now() < entry.until else None
+    def _note_meanwhile(self, changes: Sequence[Change]) -> None:
+        """For the running read, which may or may not see them."""
+        if self._reading is None or self._meanwhile is None:
+            return
+        self._meanwhile += changes
+        if len(self._meanwhile) > MEANWHILE_MAX:
+            self._meanwhile = None
 
     async def _read_all(self) -> None:
         """Until nobody waits. What waits belongs to this task, so it answers whatever happens."""
@@ -224,49 +229,47 @@ class QuotaChecks:
 
     async def _read(self, batch: _Waiting) -> None:
         # From before the read: a state is never remembered for longer than it is true.
-        until_s, now = time.monotonic() + REMEMBERED_S, clock.now()
-        self._changed.clear()
-        self._all_changed = False
+        begun_s, now = time.monotonic(), clock.now()
+        self._meanwhile = []
         try:
-            found = await self._load(list(batch), now)
+            seen, found = await self._load(list(batch), now)
         except Exception as error:
             _fail(batch, error)
             return
+        if self._seen is None:
+            # The first look need not forget what was read before it.
+            self._seen, self._seen_s = seen, begun_s
+        read = RememberedStates()
         for customer, future in batch.items():
             states = found.get(customer)
-            if states is not None:
-                self._remember(customer, states, until_s, now)
+            if states is not None and _may_remember(states, now):
+                read.remember(customer, states, seen.snapshot, begun_s + REMEMBERED_S)
             future.set_result(states)
-        for customer in list(self._remembered)[: max(len(self._remembered) - REMEMBERED_MAX, 0)]:
-            del self._remembered[customer]
-
-    def _remember(
-        self, customer: Customer, found: CustomerStates, until_s: float, now: datetime
-    ) -> None:
-        """Unless a look has found a change that the read may not have seen, or none would.
-
-        Nobody notes that a reservation expires, or that the watermark passes one. And folds that
-        began before their metric had a quota note nothing.
-        """
-        holder = Holder(found.metric_id, customer.customer_id)
-        if self._all_changed or holder in self._changed:
-            return
-        states = found.states
-        if any(state.reserved for state in states):
-            return
-        known_since = min((state.quota.create_time for state in states), default=None)
-        if known_since is not None and known_since > now - FOLD_MAX:
-            return
-        self._remembered[customer] = _Remembered(found, until_s, found.until)
-        self._customers[holder] = customer
+        if self._meanwhile is not None:
+            for change in self._meanwhile:
+                read.apply(change)
+            self._remembered.take_over(read)
 
     async def _load(
         self, customers: Sequence[Customer], now: datetime, at: datetime | None = None
-    ) -> dict[Customer, CustomerStates]:
+    ) -> tuple[Changes, dict[Customer, CustomerStates]]:
         watermark = await newest_watermark(self._watermark)
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
-            return await load_states(connection, customers, now=now, watermark=watermark, at=at)
+            seen = await change_repository.read_state(connection)
+            found = await load_states(connection, customers, now=now, watermark=watermark, at=at)
+            return seen, found
+
+
+def _may_remember(found: CustomerStates, now: datetime) -> bool:
+    """Nobody notes that a reservation expires, or that the watermark passes one. And folds that
+    began before their metric had a quota note nothing.
+    """
+    states = found.states
+    if any(state.reserved for state in states):
+        return False
+    known_since = min((state.quota.create_time for state in states), default=None)
+    return known_since is None or known_since <= now - FOLD_MAX
 
 
 def _end(rest: asyncio.Future[None]) -> None:

@@ -33,7 +33,7 @@ THRESHOLDS_DEFAULT = ("50%", "80%", "100%")
 THRESHOLDS_MAX = 10
 PERCENT_MAX = 1_000
 # Of these, units used and units set aside can be added up.
-AGGREGATIONS = ("SUM", "COUNT")
+SUM, COUNT = AGGREGATIONS = ("SUM", "COUNT")
 
 ACTIVE, COMMITTED, RELEASED, EXPIRED = "ACTIVE", "COMMITTED", "RELEASED", "EXPIRED"
 TTL_DEFAULT_S = 60
@@ -131,6 +131,11 @@ class QuotaState:
         if limit is None or self.quota.settings.enforcement == SOFT:
             return True
         return EXACT.add(EXACT.add(self.used, self.reserved), amount) <= limit
+
+    def with_used(self, amount: Decimal) -> "QuotaState":
+        """The same with so much more used."""
+        used = EXACT.add(self.used, amount)
+        return QuotaState(self.quota, self.start, self.end, used, self.reserved)
 
     def with_reserved(self, amount: Decimal) -> "QuotaState":
         """The same with so much more set aside."""

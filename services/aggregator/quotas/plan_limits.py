@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.domain import is_customer_id, is_metric_key, is_quarter
-from services.aggregator.quotas.checking import FOLD_MAX, QuotaChecks
+from services.aggregator.quotas.checking import FOLD_MAX
 from services.aggregator.quotas.domain import AGGREGATIONS, ENFORCEMENTS
 from services.aggregator.quotas.threshold_repository import touch_after_setting
 from services.kit import clock
@@ -52,9 +52,8 @@ class SubscriptionLimits:
 class PlanLimits:
     """Stores what invoicer tells. One transaction each."""
 
-    def __init__(self, database: Database, checks: QuotaChecks) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._checks = checks
 
     async def set(self, told: SubscriptionLimits) -> list[str]:
         """Put these in the place of what was told before; the metrics that can't be limited, as
@@ -69,7 +68,6 @@ class PlanLimits:
             for limit in told.limits:
                 if limit.metric in found:
                     await _put(connection, told, limit, found[limit.metric])
-        self._checks.forget_all()
         return [limit.metric for limit in told.limits if limit.metric not in found]
 
 

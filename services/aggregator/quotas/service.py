@@ -1,7 +1,6 @@
 """What may be done with quotas and reservations. Each use case is one transaction."""
 
 import asyncio
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.aggregator import repository as metric_repository
 from services.aggregator.audited import note_quota
 from services.aggregator.quotas import repository
-from services.aggregator.quotas.checking import FOLD_MAX, QuotaChecks
+from services.aggregator.quotas.checking import FOLD_MAX
 from services.aggregator.quotas.domain import (
     ACTIVE,
     COMMITTED,
@@ -37,7 +36,7 @@ from services.aggregator.quotas.states import load_states
 from services.aggregator.quotas.threshold_repository import touch_after_setting
 from services.aggregator.watermark import WatermarkSource, newest_watermark
 from services.kit import clock, pages
-from services.kit.database import Database, TenantKey, wake_after_commit
+from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, OverloadedError
 from services.kit.etag import Expectation
 from services.kit.ids import is_id, new_id
@@ -52,9 +51,8 @@ RESERVING_WAITING_MAX = 10_000
 class Quotas:
     """Quotas, set by the organization."""
 
-    def __init__(self, database: Database, checks: QuotaChecks) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._checks = checks
 
     async def set(
         self,
@@ -87,7 +85,6 @@ class Quotas:
             for customer_id, time in (times or {settings.customer_id: now}).items():
                 await touch_after_setting(connection, metric.metric_id, customer_id, time, FOLD_MAX)
             await note_quota(connection, tenant, before, quota, by_key)
-        wake_after_commit(self._checks.forget_all)
         log.info("quota_set", organization_id=tenant.organization_id, quota_id=quota.quota_id)
         return quota, created
 
@@ -143,7 +140,6 @@ class Quotas:
             if not await repository.delete_quota(connection, quota_id):
                 raise _no_quota()
             await note_quota(connection, tenant, quota, None, by_key)
-        wake_after_commit(self._checks.forget_all)
         log.info("quota_deleted", organization_id=tenant.organization_id, quota_id=quota_id)
 
 
@@ -173,10 +169,9 @@ class Reserved:
 class Reservations:
     """Units set aside. No more are set aside than there are, on however many replicas."""
 
-    def __init__(self, database: Database, watermark: WatermarkSource, checks: QuotaChecks) -> None:
+    def __init__(self, database: Database, watermark: WatermarkSource) -> None:
         self._database = database
         self._watermark = watermark
-        self._checks = checks
         self._turns = asyncio.Semaphore(RESERVING_MAX)
         self._waiting = 0
 
@@ -209,7 +204,6 @@ class Reservations:
                     reserved = await _reserve(connection, new, watermark, at)
         finally:
             self._waiting -= 1
-        wake_after_commit(functools.partial(self._checks.forget, customer))
         return reserved
 
     async def get(self, tenant: TenantKey, reservation_id: str) -> Reservation:
@@ -229,7 +223,7 @@ class Reservations:
             if used is None:
                 return found
             await repository.finish_reservation(connection, reservation_id, COMMITTED, used, now)
-        return self._finished(tenant, replace(found, status=COMMITTED, committed_amount=used))
+        return replace(found, status=COMMITTED, committed_amount=used)
 
     async def release(self, tenant: TenantKey, reservation_id: str) -> Reservation:
         """Give the units back. NotFoundError, PreconditionError."""
@@ -240,15 +234,7 @@ class Reservations:
             await repository.finish_reservation(
                 connection, reservation_id, RELEASED, None, clock.now()
             )
-        return self._finished(tenant, replace(found, status=RELEASED))
-
-    def _finished(self, tenant: TenantKey, reservation: Reservation) -> Reservation:
-        wake_after_commit(
-            functools.partial(
-                self._checks.forget, Customer(tenant, reservation.metric, reservation.customer_id)
-            )
-        )
-        return reservation
+        return replace(found, status=RELEASED)
 
 
 async def _reserve(

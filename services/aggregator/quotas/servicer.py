@@ -27,6 +27,7 @@ from services.kit.etag import expecting, tagged
 from services.kit.money import format_decimal
 
 TOLD_MAX = 10_000
+TIMES_MAX = 1_000
 _PERIODS = {
     number: name.removeprefix("QUOTA_PERIOD_") for name, number in pb.QuotaPeriod.items() if number
 }
@@ -227,7 +228,9 @@ def _reservation(reservation: Reservation) -> pb.Reservation:
     )
 
 
+@lru_cache(TIMES_MAX)
 def _timestamp(time: datetime) -> Timestamp:
+    """Most are where periods begin and end; nobody changes it."""
     stamp = Timestamp()
     stamp.FromDatetime(time.astimezone(UTC))
     return stamp

@@ -1,7 +1,7 @@
 """How much of their quotas customers have used and set aside, for many customers at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,6 +11,7 @@ from services.aggregator.figures import figures_of
 from services.aggregator.quotas import repository
 from services.aggregator.quotas.domain import (
     CLOCKS_APART_MAX,
+    COUNT,
     Customer,
     Quota,
     QuotaState,
@@ -28,11 +29,21 @@ class CustomerStates:
     """The metric's id and the quotas that apply, tightest first. Compared by identity.
 
     `until`: when a period of theirs ends, or one of a plan that does not apply yet begins.
+    `counts_events`: used is their number, not the sum of their amounts.
     """
 
     metric_id: int
     states: Sequence[QuotaState]
     until: datetime | None = None
+    counts_events: bool = False
+
+    def grown_by(self, amounts: Sequence[Decimal]) -> "CustomerStates":
+        """The same with so much more used of each."""
+        grown = [
+            state.with_used(amount) if amount else state
+            for state, amount in zip(self.states, amounts, strict=True)
+        ]
+        return replace(self, states=tightest_first(grown))
 
 
 async def load_states(
@@ -70,7 +81,10 @@ async def load_states(
             if quota.boundaries and at < quota.boundaries[0]
         ]
         states[customer] = CustomerStates(
-            found.metric_id, tightest_first(each), min(until, default=None)
+            found.metric_id,
+            tightest_first(each),
+            min(until, default=None),
+            counts_events=found.aggregation == COUNT,
         )
     return states
 

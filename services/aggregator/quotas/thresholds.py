@@ -133,6 +133,8 @@ def _uses(touched: Sequence[Touched], limited: Mapping[Customer, Limited]) -> It
         if found is None:
             continue
         for quota in applicable(found.quotas):
+            if not quota.settings.thresholds:
+                continue
             periods = {quota.period_at(instant) for instant in each.instants}
             for start, end in sorted(period for period in periods if period is not None):
                 entry = Wanted(found.counted_id, each.customer.customer_id, start, end)

@@ -78,8 +78,9 @@ quota_touches = Table(
     Column("due_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
-# Whose quotas may have changed by a transaction: its quota, reservations, or usage; '' stands for
-# all of the metric. What was committed between two snapshots is found by the transaction's id.
+# Whose quotas have changed by a transaction: usage has grown by so much, in quarters of an hour
+# (numbers since 1970); or, where these are NULL, anything, and '' stands for all of the metric.
+# What was committed between two snapshots is found by the transaction's id.
 quota_changes = Table(
     "quota_changes",
     metadata,
@@ -92,7 +93,18 @@ quota_changes = Table(
     Column("metric_ids", ARRAY(BigInteger), nullable=False),
     Column("customer_ids", ARRAY(Text), nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("quarters", ARRAY(BigInteger)),
+    Column("event_counts", ARRAY(BigInteger)),
+    Column("amount_sums", ARRAY(Numeric)),
     CheckConstraint("cardinality(metric_ids) = cardinality(customer_ids)", name="holders"),
+    CheckConstraint(
+        "num_nulls(quarters, event_counts, amount_sums) = 3 "
+        "OR num_nulls(quarters, event_counts, amount_sums) = 0 "
+        "AND cardinality(quarters) = cardinality(metric_ids) "
+        "AND cardinality(event_counts) = cardinality(metric_ids) "
+        "AND cardinality(amount_sums) = cardinality(metric_ids)",
+        name="growth",
+    ),
     Index(None, "transaction_id"),
 )
 

@@ -1,14 +1,20 @@
 """Quotas and reservations as tests set and ask for them, in one line."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from services.aggregator.quotas.change_repository import Changes
 from services.aggregator.quotas.checking import QuotaChecks
 from services.aggregator.quotas.domain import Customer, Quota, QuotaSettings, Reservation
 from services.aggregator.quotas.service import Quotas, Reservations, Reserved
+from services.aggregator.quotas.states import CustomerStates
 from services.aggregator.watermark import WatermarkSource
+from services.kit import clock
 from services.kit.database import Database, TenantKey
+from tests.integration.aggregator.sending import Event
 
 
 @dataclass
@@ -25,9 +31,12 @@ class QuotaReplica:
         cls, database: Database, watermark: WatermarkSource, tenant: TenantKey
     ) -> "QuotaReplica":
         """A replica that remembers nothing yet."""
-        checks = QuotaChecks(database, watermark)
-        reservations = Reservations(database, watermark, checks)
-        return cls(tenant, Quotas(database, checks), checks, reservations)
+        return cls(
+            tenant,
+            Quotas(database),
+            QuotaChecks(database, watermark),
+            Reservations(database, watermark),
+        )
 
     async def set(
         self, limit: str | None, customer_id: str = "", metric: str = "A", **more: object
@@ -63,6 +72,33 @@ class QuotaReplica:
     async def release(self, made: Reservation) -> Reservation:
         """They were not."""
         return await self.reservations.release(self.tenant, made.reservation_id)
+
+
+class CountedChecks(QuotaChecks):
+    """Tells how many customers were read."""
+
+    reads = 0
+
+    async def _load(
+        self, customers: Sequence[Customer], now: datetime, at: datetime | None = None
+    ) -> tuple[Changes, dict[Customer, CustomerStates]]:
+        self.reads += len(customers)
+        return await super()._load(customers, now, at)
+
+
+async def remembered(checks: CountedChecks, customer: Customer) -> None:
+    """Ask until an answer comes from memory."""
+    async with asyncio.timeout(10):
+        while True:
+            reads = checks.reads
+            await checks.check(customer, "0")
+            if checks.reads == reads:
+                return
+
+
+def now_event(amount: str, customer_id: str = "user_1", metric: str = "A") -> Event:
+    """An event that happens now."""
+    return Event(metric, amount, customer_id, clock.now())
 
 
 @dataclass

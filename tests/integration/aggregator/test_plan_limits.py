@@ -44,9 +44,9 @@ async def replica(
 
 
 @pytest.fixture
-def limits(database: Database, watermark: WatermarkSource, tenant: TenantKey) -> PlanLimits:
+def limits(database: Database) -> PlanLimits:
     """Another replica, which invoicer tells."""
-    return PlanLimits(database, QuotaReplica.on(database, watermark, tenant).checks)
+    return PlanLimits(database)
 
 
 def told(

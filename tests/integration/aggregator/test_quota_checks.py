@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,7 +14,6 @@ from services.aggregator.maintenance import Maintenance
 from services.aggregator.quotas import change_repository, checking
 from services.aggregator.quotas.checking import QuotaChecks
 from services.aggregator.quotas.domain import Customer, QuotaState
-from services.aggregator.quotas.states import CustomerStates
 from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
@@ -23,26 +21,19 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError
 from tests.integration.aggregator.conftest import SetWatermark
 from tests.integration.aggregator.ledger import Ledger
-from tests.integration.aggregator.quota_setting import QuotaReplica
-from tests.integration.aggregator.sending import Event, batch, new_tenant
+from tests.integration.aggregator.quota_setting import (
+    CountedChecks,
+    QuotaReplica,
+    now_event,
+    remembered,
+)
+from tests.integration.aggregator.sending import batch, new_tenant
 
 
 @pytest.fixture(autouse=True)
 def folds_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every fold knew of every quota at once: here one is set before anything is folded."""
     monkeypatch.setattr(checking, "FOLD_MAX", timedelta(0))
-
-
-class CountedChecks(QuotaChecks):
-    """Tells how many customers were read."""
-
-    reads = 0
-
-    async def _load(
-        self, customers: Sequence[Customer], now: datetime, at: datetime | None = None
-    ) -> dict[Customer, CustomerStates]:
-        self.reads += len(customers)
-        return await super()._load(customers, now, at)
 
 
 @pytest.fixture
@@ -77,21 +68,6 @@ async def state(checks: QuotaChecks, customer: Customer) -> QuotaState:
 async def used(checks: QuotaChecks, customer: Customer) -> Decimal:
     """How much is used."""
     return (await state(checks, customer)).used
-
-
-def now_event(amount: str, customer_id: str = "user_1") -> Event:
-    """An event that happens now."""
-    return Event("A", amount, customer_id, clock.now())
-
-
-async def remembered(checks: CountedChecks, customer: Customer) -> None:
-    """Ask until an answer comes from memory."""
-    async with asyncio.timeout(10):
-        while True:
-            reads = checks.reads
-            await checks.check(customer, "0")
-            if checks.reads == reads:
-                return
 
 
 @pytest.mark.usefixtures("quotas")

@@ -144,7 +144,7 @@ async def test_a_plan_limits_the_period_which_the_clock_shows(
     boundaries = [AHEAD - DAY, AHEAD + DAY, AHEAD + 2 * DAY]
     limit = PlanLimit("A", Decimal(10), "HARD")
     told = SubscriptionLimits(tenant, "user_1", new_id("sub"), boundaries, [limit], AHEAD)
-    assert await PlanLimits(database, replica.checks).set(told) == []
+    assert await PlanLimits(database).set(told) == []
     assert await state(client) == ("9", "1", boundaries[0])
     start = f"{boundaries[0]:%Y-%m-%dT%H:%M:%SZ}"
     assert await reached(database) == [("50%", start, AHEAD), ("80%", start, AHEAD)]

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from services.aggregator.quotas import change_repository
-from services.aggregator.quotas.repository import Holder
 from services.aggregator.reconciliation import repository
 from services.aggregator.reconciliation.domain import Difference, HourKey, Totals
 from services.aggregator.reconciliation.standing import Standings
@@ -199,7 +198,8 @@ async def test_checks_of_quotas_hear_that_an_hour_was_counted_anew(
     await setting.check()
     async with setting.database.driving() as driver:
         found = await change_repository.find_changes(driver, before.snapshot)
-    assert found.holders == {Holder(metric_id, "")}
+    [change] = found.changes
+    assert (change.metric_ids, change.customer_ids, change.quarters) == ([metric_id], [""], None)
 
 
 async def test_tenants_and_modes_are_held_apart(setting: Setting, tenant: TenantKey) -> None:
