@@ -26,8 +26,9 @@ async def create_credit_note(
 ) -> Response[CreditNote]:
     """Credit lines of an invoice, or all that is left of it, with their taxes.
 
-    Of a paid invoice tell how it was paid back. The same Idempotency-Key with the same content
-    answers with the credit note that is there, and `Idempotent-Replayed: true`; with other: 409.
+    Of a paid invoice tell how it was paid back; an open one of which nothing is due then is PAID.
+    The same Idempotency-Key with the same content answers with the credit note that is there, and
+    `Idempotent-Replayed: true`; with other: 409.
     """
     request = to_proto(invoice_id, data, key_of(idempotency_key))
     answer = await calls.call(calls.terms.CreateCreditNote, request)

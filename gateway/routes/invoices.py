@@ -84,7 +84,8 @@ async def pay_invoice(
     calls: ApiCalls, invoice_id: FromPath[str], data: JSONBody[PaymentNote] = NOTHING_KNOWN
 ) -> Invoice:
     """Mark an invoice paid; repeating it changes nothing. Its subscription, if it was suspended
-    for it, is active again.
+    for it, is active again. Without a key of the provider it also tells what came of an attempt
+    that is PENDING.
     """
     request = pb.PayInvoiceRequest(invoice_id=invoice_id, reference=data.reference)
     return from_proto((await calls.call(calls.invoicer.PayInvoice, request)).invoice)
@@ -96,7 +97,8 @@ async def fail_invoice(
 ) -> Invoice:
     """Record a failed payment.
 
-    With one more than there are retry days the subscription is suspended.
+    With one more than there are retry days the subscription is suspended. Without a key of the
+    provider it also tells what came of an attempt that is PENDING.
     """
     request = pb.FailInvoiceRequest(invoice_id=invoice_id, reference=data.reference)
     return from_proto((await calls.call(calls.invoicer.FailInvoice, request)).invoice)

@@ -32,6 +32,16 @@ Provider: TypeAlias = Annotated[
     ProviderName,
     Meta(description="Who collects: MANUAL: you do, and tell; STRIPE: UsageFlow, and takes a key"),
 ]
+LateUsageName: TypeAlias = Literal["NEXT_INVOICE", "CREDIT_NOTE"]
+LATE_USAGE: Final = "LATE_USAGE_"
+LateUsage: TypeAlias = Annotated[
+    LateUsageName,
+    Meta(
+        description="How an invoiced period that costs less after all is corrected: by lines of "
+        "the next invoice, or by a credit note of its own. One that costs more is on the next "
+        "invoice"
+    ),
+]
 
 
 class BillingSettings(msgspec.Struct, rename="camel", kw_only=True):
@@ -43,6 +53,7 @@ class BillingSettings(msgspec.Struct, rename="camel", kw_only=True):
     stripe_api_key_hint: Annotated[
         str | None, Meta(description="The end of the key; null: there is none")
     ]
+    late_usage: Annotated[str, Meta(description="NEXT_INVOICE or CREDIT_NOTE")]
 
 
 class BillingSettingsChange(msgspec.Struct, rename="camel", kw_only=True):
@@ -61,6 +72,7 @@ class BillingSettingsChange(msgspec.Struct, rename="camel", kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    late_usage: LateUsage | UnsetType = UNSET
 
 
 def change_to_proto(change: BillingSettingsChange) -> pb.UpdateBillingSettingsRequest:
@@ -75,6 +87,8 @@ def change_to_proto(change: BillingSettingsChange) -> pb.UpdateBillingSettingsRe
         request.payment_provider = number
     if change.stripe_api_key is not UNSET:
         request.stripe_api_key = change.stripe_api_key
+    if change.late_usage is not UNSET:
+        request.late_usage = number_of(pb.LateUsage, change.late_usage, LATE_USAGE)
     return request
 
 
@@ -85,4 +99,5 @@ def from_proto(message: pb.BillingSettings) -> BillingSettings:
         retry_days=list(message.retry_days),
         payment_provider=name_of(payments_pb2.PaymentProvider, message.payment_provider, PROVIDER),
         stripe_api_key_hint=message.stripe_api_key_hint or None,
+        late_usage=name_of(pb.LateUsage, message.late_usage, LATE_USAGE),
     )

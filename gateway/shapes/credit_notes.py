@@ -9,7 +9,7 @@ from usageflow.invoicer.v1 import billing_terms_pb2 as pb
 
 from gateway.fields import Quantity
 from gateway.shapes.common import Amount, PageQuery, time_of
-from gateway.shapes.invoices import HASH
+from gateway.shapes.invoices import HASH, InvoiceLine, line_from_proto
 
 LINES_MAX = 1_000
 
@@ -58,6 +58,13 @@ class CreditNote(msgspec.Struct, rename="camel", kw_only=True):
     reason: str
     refund_reference: str | None
     lines: list[CreditNoteLine]
+    changes: Annotated[
+        list[InvoiceLine],
+        Meta(
+            description="Of one that was made since an invoiced period costs less after all: what "
+            "its usage comes to less than was billed"
+        ),
+    ]
     created_at: datetime
     hash: Annotated[str, Meta(description=HASH)]
 
@@ -105,6 +112,7 @@ def from_proto(message: pb.CreditNote) -> CreditNote:
             CreditNoteLine(line=line.line, description=line.description, amount=line.amount)
             for line in message.lines
         ],
+        changes=[line_from_proto(each) for each in message.changes],
         created_at=time_of(message.create_time),
         hash=message.hash,
     )

@@ -162,7 +162,7 @@ def _fields(message: pb.Invoice) -> dict[str, Any]:
         "period_end": time_or_none(message, "period_end_time"),
         "created_at": time_or_none(message, "create_time"),
         "failed_payments": message.failed_payments,
-        "lines": [_line(line) for line in message.lines],
+        "lines": [line_from_proto(line) for line in message.lines],
         "taxes": [tax_from_proto(tax) for tax in message.taxes],
         "hash": message.hash or None,
         "credits_applied": message.credits_applied,
@@ -170,7 +170,8 @@ def _fields(message: pb.Invoice) -> dict[str, Any]:
     }
 
 
-def _line(line: pb.InvoiceLine) -> InvoiceLine:
+def line_from_proto(line: pb.InvoiceLine) -> InvoiceLine:
+    """The JSON of a line."""
     return InvoiceLine(
         description=line.description,
         metric=line.metric or None,

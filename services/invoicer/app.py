@@ -130,6 +130,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             relay.wake,
             writers_max=settings.invoice_writers_max,
             late_quiet=timedelta(seconds=settings.invoice_late_quiet_s),
+            retry_days=settings.payment_retry_days,
         )
         closer = Closer(database, usage, writer, _closing_settings(settings), clock.now)
         expiry = CreditExpiry(database, clock.now, relay.wake, settings.credits_poll_s)
@@ -215,7 +216,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                 Discounts(database, clock.now),
                 Charges(database, clock.now, wakes),
                 Taxes(database, clock.now),
-                CreditNotes(database, clock.now, wakes),
+                CreditNotes(database, clock.now, wakes, retry_days=settings.payment_retry_days),
             ),
             "usageflow.invoicer.v1.BillingTermsService",
         )

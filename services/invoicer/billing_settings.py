@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import StrEnum
 from itertools import pairwise
 
 from services.invoicer.payments.domain import RETRIES_MAX, RETRY_DAY_MAX, ProviderName
 from services.kit.errors import FieldChecks
 
 GRACE_MAX = timedelta(hours=72)
+
+
+class LateUsage(StrEnum):
+    """How a period that is invoiced and costs less after all is corrected: by lines of the next
+    invoice, or by a credit note of its own. One that costs more is on the next invoice either way.
+    """
+
+    NEXT_INVOICE = "NEXT_INVOICE"
+    CREDIT_NOTE = "CREDIT_NOTE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class BillingSettings:
     provider: ProviderName = ProviderName.MANUAL
     sealed_provider_key: bytes | None = None
     provider_key_hint: str = ""
+    late_usage: LateUsage = LateUsage.NEXT_INVOICE
 
     def grace_or(self, usual: timedelta) -> timedelta:
         """`usual` where the organization has not decided."""
@@ -47,6 +58,7 @@ class BillingSettingsChange:
     retry_days: tuple[int, ...] | None = None
     provider: ProviderName | None = None
     provider_key: tuple[bytes, str] | None = None
+    late_usage: LateUsage | None = None
 
     def of(self, settings: BillingSettings) -> BillingSettings:
         """The settings with the change made. InvalidArgumentError names all that is wrong."""
@@ -65,6 +77,8 @@ class BillingSettingsChange:
         if self.provider_key is not None:
             sealed, hint = self.provider_key
             changed = replace(changed, sealed_provider_key=sealed or None, provider_key_hint=hint)
+        if self.late_usage is not None:
+            changed = replace(changed, late_usage=self.late_usage)
         keyed = changed.provider is ProviderName.MANUAL or bool(changed.sealed_provider_key)
         checks.require(keyed, "stripeApiKey", "must be given while Stripe collects")
         checks.done()

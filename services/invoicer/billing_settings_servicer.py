@@ -3,11 +3,17 @@
 from usageflow.invoicer.v1 import billing_settings_pb2 as pb
 from usageflow.invoicer.v1.billing_settings_pb2_grpc import BillingSettingsServiceServicer
 
-from services.invoicer.billing_settings import BillingSettings
+from services.invoicer.billing_settings import BillingSettings, LateUsage
 from services.invoicer.payment_messages import provider_number, provider_of
 from services.invoicer.service.billing_settings import BillingSettingsOf, SettingsInput
 from services.kit.auth import require_scope
+from services.kit.errors import FieldProblem, InvalidArgumentError
 from services.kit.etag import expecting, tagged
+
+_LATE_USAGES = {
+    LateUsage.NEXT_INVOICE: pb.LATE_USAGE_NEXT_INVOICE,
+    LateUsage.CREDIT_NOTE: pb.LATE_USAGE_CREDIT_NOTE,
+}
 
 
 class BillingSettingsServicer(BillingSettingsServiceServicer):
@@ -35,6 +41,7 @@ class BillingSettingsServicer(BillingSettingsServiceServicer):
             if request.HasField("payment_provider")
             else None,
             stripe_api_key=request.stripe_api_key if request.HasField("stripe_api_key") else None,
+            late_usage=_late_usage(request.late_usage) if request.HasField("late_usage") else None,
         )
         changed = await self._settings.update_settings(
             principal.tenant,
@@ -54,5 +61,15 @@ def _message(settings: BillingSettings) -> pb.BillingSettings:
             retry_days=settings.retry_days,
             payment_provider=provider_number(settings.provider),
             stripe_api_key_hint=settings.provider_key_hint,
+            late_usage=_LATE_USAGES[settings.late_usage],
         )
     )
+
+
+def _late_usage(number: int) -> LateUsage:
+    """The choice of a number; InvalidArgumentError."""
+    for name, known in _LATE_USAGES.items():
+        if known == number:
+            return name
+    message = f"must be one of {', '.join(LateUsage)}"
+    raise InvalidArgumentError([FieldProblem("lateUsage", message)])

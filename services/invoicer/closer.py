@@ -181,11 +181,14 @@ class Closer:
 
 
 def _batches(billable: Sequence[Billable], batch_max: int) -> Iterator[list[Billable]]:
-    """By tenant and test clock, at most `batch_max` at once: a batch is written at one time."""
-    alike: dict[tuple[TenantKey, Clock | None], list[Billable]] = {}
+    """By tenant and test clock, at most `batch_max` at once: a batch is written at one time. What
+    corrects earlier invoices is alone.
+    """
+    alike: dict[tuple[TenantKey, Clock | None, str], list[Billable]] = {}
     for each in billable:
         subscription = each.due.subscription
-        alike.setdefault((subscription.tenant, subscription.clock), []).append(each)
+        alone = subscription.id if each.corrects else ""
+        alike.setdefault((subscription.tenant, subscription.clock, alone), []).append(each)
     for entries in alike.values():
         for start in range(0, len(entries), batch_max):
             yield entries[start : start + batch_max]

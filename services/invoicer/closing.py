@@ -1,12 +1,12 @@
 """From a period that is over and its usage to what the invoice will say. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from services.invoicer.adjustments import BilledPart, Terms, adjustment_lines, prices_of
 from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines
-from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings
+from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings, LateUsage
 from services.invoicer.charges import OneOffCharge, charge_line
 from services.invoicer.discounts import Discount, SubscriptionDiscount, discounts_of
 from services.invoicer.domain import (
@@ -63,9 +63,20 @@ class Selection:
 class EarlierPeriod:
     """A period that was invoiced, the plan it was billed with, and what was billed, by metric."""
 
+    invoice_id: str
     period: Period
     plan: PlanContent
     billed: Mapping[str, Billed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decrease:
+    """An invoiced period that costs less after all; `changes` sum to less than 0."""
+
+    invoice_id: str
+    changes: tuple[InvoiceLine, ...]
+    # For people.
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +133,40 @@ class OpenPeriod:
             if plan.metrics
         ]
 
-    def draft(self, usages: Sequence[Usage]) -> InvoiceDraft:
+    def decreases(self, usages: Sequence[Usage]) -> list[Decrease]:
+        """What the organization wants credit notes for, where they can be made: earlier periods
+        that cost less than was billed. `usages` answers selections(), one by one.
+        """
+        if self.settings.late_usage is not LateUsage.CREDIT_NOTE:
+            return []
+        remaining = iter(usages)
+        if self.kind is not InvoiceKind.LATE and self.plan.content.metrics and self._asks:
+            next(remaining)
+        found = []
+        for earlier, late in self._late_lines(remaining):
+            if not late:
+                continue
+            words = days(earlier.period, self.subscription.time_zone)
+            changes = (*late, *self._adjusted(earlier.plan, earlier.period, late, words))
+            if total(change.amount for change in changes) < 0:
+                reason = f"Usage of {words} comes to less than was billed"
+                found.append(Decrease(earlier.invoice_id, changes, reason))
+        return found
+
+    def draft(self, usages: Sequence[Usage], credited: Collection[str] = ()) -> InvoiceDraft:
         """What the invoice says: base price, metrics in the plan's order, changes of earlier ones,
         discounts and limits of their sums, one-off charges, taxes, and the credit (taxes included)
         that comes from or goes to other invoices, so that it is never below 0.
 
-        `usages` answers selections(), one by one. A late one may have no lines: there is nothing.
+        `usages` answers selections(), one by one. `credited`: invoices whose periods' changes stand
+        on credit notes. A late one may have no lines: there is nothing.
         """
         remaining = iter(usages)
         currency = self.plan.content.currency
-        prices = (*self._lines(remaining), *self._late_lines(remaining))
+        own = tuple(self._lines(remaining))
+        changed = self._late_lines(remaining)
+        late = (lines for earlier, lines in changed if earlier.invoice_id not in credited)
+        prices = (*own, *(line for lines in late for line in lines))
         one_off = (charge_line(charge, self.period) for charge in self.charges)
         lines = (*prices, *self._adjustments(prices), *one_off)
         taxes = taxes_of(lines, self.tax_rates, currency)
@@ -238,13 +273,15 @@ class OpenPeriod:
             time_zone=self.subscription.time_zone,
         )
 
-    def _late_lines(self, usages: Iterator[Usage]) -> Iterator[InvoiceLine]:
+    def _late_lines(
+        self, usages: Iterator[Usage]
+    ) -> Iterator[tuple[EarlierPeriod, list[InvoiceLine]]]:
         for earlier in self.earlier if self._asks else ():
             usage = next(usages) if earlier.plan.metrics else {}
             whole = self.subscription.whole_of(earlier.period)
             discounts = self._discounts(earlier.plan, earlier.period)
-            for price in earlier.plan.metrics:
-                line = late_line(
+            lines = (
+                late_line(
                     price,
                     usage[price.metric],
                     earlier.billed.get(price.metric, Billed()),
@@ -254,8 +291,9 @@ class OpenPeriod:
                     whole,
                     discounts,
                 )
-                if line is not None:
-                    yield line
+                for price in earlier.plan.metrics
+            )
+            yield earlier, [line for line in lines if line is not None]
 
     def _discounts(self, plan: PlanContent, period: Period) -> tuple[Discount, ...]:
         cycle = self.subscription.cycle_at(period.start)
@@ -278,19 +316,33 @@ class OpenPeriod:
             if prices_of(prices, period)
         ]
         for plan, period, over, words in asked:
-            whole = self.subscription.whole_of(period)
-            anchor = self.subscription.cycle_at(period.start).start
-            terms = Terms(
-                period=period,
-                whole=whole,
-                discounts=self._discounts(plan, period),
-                limits=plan.limits,
-                over=over,
-                words=words,
-                undivided=Period(max(whole.start, anchor), whole.end),
-            )
-            if terms.change_sums:
-                yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)
+            yield from self._adjusted(plan, period, prices, words, over=over)
+
+    def _adjusted(
+        self,
+        plan: PlanContent,
+        period: Period,
+        prices: Sequence[InvoiceLine],
+        words: str,
+        *,
+        over: bool = True,
+    ) -> Iterator[InvoiceLine]:
+        """What changes the sum of a period, when `prices` are billed for it besides those that
+        were.
+        """
+        whole = self.subscription.whole_of(period)
+        anchor = self.subscription.cycle_at(period.start).start
+        terms = Terms(
+            period=period,
+            whole=whole,
+            discounts=self._discounts(plan, period),
+            limits=plan.limits,
+            over=over,
+            words=words,
+            undivided=Period(max(whole.start, anchor), whole.end),
+        )
+        if terms.change_sums:
+            yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)
 
 
 def is_billed(subscription: Subscription, part: Period) -> bool:

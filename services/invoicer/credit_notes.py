@@ -1,11 +1,11 @@
 """Credit notes: what a customer need not pay of an invoice after all, or has back. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from services.invoicer.domain import Invoice, InvoiceStatus, LineKind
+from services.invoicer.domain import Invoice, InvoiceLine, InvoiceStatus, LineKind
 from services.invoicer.exact import ZERO, add, percent, subtract, total
 from services.kit.errors import ConflictError, FieldChecks, PreconditionError
 from services.kit.money import format_money, minor_digits, round_money
@@ -26,7 +26,11 @@ class CreditNoteLine:
 
 @dataclass(frozen=True, slots=True)
 class CreditNoteDraft:
-    """What a credit note will say; `amount` is the sum of its lines, above 0."""
+    """What a credit note will say; `amount` is the sum of its lines, above 0.
+
+    `changes`: what usage of the invoice's period comes to less than was billed; none: it was made
+    for other reasons.
+    """
 
     invoice_id: str
     customer_id: str
@@ -35,6 +39,17 @@ class CreditNoteDraft:
     reason: str
     refund_reference: str
     lines: tuple[CreditNoteLine, ...]
+    changes: tuple[InvoiceLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LateOrigin:
+    """What a credit note of late usage comes from: what was read, and the invoice that is written
+    in the same transaction, "" for none.
+    """
+
+    reading_id: str
+    next_invoice_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +128,42 @@ def credit_lines(
         CreditNoteLine(position, invoice.lines[position - 1].description, amount)
         for position, amount in sorted(amounts.items())
         if amount
+    )
+
+
+def late_credit_lines(
+    invoice: Invoice, credited: Mapping[int, Decimal], changes: Sequence[InvoiceLine]
+) -> tuple[CreditNoteLine, ...]:
+    """The lines of a credit note that corrects an invoice by `changes` of its period, which sum to
+    less than 0: they credit the lines of the metrics that cost less. None when they can't, since
+    too little is left of those or of the invoice, or later invoices billed some of it.
+    """
+    usage = {
+        line.metric: position
+        for position, line in enumerate(invoice.lines, start=1)
+        if line.kind is LineKind.USAGE
+    }
+    rest = subtract(ZERO, total(change.amount for change in changes))
+    wanted: dict[int, Decimal] = {}
+    words: dict[int, str] = {}
+    for change in changes:
+        position = usage.get(change.metric)
+        if change.kind is not LineKind.LATE_USAGE or change.amount >= 0 or position is None:
+            continue
+        line = invoice.lines[position - 1]
+        left = max(subtract(line.amount, credited.get(position, ZERO)), ZERO)
+        taken = min(rest, subtract(ZERO, change.amount), left)
+        if taken > 0:
+            wanted[position], words[position] = taken, change.description
+            rest = subtract(rest, taken)
+    if rest > 0:
+        return ()
+    checks = FieldChecks()
+    lines = credit_lines(checks, invoice, credited, wanted)
+    if checks.problems:
+        return ()
+    return tuple(
+        replace(line, description=words.get(line.position, line.description)) for line in lines
     )
 
 

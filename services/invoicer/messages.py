@@ -340,7 +340,7 @@ def invoice(found: Invoice) -> pb.Invoice:
         period_start_time=timestamp(found.period.start),
         period_end_time=timestamp(found.period.end),
         create_time=timestamp(found.finalize_time),
-        lines=_lines(found.lines, found.currency),
+        lines=lines_of(found.lines, found.currency),
         failed_payments=found.failed_payments,
         taxes=_taxes(found.taxes, found.currency),
         hash=found.hash,
@@ -359,7 +359,7 @@ def draft(found: InvoiceDraft, credits_applied: Decimal = ZERO) -> pb.Invoice:
         amount=format_money(found.amount, found.currency),
         period_start_time=timestamp(found.period.start),
         period_end_time=timestamp(found.period.end),
-        lines=_lines(found.lines, found.currency),
+        lines=lines_of(found.lines, found.currency),
         taxes=_taxes(found.taxes, found.currency),
         credits_applied=format_money(credits_applied, found.currency),
         amount_due=format_money(subtract(found.amount, credits_applied), found.currency),
@@ -412,7 +412,8 @@ def revenue(found: Revenue) -> pb.GetRevenueResponse:
     )
 
 
-def _lines(lines: Sequence[InvoiceLine], currency: str) -> list[pb.InvoiceLine]:
+def lines_of(lines: Sequence[InvoiceLine], currency: str) -> list[pb.InvoiceLine]:
+    """The lines of an invoice, or what a credit note changes of them."""
     return [
         pb.InvoiceLine(
             description=line.description,

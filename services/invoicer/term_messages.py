@@ -126,6 +126,7 @@ def credit_note(found: CreditNote) -> pb.CreditNote:
         reason=draft.reason,
         refund_reference=draft.refund_reference,
         lines=lines,
+        changes=messages.lines_of(draft.changes, draft.currency),
         create_time=messages.timestamp(found.create_time),
         hash=found.hash,
     )

@@ -5,7 +5,7 @@ When a batch fails each is tried alone, so that one that can't be billed holds u
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,13 +23,15 @@ from services.invoicer.billing_events import (
     subscription_event,
 )
 from services.invoicer.closing import OpenPeriod, Usage, is_billed
+from services.invoicer.credit_notes import CreditNote, LateOrigin
 from services.invoicer.credit_use import pay_from_credits
 from services.invoicer.domain import Invoice, InvoiceDraft, InvoiceKind, InvoiceStatus
 from services.invoicer.exact import ZERO
+from services.invoicer.late_credits import LateCredit, find_late_credits, write_late_credits
 from services.invoicer.readings import UsageReading
 from services.invoicer.repository import closing, invoices, payments
 from services.invoicer.repository.events import add_events
-from services.invoicer.repository.readings import insert_readings
+from services.invoicer.repository.readings import insert_readings, keep_readings
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
@@ -50,11 +52,19 @@ class Billable:
     usages: Sequence[Usage]
     reading: UsageReading | None = None
 
+    @property
+    def corrects(self) -> bool:
+        """Whether credit notes of earlier invoices may come with it: it is written alone, since
+        those and a wallet of credit are locked for them.
+        """
+        return bool(self.due.decreases(self.usages))
+
 
 class InvoiceWriter:
     """Turns billable periods into invoices. `on_commit` is called after each transaction.
 
-    `late_quiet`: how long after a subscription's end late usage is waited for.
+    `late_quiet`: how long after a subscription's end late usage is waited for. `retry_days`: when
+    payments are tried again, where the organization has not decided.
     """
 
     def __init__(
@@ -65,11 +75,13 @@ class InvoiceWriter:
         *,
         writers_max: int,
         late_quiet: timedelta,
+        retry_days: tuple[int, ...],
     ) -> None:
         self._database = database
         self._now = now
         self._on_commit = on_commit
         self._late_quiet = late_quiet
+        self._retry_days = retry_days
         self._writers = asyncio.Semaphore(writers_max)
 
     async def write(self, batch: Sequence[Billable]) -> tuple[int, list[Billable]]:
@@ -95,8 +107,10 @@ class InvoiceWriter:
 
     async def _write(self, batch: Sequence[Billable]) -> int:
         tenant, now = batch[0].due.subscription.tenant, batch[0].due.subscription.now(self._now())
-        drafted = [(new_id("inv"), each, _draft(each)) for each in batch]
-        drafts = {key: draft for key, _, draft in drafted if draft is not None}
+        given = {new_id("inv"): each for each in batch}
+        decreases = [found for each in batch for found in each.due.decreases(each.usages)]
+        assert not decreases or len(batch) == 1, "is written alone"
+        drafts = _drafts(given)
         following = [self._advance(each.due) for each in batch]
         async with self._database.transaction() as connection:
             await closing.prefer_indexes(connection)
@@ -107,15 +121,42 @@ class InvoiceWriter:
                 if each.subscription.id in moved and _begins_as_planned(each)
             ]
             await add_events(connection, begun)
+            corrected: list[LateCredit] = []
+            if decreases and moved:
+                corrected = await find_late_credits(connection, tenant, decreases, lock=True)
+                drafts = _drafts(given, {each.invoice.id for each in corrected})
             kept = {key: draft for key, draft in drafts.items() if draft.subscription_id in moved}
-            readings = {key: each.reading for key, each, _ in drafted if key in kept}
+            readings = {key: given[key].reading for key in kept}
             known = {key: reading for key, reading in readings.items() if reading}
             await insert_readings(connection, tenant, known)
+            notes = []
+            if corrected:
+                # First: what they bring back may pay the invoice.
+                invoice_id = next(iter(kept), "")
+                notes = await self._correct(connection, batch[0], corrected, invoice_id, now)
             written = await write_drafts(connection, tenant, kept, now) if kept else []
         tell_written(written)
-        if written or begun:
+        for note in notes:
+            log.info("credit_note_created", credit_note_id=note.id, number=note.number)
+        if written or begun or notes:
             self._on_commit()
         return len(moved)
+
+    async def _correct(
+        self,
+        connection: AsyncConnection,
+        billable: Billable,
+        corrected: Sequence[LateCredit],
+        invoice_id: str,
+        now: datetime,
+    ) -> list[CreditNote]:
+        """Write credit notes; `invoice_id`: the invoice that comes with them, "" for none."""
+        assert billable.reading is not None, "what is less than billed was read"
+        tenant = billable.due.subscription.tenant
+        await keep_readings(connection, tenant, [billable.reading])
+        origin = LateOrigin(billable.reading.id, invoice_id)
+        retry_days = billable.due.settings.retry_days_or(self._retry_days)
+        return await write_late_credits(connection, tenant, corrected, origin, now, retry_days)
 
     def _advance(self, due: OpenPeriod) -> closing.Advance:
         """What follows; after the last period, the time in which late usage may come in."""
@@ -132,12 +173,22 @@ class InvoiceWriter:
         )
 
 
-def _draft(billable: Billable) -> InvoiceDraft | None:
-    """The invoice; None for a period that has none, and when nothing came late."""
-    if billable.due.is_idle:
-        return None
-    draft = billable.due.draft(billable.usages)
-    return draft if draft.lines or draft.kind is not InvoiceKind.LATE else None
+def _drafts(
+    given: Mapping[str, Billable], credited: Collection[str] = ()
+) -> dict[str, InvoiceDraft]:
+    """The invoices, by the ids that they are to have; none for a period that has none, and when
+    nothing came late. `credited`: invoices that credit notes correct.
+    """
+    drafts = {
+        key: each.due.draft(each.usages, credited)
+        for key, each in given.items()
+        if not each.due.is_idle
+    }
+    return {
+        key: draft
+        for key, draft in drafts.items()
+        if draft.lines or draft.kind is not InvoiceKind.LATE
+    }
 
 
 def _begins_as_planned(following: closing.Advance) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from cli.connection import Connection
 from tests.e2e.api import Api, connection_of, new_organization, wait_for
-from tests.e2e.test_audit_invoices import audit
+from tests.e2e.test_audit_invoices import audit, damage, expect
 
 WAIT_S = 120.0
 CUSTOMER, METRIC = "traveller", "TRAVELS"
@@ -108,3 +108,61 @@ def test_a_year_of_weeks_passes_though_invoicer_is_killed(
     # Those who take events know of its end as soon as they are told.
     early = {"metric": METRIC, "customerId": CUSTOMER, "timestamp": third_week.isoformat()}
     wait_for("its end", lambda: api.track(**early).status_code == 400, WAIT_S)
+
+
+def test_what_costs_less_after_all_is_a_credit_note_that_the_audit_follows(
+    api: Api, stack: Connection, stack_home: Path
+) -> None:
+    answer = api.http.patch("/api/billing-settings", json={"lateUsage": "CREDIT_NOTE"})
+    assert api.ok(answer)["lateUsage"] == "CREDIT_NOTE"
+    api.post("/api/metrics", {"key": METRIC})
+    rate = api.post("/api/tax-rates", {"name": "VAT", "percent": "10"})["id"]
+    api.ok(api.http.put("/api/tax-rates/default", json={"taxRateIds": [rate]}))
+    plan = api.post("/api/plans", {**WEEKLY, "minimum": "2.50"})["id"]
+    clock = api.post("/api/test-clocks", {"customerId": CUSTOMER})["id"]
+    start = ready(api, clock)
+    subscription = {"customerId": CUSTOMER, "planId": plan, "billingAnchor": "ANNIVERSARY"}
+    api.post("/api/subscriptions", subscription)
+    sent = [api.track(metric=METRIC, amount=amount, customerId=CUSTOMER) for amount in (7, 30)]
+    advance(api, clock, start + timedelta(days=8))
+    ready(api, clock)
+    (first,) = api.get("/api/invoices", customerId=CUSTOMER)["data"]
+    assert first["amount"] == "5.17"
+    api.post(f"/api/events/{sent[1].json()['eventId']}/void", {"reason": "A mistake"})
+    advance(api, clock, start + timedelta(days=15))
+    ready(api, clock)
+    (note,) = api.get("/api/credit-notes", customerId=CUSTOMER)["data"]
+    # 4.70 become 1.70, which the minimum makes 2.50; with a tenth of it in taxes.
+    assert (note["invoiceId"], note["amount"]) == (first["id"], "2.42")
+    assert [(each["metric"], each["quantity"], each["amount"]) for each in note["changes"]] == [
+        (METRIC, "-30", "-3.00"),
+        (None, "1", "0.80"),
+    ]
+    second, corrected = api.get("/api/invoices", customerId=CUSTOMER)["data"]
+    assert (corrected["amountDue"], second["amount"]) == ("2.75", "2.75")
+    # One of the first week comes late: what is billed now is what came since the credit note.
+    track(api, 12, timestamp=(start + timedelta(minutes=5)).isoformat())
+    advance(api, clock, start + timedelta(days=22))
+    ready(api, clock)
+    third = api.get("/api/invoices", customerId=CUSTOMER)["data"][0]
+    (number,) = [n for n, line in enumerate(third["lines"], 1) if line["quantity"] == "12"]
+    events = api.get(f"/api/invoices/{third['id']}/lines/{number}/events")["data"]
+    assert [each["amount"] for each in events] == ["12"]
+    assert sent[1].json()["eventId"] not in [each["id"] for each in events]
+
+    until = ("--to", f"{start + timedelta(days=30):%Y-%m-%d}")
+    done = audit(api, stack_home, *until)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 documents chained, 4 worked out" in done.stdout
+    damage(
+        stack,
+        "ALTER TABLE credit_note_changes DISABLE TRIGGER USER",
+        f"UPDATE credit_note_changes SET quantity = -29 WHERE credit_note_id = '{note['id']}'"
+        " AND metric IS NOT NULL",
+        "ALTER TABLE credit_note_changes ENABLE TRIGGER USER",
+    )
+    found = audit(api, stack_home, *until)
+    expect(found, "CN-000001", "quantity")
+    expect(found, "CN-000001", "hash of the content")
+    # What it is said to have billed is what the next one was to add to.
+    expect(found, "INV-000003", "quantity")

@@ -8,6 +8,7 @@ from usageflow.invoicer.v1 import audit_pb2
 
 from cli.auditing.invoices.books import Books, Row, time_of
 from cli.auditing.invoices.chain import Chain, Problem
+from cli.auditing.invoices.late_notes import LateNotes, changes_of, enter
 from cli.auditing.invoices.ledger import Ledger
 from cli.auditing.invoices.lines import Lines
 from cli.auditing.invoices.parts import BillingParts
@@ -49,6 +50,7 @@ async def audit_invoices(
     StackError.
     """
     outcome, books, chain, ledger = InvoiceOutcome(), Books(), Chain(), Ledger()
+    notes = LateNotes()
     metrics = {metric.key: metric for metric in await parts.metrics()}
     lines = Lines(parts, books, metrics)
     # Of each subscription, the last invoice of the range that was made from usage.
@@ -72,9 +74,17 @@ async def audit_invoices(
         if outcome.documents % TOLD_EVERY == 0:
             progress(f"{outcome.documents} documents")
         document = row["document"]
+        if document["type"] == "invoice":
+            for note in notes.take(document):
+                await _late_note(lines, books, notes, note, (start, end), outcome)
+            notes.see(document)
+        elif document["changes"]:
+            notes.keep(document)
         await _document(lines, books, document, (start, end), outcome)
         if _bills_late_usage(document) and start <= time_of(document["finalize_time"]) < end:
             newest[document["subscription_id"]] = document
+    for note in notes.take(None):
+        await _late_note(lines, books, notes, note, (start, end), outcome)
     for invoice in newest.values():
         async for problem in lines.unbilled(invoice, start):
             outcome.note(problem)
@@ -101,6 +111,24 @@ def _keep(books: Books, chain: Chain, ledger: Ledger, kind: int, row: Row) -> No
         chain.newest[row["series"]] = int(row["newest_sequence"])
     elif kind == audit_pb2.BILLING_ROW_KIND_CREDIT_WALLET:
         ledger.wallets[row["customer_id"], row["currency"]] = row
+
+
+async def _late_note(
+    lines: Lines,
+    books: Books,
+    notes: LateNotes,
+    note: Row,
+    wanted: tuple[datetime, datetime],
+    outcome: InvoiceOutcome,
+) -> None:
+    """What a credit note changes of what was billed, from the raw events."""
+    if wanted[0] <= time_of(note["create_time"]) < wanted[1]:
+        changes = changes_of(note)
+        async for problem in lines.check(changes):
+            outcome.note(problem)
+        for problem in (*check_sums(books, changes), *notes.check(note)):
+            outcome.note(problem)
+    enter(books, note)
 
 
 async def _document(

@@ -39,6 +39,7 @@ _LINE = [
     "steps",
     "unit_price",
 ]
+_CHANGE = [name for name in _LINE if name != "charge_id"]
 _TAX = ["amount", "inclusive", "name", "percent", "position", "tax_rate_id", "taxable"]
 _CREDIT_NOTE = [
     "amount",
@@ -68,6 +69,8 @@ def content_hash(document: Mapping[str, Any]) -> bytes:
     else:
         content = _values(document, _CREDIT_NOTE)
         content["lines"] = [_values(line, _CREDIT_NOTE_LINE) for line in document["lines"]]
+        if document["changes"]:
+            content["changes"] = [_values(each, _CHANGE) for each in document["changes"]]
     content |= {"format": 1, "type": document["type"]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).digest()

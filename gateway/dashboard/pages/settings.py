@@ -78,6 +78,7 @@ async def show_billing_settings(visit: Visited) -> Response[bytes]:
     form = Form(
         [
             ("graceSeconds", str(known.grace_seconds)),
+            ("lateUsage", known.late_usage),
             ("paymentProvider", known.payment_provider),
             ("retryDays", ", ".join(map(str, known.retry_days))),
             ("_keyHint", known.stripe_api_key_hint or ""),

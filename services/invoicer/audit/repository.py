@@ -71,8 +71,20 @@ _INVOICES = f"""
 _CREDIT_NOTES = f"""
     SELECT organization_id, mode, series, sequence, to_jsonb(d) || jsonb_build_object(
         'type', 'credit_note',
-        {_parts("lines", "credit_note_lines", "credit_note_id")}
-    ) AS document
+        {_parts("lines", "credit_note_lines", "credit_note_id")},
+        {_parts("changes", "credit_note_changes", "credit_note_id")},
+        'subscription_id', (
+            SELECT i.subscription_id FROM invoices i WHERE (i.organization_id, i.mode, i.id)
+                = (d.organization_id, d.mode, d.invoice_id)
+        ),
+        'next_sequence', (
+            SELECT i.sequence FROM invoices i WHERE (i.organization_id, i.mode, i.id)
+                = (d.organization_id, d.mode, d.next_invoice_id)
+        ),
+        'reading', (
+            SELECT to_jsonb(r) FROM usage_readings r WHERE (r.organization_id, r.mode, r.id)
+                = (d.organization_id, d.mode, d.reading_id)
+        )) AS document
     FROM credit_notes d WHERE {_TENANT}
 """  # noqa: S608 (no value is pasted in)
 

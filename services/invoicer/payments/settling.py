@@ -21,11 +21,12 @@ from services.invoicer.domain import (
 from services.invoicer.payments.domain import (
     Attempt,
     AttemptState,
+    Outcome,
     ProviderName,
     is_exhausted,
     next_attempt_time,
 )
-from services.invoicer.repository import invoices, payments
+from services.invoicer.repository import billing_settings, invoices, payments
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.subscriptions import store_and_tell
 from services.kit.database import TenantKey
@@ -52,10 +53,7 @@ async def check_not_being_paid(
 ) -> None:
     """PreconditionError while nobody knows what came of an attempt; the caller has the lock."""
     if await payments.is_being_paid(connection, tenant, invoice_id):
-        raise PreconditionError(
-            "The invoice is just being paid: try again when it is known what came of it",
-            reason="payment_in_progress",
-        )
+        raise _being_paid()
 
 
 async def record_told(
@@ -63,16 +61,29 @@ async def record_told(
     locked: Locked,
     state: AttemptState,
     reference: str,
-) -> Attempt:
-    """An attempt that the organization made itself, and told."""
-    earlier = await payments.attempts_of(connection, locked.tenant, locked.invoice.id)
+) -> None:
+    """What the organization tells: an attempt that it made itself, or what came of a provider's
+    that nobody can ask about any more, since its key is gone. PreconditionError while one can be.
+    """
+    tenant, invoice = locked.tenant, locked.invoice
+    earlier = await payments.attempts_of(connection, tenant, invoice.id)
+    newest = earlier[-1] if earlier else None
+    if newest is not None and newest.state is AttemptState.PENDING:
+        settings = await billing_settings.get_settings(connection, tenant)
+        asked = settings.sealed_provider_key is not None
+        # Whoever has just begun it may still get an answer.
+        if asked or await payments.is_leased(connection, tenant, invoice.id):
+            raise _being_paid()
+        outcome = Outcome(state, reference or newest.reference)
+        await payments.end_attempt(connection, tenant, newest, outcome, locked.now)
+        return
     attempt = Attempt(
-        invoice_id=locked.invoice.id,
+        invoice_id=invoice.id,
         number=len(earlier) + 1,
         provider=ProviderName.MANUAL,
         method=None,
-        amount=locked.invoice.amount_due,
-        currency=locked.invoice.currency,
+        amount=invoice.amount_due,
+        currency=invoice.currency,
         state=state,
         reference=reference,
         error_code="",
@@ -81,8 +92,14 @@ async def record_told(
         end_time=locked.now,
         real_start_time=locked.real,
     )
-    await payments.insert_attempt(connection, locked.tenant, attempt)
-    return attempt
+    await payments.insert_attempt(connection, tenant, attempt)
+
+
+def _being_paid() -> PreconditionError:
+    return PreconditionError(
+        "The invoice is just being paid: try again when it is known what came of it",
+        reason="payment_in_progress",
+    )
 
 
 async def settle_paid(

@@ -7,7 +7,7 @@ from sqlalchemy import Row, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings
+from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings, LateUsage
 from services.invoicer.payments.domain import ProviderName
 from services.invoicer.tables import billing_settings
 from services.kit.database import TenantKey
@@ -36,6 +36,13 @@ async def settings_of(
     return {TenantKey(row.organization_id, row.mode): _settings(row) for row in rows}
 
 
+async def retry_days_of(
+    connection: AsyncConnection, tenant: TenantKey, usual: tuple[int, ...]
+) -> tuple[int, ...]:
+    """When the tenant's payments are tried again; `usual`: as the installation has it."""
+    return (await get_settings(connection, tenant)).retry_days_or(usual)
+
+
 async def put_settings(
     connection: AsyncConnection, tenant: TenantKey, settings: BillingSettings, now: datetime
 ) -> None:
@@ -46,6 +53,7 @@ async def put_settings(
         "provider": settings.provider.value,
         "sealed_provider_key": settings.sealed_provider_key,
         "provider_key_hint": settings.provider_key_hint,
+        "late_usage": settings.late_usage.value,
         "update_time": now,
     }
     statement = upsert(billing_settings).values(**tenant._asdict(), **values)
@@ -60,4 +68,5 @@ def _settings(row: Row[tuple[object, ...]]) -> BillingSettings:
         provider=ProviderName(row.provider),
         sealed_provider_key=row.sealed_provider_key,
         provider_key_hint=row.provider_key_hint,
+        late_usage=LateUsage(row.late_usage),
     )

@@ -177,22 +177,22 @@ _EARLIER_INVOICES = """
 
 _EARLIER = text(
     f"""
-    SELECT i.organization_id, i.mode, i.subscription_id, i.period_start, i.period_end,
+    SELECT i.organization_id, i.mode, i.subscription_id, i.id, i.period_start, i.period_end,
         i.plan_id, i.plan_version
     FROM {_EARLIER_INVOICES}
     ORDER BY i.organization_id, i.mode, i.subscription_id, i.period_start
     """  # noqa: S608 (no value is pasted in)
 )
 
-# A line about a period stands on the period's own invoice or on a later one.
+# A line about a period stands on the period's own invoice or on a later one, or it is what a credit
+# note changed of it.
 _BILLED = text(
     f"""
     SELECT i.organization_id, i.mode, i.subscription_id, l.period_start, l.metric,
         sum(l.quantity) AS quantity, sum(l.amount) AS amount
     FROM {_EARLIER_INVOICES}
-    JOIN invoice_lines l
-        ON (l.organization_id, l.mode, l.invoice_id) = (i.organization_id, i.mode, i.id)
-        AND l.metric IS NOT NULL
+    CROSS JOIN LATERAL {terms.BILLED_LINES} AS l
+    WHERE l.metric IS NOT NULL
     GROUP BY i.organization_id, i.mode, i.subscription_id, l.period_start, l.metric
     """  # noqa: S608 (no value is pasted in)
 )
@@ -360,6 +360,7 @@ async def open_periods(
         key = (row.organization_id, row.mode, row.subscription_id)
         plan = plans[PlanKey(row.organization_id, row.mode, row.plan_id, row.plan_version)]
         found = EarlierPeriod(
+            row.id,
             Period(row.period_start, row.period_end),
             plan.content,
             billed.get((key, row.period_start), {}),

@@ -13,12 +13,18 @@ from services.invoicer.credit_notes import (
     CreditNote,
     CreditNoteDraft,
     CreditNoteLine,
+    LateOrigin,
     key_conflict,
 )
-from services.invoicer.domain import invoice_number
+from services.invoicer.domain import InvoiceLine, invoice_number
 from services.invoicer.repository.documents import chain, hash_of
-from services.invoicer.repository.invoices import take_numbers
-from services.invoicer.tables import credit_note_lines, credit_notes, document_hashes
+from services.invoicer.repository.invoices import line_of, take_numbers
+from services.invoicer.tables import (
+    credit_note_changes,
+    credit_note_lines,
+    credit_notes,
+    document_hashes,
+)
 from services.kit.database import TenantKey
 
 
@@ -29,10 +35,12 @@ async def insert_credit_note(
     draft: CreditNoteDraft,
     key: tuple[str, bytes],
     now: datetime,
+    origin: LateOrigin | None = None,
 ) -> CreditNote:
     """Store a credit note under the tenant's next number.
 
-    `key`: under which key the caller sent it ("": none), and a digest of what was sent.
+    `key`: under which key the caller sent it ("": none), and a digest of what was sent. `origin`:
+    of one that has changes.
     ConflictError when the key was just used for another invoice. Until the transaction ends nobody
     else of the tenant gets a number: do this last.
     """
@@ -51,6 +59,9 @@ async def insert_credit_note(
             reason=draft.reason,
             refund_reference=draft.refund_reference or None,
             lines_count=len(draft.lines),
+            changes_count=len(draft.changes),
+            reading_id=origin.reading_id if origin else None,
+            next_invoice_id=(origin.next_invoice_id or None) if origin else None,
             series=CREDIT_NOTE_SERIES,
             sequence=sequence,
             number=number,
@@ -74,6 +85,27 @@ async def insert_credit_note(
         for line in draft.lines
     ]
     await connection.execute(insert(credit_note_lines), lines)
+    if draft.changes:
+        changes = [
+            {
+                **tenant._asdict(),
+                "credit_note_id": note_id,
+                "invoice_id": draft.invoice_id,
+                "position": position,
+                "kind": change.kind.value,
+                "metric": change.metric or None,
+                "description": change.description,
+                "quantity": change.quantity,
+                "included_units": change.included_units,
+                "unit_price": change.unit_price,
+                "amount": change.amount,
+                "period_start": change.period.start,
+                "period_end": change.period.end,
+                "steps": list(change.steps),
+            }
+            for position, change in enumerate(draft.changes, start=1)
+        ]
+        await connection.execute(insert(credit_note_changes), changes)
     (digest,) = await chain(connection, tenant, CREDIT_NOTE_SERIES, [sequence])
     return CreditNote(note_id, number, draft, now, digest.hex())
 
@@ -165,10 +197,36 @@ async def _with_lines(
     for row in await connection.execute(query):
         line = CreditNoteLine(row.position, row.description, row.amount)
         lines.setdefault(row.credit_note_id, []).append(line)
-    return [_credit_note(row, tuple(lines[row.id])) for row in rows]
+    changes = await _changes(connection, tenant, [row.id for row in rows if row.changes_count])
+    return [_credit_note(row, tuple(lines[row.id]), tuple(changes.get(row.id, ()))) for row in rows]
 
 
-def _credit_note(row: Row[tuple[object, ...]], lines: tuple[CreditNoteLine, ...]) -> CreditNote:
+async def _changes(
+    connection: AsyncConnection, tenant: TenantKey, note_ids: Sequence[str]
+) -> dict[str, list[InvoiceLine]]:
+    if not note_ids:
+        return {}
+    columns = credit_note_changes.c
+    query = (
+        select(credit_note_changes)
+        .where(
+            columns.organization_id == tenant.organization_id,
+            columns.mode == tenant.mode,
+            columns.credit_note_id.in_(note_ids),
+        )
+        .order_by(columns.credit_note_id, columns.position)
+    )
+    changes: dict[str, list[InvoiceLine]] = {}
+    for row in await connection.execute(query):
+        changes.setdefault(row.credit_note_id, []).append(line_of(row))
+    return changes
+
+
+def _credit_note(
+    row: Row[tuple[object, ...]],
+    lines: tuple[CreditNoteLine, ...],
+    changes: tuple[InvoiceLine, ...],
+) -> CreditNote:
     draft = CreditNoteDraft(
         invoice_id=row.invoice_id,
         customer_id=row.customer_id,
@@ -177,5 +235,6 @@ def _credit_note(row: Row[tuple[object, ...]], lines: tuple[CreditNoteLine, ...]
         reason=row.reason,
         refund_reference=row.refund_reference or "",
         lines=lines,
+        changes=changes,
     )
     return CreditNote(row.id, row.number, draft, row.create_time, row.hash.hex())

@@ -320,7 +320,7 @@ async def _with_lines(
     )
     lines: dict[str, list[InvoiceLine]] = {}
     for row in await connection.execute(query):
-        lines.setdefault(row.invoice_id, []).append(_line(row))
+        lines.setdefault(row.invoice_id, []).append(line_of(row))
     ids = [row.id for row in rows]
     taxes = await _taxes(connection, tenant, ids)
     settled = await settlements_of(connection, tenant, ids)
@@ -382,7 +382,8 @@ def _invoice(
     )
 
 
-def _line(row: Row[tuple[object, ...]]) -> InvoiceLine:
+def line_of(row: Row[tuple[object, ...]]) -> InvoiceLine:
+    """The line of a row; a credit note's changes are no charges."""
     return InvoiceLine(
         kind=LineKind(row.kind),
         metric=row.metric or "",
@@ -393,5 +394,5 @@ def _line(row: Row[tuple[object, ...]]) -> InvoiceLine:
         amount=row.amount,
         period=Period(row.period_start, row.period_end),
         steps=tuple(row.steps),
-        charge_id=row.charge_id or "",
+        charge_id=getattr(row, "charge_id", None) or "",
     )

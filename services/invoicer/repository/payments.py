@@ -221,6 +221,14 @@ async def is_being_paid(connection: AsyncConnection, tenant: TenantKey, invoice_
     return (await connection.execute(query)).first() is not None
 
 
+async def is_leased(connection: AsyncConnection, tenant: TenantKey, invoice_id: str) -> bool:
+    """Whether a replica may be collecting it right now."""
+    query = select(collections.c.invoice_id).where(
+        _of(collections, tenant, invoice_id), collections.c.lease_time > func.now()
+    )
+    return (await connection.execute(query)).first() is not None
+
+
 async def has_exhausted(
     connection: AsyncConnection, tenant: TenantKey, subscription_id: str, failures_max: int
 ) -> bool:

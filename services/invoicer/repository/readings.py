@@ -1,6 +1,6 @@
 """What usage was read for invoices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ _INSERT_INVOICE_READINGS = text(
 )
 
 _READING = """
-    SELECT i.finalize_time, r.counted_before, r.batch_ids FROM invoices i
     LEFT JOIN invoice_readings ir ON (ir.organization_id, ir.mode, ir.invoice_id)
         = (i.organization_id, i.mode, i.id)
     LEFT JOIN usage_readings r ON (r.organization_id, r.mode, r.id)
@@ -39,25 +38,50 @@ _READING = """
 """
 
 _OF_INVOICE = text(
-    f"{_READING} WHERE (i.organization_id, i.mode, i.id) = (:organization_id, :mode, :invoice_id)"
+    f"""
+    SELECT i.finalize_time, r.counted_before, r.batch_ids FROM invoices i {_READING}
+    WHERE (i.organization_id, i.mode, i.id) = (:organization_id, :mode, :invoice_id)
+    """  # noqa: S608 (no value is pasted in)
 )
 
-# Void ones aside, unless they were not void yet when the later one was written.
+# By invoices, void ones aside, unless they were not void yet when the later one was written; and by
+# credit notes that changed what was billed, each at the place of the invoice written with it.
 _LAST_BILLED = text(
     f"""
-    {_READING}
-    JOIN invoices later ON (later.organization_id, later.mode, later.subscription_id)
-        = (i.organization_id, i.mode, i.subscription_id) AND later.sequence > i.sequence
-    WHERE (later.organization_id, later.mode, later.id) = (:organization_id, :mode, :invoice_id)
-        AND (i.void_time IS NULL OR i.void_time > later.finalize_time)
-        AND EXISTS (
-            SELECT FROM invoice_lines l
-            WHERE (l.organization_id, l.mode, l.invoice_id) = (i.organization_id, i.mode, i.id)
-                AND l.kind IN ('USAGE', 'LATE_USAGE') AND l.metric = :metric
-                AND (l.period_start, l.period_end) = (:period_start, :period_end)
+    WITH later AS (
+        SELECT * FROM invoices
+        WHERE (organization_id, mode, id) = (:organization_id, :mode, :invoice_id)
+    ), earlier AS (
+        SELECT i.* FROM later JOIN invoices i
+            ON (i.organization_id, i.mode, i.subscription_id)
+                = (later.organization_id, later.mode, later.subscription_id)
+            AND i.sequence < later.sequence
+    )
+    SELECT * FROM (
+        SELECT i.sequence, i.finalize_time, r.counted_before, r.batch_ids
+        FROM earlier i CROSS JOIN later {_READING}
+        WHERE (i.void_time IS NULL OR i.void_time > later.finalize_time)
+            AND EXISTS (
+                SELECT FROM invoice_lines l
+                WHERE (l.organization_id, l.mode, l.invoice_id) = (i.organization_id, i.mode, i.id)
+                    AND l.kind IN ('USAGE', 'LATE_USAGE') AND l.metric = :metric
+                    AND (l.period_start, l.period_end) = (:period_start, :period_end)
+            )
+        UNION ALL
+        SELECT i.sequence, n.create_time, r.counted_before, r.batch_ids
+        FROM earlier i
+        JOIN credit_notes n ON (n.next_invoice_id, n.organization_id, n.mode)
+            = (i.id, i.organization_id, i.mode)
+        JOIN usage_readings r ON (r.organization_id, r.mode, r.id)
+            = (n.organization_id, n.mode, n.reading_id)
+        WHERE EXISTS (
+            SELECT FROM credit_note_changes c
+            WHERE (c.organization_id, c.mode, c.credit_note_id) = (n.organization_id, n.mode, n.id)
+                AND c.metric = :metric
+                AND (c.period_start, c.period_end) = (:period_start, :period_end)
         )
-    ORDER BY i.sequence DESC LIMIT 1
-    """
+    ) AS billed ORDER BY sequence DESC LIMIT 1
+    """  # noqa: S608 (no value is pasted in)
 )
 
 
@@ -77,7 +101,22 @@ async def insert_readings(
     """Keep what was read for invoices, by invoice id, which are written in this transaction."""
     if not readings:
         return
-    read = list({reading.id: reading for reading in readings.values()}.values())
+    await keep_readings(connection, tenant, readings.values())
+    await connection.execute(
+        _INSERT_INVOICE_READINGS,
+        {
+            **tenant._asdict(),
+            "invoice_id": list(readings),
+            "reading_id": [reading.id for reading in readings.values()],
+        },
+    )
+
+
+async def keep_readings(
+    connection: AsyncConnection, tenant: TenantKey, readings: Iterable[UsageReading]
+) -> None:
+    """Keep readings, each once."""
+    read = list({reading.id: reading for reading in readings}.values())
     await connection.execute(
         _INSERT_READINGS,
         {
@@ -85,14 +124,6 @@ async def insert_readings(
             "id": [reading.id for reading in read],
             "before": [reading.counted.before for reading in read],
             "batch_ids": [reading.counted.batch_ids for reading in read],
-        },
-    )
-    await connection.execute(
-        _INSERT_INVOICE_READINGS,
-        {
-            **tenant._asdict(),
-            "invoice_id": list(readings),
-            "reading_id": [reading.id for reading in readings.values()],
         },
     )
 

@@ -45,11 +45,23 @@ _CHARGES = text(
     """  # noqa: S608 (no value is pasted in)
 )
 
+# What was billed by an invoice `i`, and what credit notes of it changed of that since its period
+# costs less after all. Credit notes of other reasons change nothing of what is billed.
+BILLED_LINES = """
+    (
+        SELECT period_start, kind, metric, quantity, amount FROM invoice_lines
+        WHERE (organization_id, mode, invoice_id) = (i.organization_id, i.mode, i.id)
+        UNION ALL
+        SELECT period_start, kind, metric, quantity, amount FROM credit_note_changes
+        WHERE (organization_id, mode, invoice_id) = (i.organization_id, i.mode, i.id)
+    )
+"""
+
 # A price of a period in advance stands on the invoice of the one before, which may be a year long.
 _BEFORE = timedelta(days=400)
 
 _BILLED_PARTS = text(
-    """
+    f"""
     SELECT i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind,
         sum(l.amount) AS amount
     FROM unnest(
@@ -60,10 +72,9 @@ _BILLED_PARTS = text(
             = (given.organization_id, given.mode, given.id)
         AND i.status <> 'VOID'
         AND i.period_end > given.period_start - CAST(:late AS interval)
-    JOIN invoice_lines l ON (l.organization_id, l.mode, l.invoice_id)
-        = (i.organization_id, i.mode, i.id)
+    CROSS JOIN LATERAL {BILLED_LINES} AS l
     GROUP BY i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind
-    """
+    """  # noqa: S608 (no value is pasted in)
 )
 
 

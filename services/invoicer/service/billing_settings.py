@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from services.invoicer.billing_settings import BillingSettings, BillingSettingsChange
+from services.invoicer.billing_settings import BillingSettings, BillingSettingsChange, LateUsage
 from services.invoicer.payments.domain import ProviderName
 from services.invoicer.payments.keys import ProviderKeys, hint_of, is_stripe_key
 from services.invoicer.repository import billing_settings
@@ -34,6 +34,7 @@ class SettingsInput:
     retry_days: tuple[int, ...] | None = None
     provider: ProviderName | None = None
     stripe_api_key: str | None = None
+    late_usage: LateUsage | None = None
 
 
 class BillingSettingsOf:
@@ -95,7 +96,9 @@ class BillingSettingsOf:
             checks.require(known, "stripeApiKey", message)
             checks.done()
             sealed = (self._keys.seal(tenant, key), hint_of(key)) if key else (b"", "")
-        return BillingSettingsChange(given.grace_s, given.retry_days, given.provider, sealed)
+        return BillingSettingsChange(
+            given.grace_s, given.retry_days, given.provider, sealed, given.late_usage
+        )
 
     def _holding(self, settings: BillingSettings) -> BillingSettings:
         return replace(
@@ -114,4 +117,5 @@ def _shown(settings: BillingSettings) -> dict[str, object]:
         "retryDays": list(settings.retry_days),
         "paymentProvider": settings.provider.value,
         "stripeApiKeyHint": settings.provider_key_hint or None,
+        "lateUsage": settings.late_usage.value,
     }

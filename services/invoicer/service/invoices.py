@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer import audited, billing_events
 from services.invoicer.checks import is_customer_id
@@ -22,6 +21,7 @@ from services.invoicer.domain import (
     check_voidable,
 )
 from services.invoicer.exact import ZERO
+from services.invoicer.late_credits import credited_late
 from services.invoicer.payments.domain import REFERENCE_CHARS_MAX, AttemptState
 from services.invoicer.payments.settling import (
     Locked,
@@ -147,7 +147,8 @@ class Invoices:
             answer = await self._usage.billable(tenant, selections)
             usages, as_of = answer.usages, subscription.now(answer.as_of)
             projected = projected_usages(period, usages, as_of)
-        draft, at_end = period.draft(usages), period.draft(projected)
+        credited = await credited_late(self._database, period, usages)
+        draft, at_end = period.draft(usages, credited), period.draft(projected, credited)
         return Preview(
             draft,
             at_end,
@@ -158,16 +159,15 @@ class Invoices:
 
     async def pay_invoice(self, tenant: TenantKey, invoice_id: str, reference: str = "") -> Invoice:
         """Mark an invoice paid; repeating it changes nothing. PreconditionError when void, or just
-        being paid by a provider.
+        being paid by a provider whose key there is.
         """
         check_reference(reference)
         async with self._database.transaction() as connection:
             locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             if not check_payable(locked.invoice):
                 return locked.invoice
-            await check_not_being_paid(connection, tenant, invoice_id)
             await record_told(connection, locked, AttemptState.SUCCEEDED, reference)
-            retry_days = await self._retry_days_of(connection, tenant)
+            retry_days = await billing_settings.retry_days_of(connection, tenant, self._retry_days)
             paid = await settle_paid(connection, locked, retry_days)
             await _note(connection, locked, paid, "paid", reference)
         self._wakes.relay()
@@ -178,15 +178,14 @@ class Invoices:
     ) -> Invoice:
         """Count a failed payment; the last one that is tolerated suspends the subscription.
 
-        PreconditionError when paid or void, or just being paid by a provider.
+        PreconditionError when paid or void, or just being paid by a provider whose key there is.
         """
         check_reference(reference)
         async with self._database.transaction() as connection:
             locked = await lock_invoice(connection, tenant, invoice_id, self._now())
             check_failable(locked.invoice)
-            await check_not_being_paid(connection, tenant, invoice_id)
             await record_told(connection, locked, AttemptState.FAILED, reference)
-            retry_days = await self._retry_days_of(connection, tenant)
+            retry_days = await billing_settings.retry_days_of(connection, tenant, self._retry_days)
             failed, _ = await settle_failed(connection, locked, retry_days)
             await _note(connection, locked, failed, "failed", reference)
         self._wakes.relay()
@@ -224,12 +223,6 @@ class Invoices:
                 await subscriptions.update_subscription(connection, subscription)
         self._wakes.relay()
         return voided
-
-    async def _retry_days_of(
-        self, connection: AsyncConnection, tenant: TenantKey
-    ) -> tuple[int, ...]:
-        settings = await billing_settings.get_settings(connection, tenant)
-        return settings.retry_days_or(self._retry_days)
 
 
 async def _note(

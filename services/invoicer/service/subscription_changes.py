@@ -16,6 +16,7 @@ from services.invoicer.closing import OpenPeriod
 from services.invoicer.credit_use import would_pay
 from services.invoicer.domain import InvoiceDraft, InvoiceLine, LineKind, Plan, Subscription
 from services.invoicer.exact import add, total
+from services.invoicer.late_credits import credited_late
 from services.invoicer.repository import closing, ledger, plans, subscriptions
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import (
@@ -138,7 +139,8 @@ class SubscriptionChanges:
             if selections:
                 answer = await self._usage.billable(tenant, selections)
                 usages, as_of = answer.usages, min(as_of, after.now(answer.as_of))
-            drafts.append(known.draft(usages))
+            credited = await credited_late(self._database, known, usages)
+            drafts.append(known.draft(usages, credited))
         applied = would_pay(grants, drafts, self._now())
         return ChangePreview(after, tuple(drafts), as_of, applied)
 

@@ -14,7 +14,11 @@ from services.invoicer.tables.catalog import (
 )
 from services.invoicer.tables.clocks import test_clocks
 from services.invoicer.tables.columns import metadata
-from services.invoicer.tables.credit_notes import credit_note_lines, credit_notes
+from services.invoicer.tables.credit_notes import (
+    credit_note_changes,
+    credit_note_lines,
+    credit_notes,
+)
 from services.invoicer.tables.credits import credit_entries, credit_grants, credit_wallets
 from services.invoicer.tables.documents import (
     document_hashes,
@@ -51,6 +55,7 @@ __all__ = [
     "collections",
     "credit_entries",
     "credit_grants",
+    "credit_note_changes",
     "credit_note_lines",
     "credit_notes",
     "credit_wallets",

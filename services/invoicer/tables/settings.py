@@ -27,6 +27,7 @@ billing_settings = Table(
     # Under PAYMENT_SECRETS_KEY, and what may be shown of it.
     Column("sealed_provider_key", LargeBinary),
     Column("provider_key_hint", Text, nullable=False, server_default=text("''")),
+    Column("late_usage", Text, nullable=False, server_default=text("'NEXT_INVOICE'")),
     time_column("update_time"),
     PrimaryKeyConstraint("organization_id", "mode"),
     # Finds the shortest.

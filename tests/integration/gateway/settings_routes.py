@@ -10,6 +10,7 @@ SETTINGS = pb.BillingSettings(
     retry_days=[1, 3],
     payment_provider=payments.PAYMENT_PROVIDER_STRIPE,
     stripe_api_key_hint="…4242",
+    late_usage=pb.LATE_USAGE_NEXT_INVOICE,
     etag="tag",
 )
 SETTINGS_JSON = {
@@ -17,6 +18,7 @@ SETTINGS_JSON = {
     "retryDays": [1, 3],
     "paymentProvider": "STRIPE",
     "stripeApiKeyHint": "…4242",
+    "lateUsage": "NEXT_INVOICE",
 }
 METHOD = payments.PaymentMethod(stripe_customer="cus_1", stripe_payment_method="pm_1")
 METHOD_JSON = {"stripeCustomer": "cus_1", "stripePaymentMethod": "pm_1"}
@@ -38,6 +40,7 @@ CASES = [
             retry_days=pb.RetryDays(days=[2]),
             payment_provider=payments.PAYMENT_PROVIDER_MANUAL,
             stripe_api_key="",
+            late_usage=pb.LATE_USAGE_CREDIT_NOTE,
         ),
         pb.UpdateBillingSettingsResponse(settings=SETTINGS),
         SETTINGS_JSON,
@@ -46,6 +49,7 @@ CASES = [
             "retryDays": [2],
             "paymentProvider": "MANUAL",
             "stripeApiKey": "",
+            "lateUsage": "CREDIT_NOTE",
         },
     ),
     Case(

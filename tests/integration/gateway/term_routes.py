@@ -229,6 +229,19 @@ NOTE = terms.CreditNote(
         terms.CreditNoteLine(line=2, description="API_CALL", amount="10.00"),
         terms.CreditNoteLine(line=3, description="VAT 19 %", amount="1.90"),
     ],
+    changes=[
+        invoicer.InvoiceLine(
+            description="API_CALL, change of 2026-01-01 to 2026-02-01",
+            metric="API_CALL",
+            quantity="-1000",
+            included_units="0",
+            unit_price="0.01",
+            amount="-10.00",
+            period_start_time=at(1),
+            period_end_time=at(2),
+            steps=["10.00 - 20.00 billed before = -10.00"],
+        )
+    ],
     create_time=at(2),
     hash="5e" * 32,
 )
@@ -244,6 +257,19 @@ NOTE_JSON = {
     "lines": [
         {"line": 2, "description": "API_CALL", "amount": "10.00"},
         {"line": 3, "description": "VAT 19 %", "amount": "1.90"},
+    ],
+    "changes": [
+        {
+            "description": "API_CALL, change of 2026-01-01 to 2026-02-01",
+            "metric": "API_CALL",
+            "quantity": "-1000",
+            "includedUnits": "0",
+            "unitPrice": "0.01",
+            "amount": "-10.00",
+            "periodStart": "2026-01-01T00:00:00Z",
+            "periodEnd": "2026-01-02T00:00:00Z",
+            "steps": ["10.00 - 20.00 billed before = -10.00"],
+        }
     ],
     "createdAt": "2026-01-02T00:00:00Z",
     "hash": "5e" * 32,

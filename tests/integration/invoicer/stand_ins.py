@@ -255,7 +255,7 @@ class World:
         self.discounts = Discounts(self.database, self.clock)
         self.charges = Charges(self.database, self.clock, wakes)
         self.taxes = Taxes(self.database, self.clock)
-        self.credit_notes = CreditNotes(self.database, self.clock, wakes)
+        self.credit_notes = CreditNotes(self.database, self.clock, wakes, retry_days=RETRY_DAYS)
         self.credits = Credits(self.database, self.clock, wakes)
         self.subscriptions = Subscriptions(self.database, self.clock, wakes, retry_days=RETRY_DAYS)
         self.changes = SubscriptionChanges(self.database, self.usage, self.clock, wakes, late=LATE)
@@ -289,7 +289,12 @@ class World:
             batch_max=batch_max,
         )
         writer = InvoiceWriter(
-            self.database, self.clock, self.committed.set, writers_max=4, late_quiet=LATE_QUIET
+            self.database,
+            self.clock,
+            self.committed.set,
+            writers_max=4,
+            late_quiet=LATE_QUIET,
+            retry_days=RETRY_DAYS,
         )
         return Closer(self.database, self.usage, writer, settings, self.clock)
 

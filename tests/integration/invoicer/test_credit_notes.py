@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from usageflow.events.v1 import events_pb2
 
 from services.invoicer.checks import CustomerInput, MetricPriceInput
+from services.invoicer.credit_checks import GrantInput
 from services.invoicer.credit_notes import CreditNote
-from services.invoicer.domain import Invoice
+from services.invoicer.domain import Invoice, InvoiceStatus, SubscriptionStatus
 from services.invoicer.exact import total
 from services.invoicer.service.paging import Page
 from services.invoicer.term_checks import (
@@ -58,6 +59,17 @@ async def credit(
     return (await world.credit_notes.create_credit_note(world.tenant, given))[0]
 
 
+async def events(world: World) -> list[events_pb2.BillingEvent]:
+    async with world.database.transaction() as connection:
+        rows = await connection.execute(text("SELECT payload FROM outbox"))
+        return [events_pb2.BillingEvent.FromString(payload) for payload in rows.scalars()]
+
+
+async def status_of(world: World, invoice: Invoice) -> SubscriptionStatus:
+    found = await world.subscriptions.get_subscription(world.tenant, invoice.subscription_id)
+    return found.status
+
+
 async def test_all_of_an_invoice_is_credited_with_its_tax(world: World) -> None:
     invoice = await invoiced(world, "19")
     note = await credit(world, invoice)
@@ -92,6 +104,39 @@ async def test_what_is_credited_of_an_open_invoice_is_due_no_more(world: World) 
     await world.invoices.pay_invoice(world.tenant, invoice.id)
     await credit(world, invoice, (1, "20.00"), refund_reference="re_1")
     assert (await world.all_invoices())[0].amount_due == Decimal("72.50")
+
+
+async def test_an_invoice_that_is_credited_to_nothing_is_paid(world: World) -> None:
+    """The last credit note pays it; what is paid is charged, failed and suspended for no more."""
+    invoice = await invoiced(world, "19")
+    for _ in range(3):  # the last one that is tolerated, and one
+        await world.invoices.fail_invoice(world.tenant, invoice.id)
+    assert await status_of(world, invoice) is SubscriptionStatus.SUSPENDED
+    await credit(world, invoice, (1, "100.00"))
+    assert (await world.all_invoices())[0].status is InvoiceStatus.FAILED
+    await credit(world, invoice)
+    (paid,) = await world.all_invoices()
+    assert (paid.status, str(paid.amount_due)) == (InvoiceStatus.PAID, "0.00")
+    assert await status_of(world, invoice) is SubscriptionStatus.ACTIVE
+    told = {each.type for each in await events(world)}
+    assert {"invoice.paid", "subscription.changed"} <= told
+    assert (await world.invoices.pay_invoice(world.tenant, invoice.id)) == paid
+    with pytest.raises(PreconditionError, match="The invoice is paid"):
+        await world.invoices.fail_invoice(world.tenant, invoice.id)
+
+
+async def test_prepaid_credits_and_a_credit_note_pay_an_invoice_together(world: World) -> None:
+    await world.customers.put_customer(world.tenant, CustomerInput("user_123"))
+    await world.credits.grant_credits(world.tenant, GrantInput("user_123", "60.00", "USD"))
+    invoice = await invoiced(world)
+    assert invoice.amount_due == Decimal("52.50")
+    await credit(world, invoice, (1, "52.50"))
+    (paid,) = await world.all_invoices()
+    assert (paid.status, paid.credits_applied) == (InvoiceStatus.PAID, Decimal("60.00"))
+    with pytest.raises(PreconditionError) as caught:
+        await credit(world, invoice, (1, "1.00"))
+    assert caught.value.reason == "refund_required"
+    await credit(world, invoice, refund_to_credits=True)  # the 60.00 that credit paid
 
 
 async def test_several_rates_and_contained_taxes(world: World) -> None:
@@ -148,10 +193,7 @@ async def test_the_webhook_of_a_credit_note_goes_out(world: World) -> None:
     invoice = await invoiced(world)
     note = await credit(world, invoice, (1, "1.00"))
     assert world.wakes[-1] == "relay"
-    async with world.database.transaction() as connection:
-        rows = await connection.execute(text("SELECT payload FROM outbox"))
-        events = [events_pb2.BillingEvent.FromString(payload) for payload in rows.scalars()]
-    (data,) = [each.data_json for each in events if each.type == "credit_note.created"]
+    (data,) = [each.data_json for each in await events(world) if each.type == "credit_note.created"]
     assert data == (
         f'{{"creditNoteId":"{note.id}","number":"CN-000001","invoiceId":"{invoice.id}",'
         '"customerId":"user_123","amount":"1.00","currency":"USD","sequence":1}'
@@ -252,6 +294,11 @@ _LINE = (
     "INSERT INTO credit_note_lines SELECT organization_id, mode, 'cn_x', invoice_id, {}, '', {} "
     "FROM credit_note_lines LIMIT 1"
 )
+# All that is left, which leaves the invoice open.
+_REST = (
+    "INSERT INTO credit_note_lines SELECT organization_id, mode, 'cn_x', invoice_id, position, '', "
+    "CASE position WHEN 1 THEN 90 ELSE 12.5 END FROM invoice_lines"
+)
 _TAKE = "UPDATE invoice_counters SET newest_sequence = 2 WHERE series = 'CN'"
 
 
@@ -261,6 +308,18 @@ _TAKE = "UPDATE invoice_counters SET newest_sequence = 2 WHERE series = 'CN'"
         (["UPDATE credit_notes SET reason = ''"], "UPDATE of credit_notes is refused"),
         (["DELETE FROM credit_note_lines"], "DELETE of credit_note_lines is refused"),
         (["DELETE FROM credit_notes"], "DELETE of credit_notes is refused"),
+        (
+            [
+                "UPDATE invoices SET status = 'PAID', paid_time = now()",
+                _TAKE,
+                _NOTE.format('"amount": 1'),
+            ],
+            "of a paid invoice tells no refund",
+        ),
+        (
+            [_TAKE, _NOTE.format('"amount": 102.5, "lines_count": 2'), _REST],
+            "does not fit its invoice",
+        ),
         (["TRUNCATE credit_note_lines"], "TRUNCATE of credit_note_lines is refused"),
         (
             ["UPDATE invoices SET status = 'VOID', void_time = now()"],

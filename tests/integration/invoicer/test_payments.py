@@ -32,6 +32,12 @@ from tests.integration.invoicer.stand_ins import (
 )
 
 
+async def expire_lease(world: World) -> None:
+    """Let the time of a replica that was killed be over."""
+    async with world.database.transaction() as connection:
+        await connection.execute(text("UPDATE collections SET lease_time = '-infinity'"))
+
+
 async def test_an_invoice_is_charged_when_it_is_final(paying: Paying) -> None:
     assert (await paying.collect()).status is InvoiceStatus.PAID
     (charge,) = paying.stripe.charges
@@ -182,6 +188,39 @@ async def test_what_is_credited_is_not_charged(paying: Paying) -> None:
     assert isinstance(note, CreditNote)
     await paying.collect()
     assert [each["amount"] for each in paying.stripe.charges] == [9968]
+
+
+@pytest.mark.parametrize("paid", [True, False])
+async def test_without_the_key_the_organization_tells_what_came_of_an_attempt(
+    paying: Paying, paid: bool
+) -> None:
+    """It looks at Stripe's pages; nobody can ask there any more, and nothing else is refused."""
+    world, tenant, invoice_id = paying.world, paying.world.tenant, paying.invoice.id
+    invoices = world.invoices
+    tell = invoices.pay_invoice if paid else invoices.fail_invoice
+    # Killed after Stripe was called, with its lease.
+    collector = paying.new_collector(lease=timedelta(minutes=2))
+    paying.stripe.script.append(Does.SUCCEED_AND_HANG)
+    collecting = asyncio.ensure_future(collector.collect_batch())
+    await paying.stripe.charged.wait()
+    with pytest.raises(PreconditionError, match="just being paid"):
+        await tell(tenant, invoice_id, "pi_7")
+    gone = SettingsInput(provider=ProviderName.MANUAL, stripe_api_key="")
+    await world.settings.update_settings(tenant, gone, by_key="key_1")
+    # Whoever has begun it may still get its answer.
+    with pytest.raises(PreconditionError, match="just being paid"):
+        await tell(tenant, invoice_id, "pi_7")
+    collecting.cancel()
+    await expire_lease(world)
+    await paying.collect()  # there is nobody to ask
+    await tell(tenant, invoice_id, "pi_7")
+    state = AttemptState.SUCCEEDED if paid else AttemptState.FAILED
+    attempts = [(each.number, each.state, each.reference) for each in await paying.attempts()]
+    assert attempts == [(1, state, "pi_7")]
+    if not paid:
+        assert (await invoices.void_invoice(tenant, invoice_id)).status is InvoiceStatus.VOID
+    await paying.collect(after=60 * DAY)
+    assert len(paying.stripe.requests) == 1
 
 
 async def test_what_the_organization_tells_is_an_attempt_too(paying: Paying) -> None:

@@ -153,7 +153,7 @@ def test_a_base_price_below_the_minor_unit_is_rounded_once() -> None:
 
 
 def test_usage_is_asked_for_this_period_and_then_for_earlier_ones() -> None:
-    earlier = EarlierPeriod(JANUARY, pro(TOKENS))
+    earlier = EarlierPeriod("inv_1", JANUARY, pro(TOKENS))
     asked = open_period(pro(CALLS), FEBRUARY, earlier).selections()
     assert [(each.metrics, each.period) for each in asked] == [
         (("API_CALL",), FEBRUARY),
@@ -162,7 +162,7 @@ def test_usage_is_asked_for_this_period_and_then_for_earlier_ones() -> None:
 
 
 def test_a_plan_without_metrics_asks_for_nothing_and_has_its_base_price() -> None:
-    due = open_period(pro(), FEBRUARY, EarlierPeriod(JANUARY, pro()))
+    due = open_period(pro(), FEBRUARY, EarlierPeriod("inv_1", JANUARY, pro()))
     assert due.selections() == []
     assert str(due.draft([]).amount) == "100.00"
 
@@ -222,7 +222,9 @@ def test_what_has_not_changed_is_not_mentioned() -> None:
 
 
 def test_late_lines_stand_behind_those_of_the_period() -> None:
-    earlier = EarlierPeriod(JANUARY, pro(CALLS), {"API_CALL": Billed(D("12000"), D("20.00"))})
+    earlier = EarlierPeriod(
+        "inv_1", JANUARY, pro(CALLS), {"API_CALL": Billed(D("12000"), D("20.00"))}
+    )
     draft = open_period(pro(CALLS), FEBRUARY, earlier).draft(
         [{"API_CALL": MetricUsage(D("1"))}, {"API_CALL": MetricUsage(D("12500"))}]
     )

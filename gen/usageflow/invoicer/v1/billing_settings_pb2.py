@@ -25,25 +25,27 @@ _sym_db = _symbol_database.Default()
 from usageflow.invoicer.v1 import payments_pb2 as usageflow_dot_invoicer_dot_v1_dot_payments__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,usageflow/invoicer/v1/billing_settings.proto\x12\x15usageflow.invoicer.v1\x1a$usageflow/invoicer/v1/payments.proto\"\xa9\x01\n\x0f\x42illingSettings\x12\x15\n\rgrace_seconds\x18\x01 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nretry_days\x18\x03 \x03(\x05\x12@\n\x10payment_provider\x18\x04 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProvider\x12\x1b\n\x13stripe_api_key_hint\x18\x05 \x01(\t\"\x19\n\tRetryDays\x12\x0c\n\x04\x64\x61ys\x18\x01 \x03(\x05\"\x1b\n\x19GetBillingSettingsRequest\"V\n\x1aGetBillingSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.usageflow.invoicer.v1.BillingSettings\"\xa0\x02\n\x1cUpdateBillingSettingsRequest\x12\x1a\n\rgrace_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08if_match\x18\x02 \x03(\t\x12\x34\n\nretry_days\x18\x03 \x01(\x0b\x32 .usageflow.invoicer.v1.RetryDays\x12\x45\n\x10payment_provider\x18\x04 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProviderH\x01\x88\x01\x01\x12\x1b\n\x0estripe_api_key\x18\x05 \x01(\tH\x02\x88\x01\x01\x42\x10\n\x0e_grace_secondsB\x13\n\x11_payment_providerB\x11\n\x0f_stripe_api_key\"Y\n\x1dUpdateBillingSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.usageflow.invoicer.v1.BillingSettings2\x98\x02\n\x16\x42illingSettingsService\x12y\n\x12GetBillingSettings\x12\x30.usageflow.invoicer.v1.GetBillingSettingsRequest\x1a\x31.usageflow.invoicer.v1.GetBillingSettingsResponse\x12\x82\x01\n\x15UpdateBillingSettings\x12\x33.usageflow.invoicer.v1.UpdateBillingSettingsRequest\x1a\x34.usageflow.invoicer.v1.UpdateBillingSettingsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,usageflow/invoicer/v1/billing_settings.proto\x12\x15usageflow.invoicer.v1\x1a$usageflow/invoicer/v1/payments.proto\"\xdf\x01\n\x0f\x42illingSettings\x12\x15\n\rgrace_seconds\x18\x01 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nretry_days\x18\x03 \x03(\x05\x12@\n\x10payment_provider\x18\x04 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProvider\x12\x1b\n\x13stripe_api_key_hint\x18\x05 \x01(\t\x12\x34\n\nlate_usage\x18\x06 \x01(\x0e\x32 .usageflow.invoicer.v1.LateUsage\"\x19\n\tRetryDays\x12\x0c\n\x04\x64\x61ys\x18\x01 \x03(\x05\"\x1b\n\x19GetBillingSettingsRequest\"V\n\x1aGetBillingSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.usageflow.invoicer.v1.BillingSettings\"\xea\x02\n\x1cUpdateBillingSettingsRequest\x12\x1a\n\rgrace_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08if_match\x18\x02 \x03(\t\x12\x34\n\nretry_days\x18\x03 \x01(\x0b\x32 .usageflow.invoicer.v1.RetryDays\x12\x45\n\x10payment_provider\x18\x04 \x01(\x0e\x32&.usageflow.invoicer.v1.PaymentProviderH\x01\x88\x01\x01\x12\x1b\n\x0estripe_api_key\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x39\n\nlate_usage\x18\x06 \x01(\x0e\x32 .usageflow.invoicer.v1.LateUsageH\x03\x88\x01\x01\x42\x10\n\x0e_grace_secondsB\x13\n\x11_payment_providerB\x11\n\x0f_stripe_api_keyB\r\n\x0b_late_usage\"Y\n\x1dUpdateBillingSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32&.usageflow.invoicer.v1.BillingSettings*`\n\tLateUsage\x12\x1a\n\x16LATE_USAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LATE_USAGE_NEXT_INVOICE\x10\x01\x12\x1a\n\x16LATE_USAGE_CREDIT_NOTE\x10\x02\x32\x98\x02\n\x16\x42illingSettingsService\x12y\n\x12GetBillingSettings\x12\x30.usageflow.invoicer.v1.GetBillingSettingsRequest\x1a\x31.usageflow.invoicer.v1.GetBillingSettingsResponse\x12\x82\x01\n\x15UpdateBillingSettings\x12\x33.usageflow.invoicer.v1.UpdateBillingSettingsRequest\x1a\x34.usageflow.invoicer.v1.UpdateBillingSettingsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.invoicer.v1.billing_settings_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LATEUSAGE']._serialized_start=935
+  _globals['_LATEUSAGE']._serialized_end=1031
   _globals['_BILLINGSETTINGS']._serialized_start=110
-  _globals['_BILLINGSETTINGS']._serialized_end=279
-  _globals['_RETRYDAYS']._serialized_start=281
-  _globals['_RETRYDAYS']._serialized_end=306
-  _globals['_GETBILLINGSETTINGSREQUEST']._serialized_start=308
-  _globals['_GETBILLINGSETTINGSREQUEST']._serialized_end=335
-  _globals['_GETBILLINGSETTINGSRESPONSE']._serialized_start=337
-  _globals['_GETBILLINGSETTINGSRESPONSE']._serialized_end=423
-  _globals['_UPDATEBILLINGSETTINGSREQUEST']._serialized_start=426
-  _globals['_UPDATEBILLINGSETTINGSREQUEST']._serialized_end=714
-  _globals['_UPDATEBILLINGSETTINGSRESPONSE']._serialized_start=716
-  _globals['_UPDATEBILLINGSETTINGSRESPONSE']._serialized_end=805
-  _globals['_BILLINGSETTINGSSERVICE']._serialized_start=808
-  _globals['_BILLINGSETTINGSSERVICE']._serialized_end=1088
+  _globals['_BILLINGSETTINGS']._serialized_end=333
+  _globals['_RETRYDAYS']._serialized_start=335
+  _globals['_RETRYDAYS']._serialized_end=360
+  _globals['_GETBILLINGSETTINGSREQUEST']._serialized_start=362
+  _globals['_GETBILLINGSETTINGSREQUEST']._serialized_end=389
+  _globals['_GETBILLINGSETTINGSRESPONSE']._serialized_start=391
+  _globals['_GETBILLINGSETTINGSRESPONSE']._serialized_end=477
+  _globals['_UPDATEBILLINGSETTINGSREQUEST']._serialized_start=480
+  _globals['_UPDATEBILLINGSETTINGSREQUEST']._serialized_end=842
+  _globals['_UPDATEBILLINGSETTINGSRESPONSE']._serialized_start=844
+  _globals['_UPDATEBILLINGSETTINGSRESPONSE']._serialized_end=933
+  _globals['_BILLINGSETTINGSSERVICE']._serialized_start=1034
+  _globals['_BILLINGSETTINGSSERVICE']._serialized_end=1314
 # @@protoc_insertion_point(module_scope)

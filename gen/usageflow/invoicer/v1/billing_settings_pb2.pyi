@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from usageflow.invoicer.v1 import payments_pb2 as _payments_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,37 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LateUsage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LateUsageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LateUsage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_USAGE_UNSPECIFIED: _LateUsage.ValueType  # 0
+    """Not given; refused."""
+    LATE_USAGE_NEXT_INVOICE: _LateUsage.ValueType  # 1
+    """Lines below 0 of the next invoice, which name the period."""
+    LATE_USAGE_CREDIT_NOTE: _LateUsage.ValueType  # 2
+    """A credit note of the period's invoice. If that was paid, it becomes prepaid credit of the customer. Where
+    it can't be (the invoice is being paid, or too little is left of it or of its lines): as NEXT_INVOICE.
+    """
+
+class LateUsage(_LateUsage, metaclass=_LateUsageEnumTypeWrapper):
+    """LateUsage is what becomes of an invoiced period that costs less after all: events of it were voided,
+    or came late and lowered the price. It is known, and done, when the next period is closed. One that costs more is
+    always billed by lines of the next invoice.
+    """
+
+LATE_USAGE_UNSPECIFIED: LateUsage.ValueType  # 0
+"""Not given; refused."""
+LATE_USAGE_NEXT_INVOICE: LateUsage.ValueType  # 1
+"""Lines below 0 of the next invoice, which name the period."""
+LATE_USAGE_CREDIT_NOTE: LateUsage.ValueType  # 2
+"""A credit note of the period's invoice. If that was paid, it becomes prepaid credit of the customer. Where
+it can't be (the invoice is being paid, or too little is left of it or of its lines): as NEXT_INVOICE.
+"""
+Global___LateUsage: _TypeAlias = LateUsage  # noqa: Y015
+
 @_typing.final
 class BillingSettings(_message.Message):
     """BillingSettings are an organization's, in one mode."""
@@ -30,6 +62,7 @@ class BillingSettings(_message.Message):
     RETRY_DAYS_FIELD_NUMBER: _builtins.int
     PAYMENT_PROVIDER_FIELD_NUMBER: _builtins.int
     STRIPE_API_KEY_HINT_FIELD_NUMBER: _builtins.int
+    LATE_USAGE_FIELD_NUMBER: _builtins.int
     grace_seconds: _builtins.int
     """How long a period that is over waits for late events before it is invoiced: 0-259,200 (72 h)."""
     etag: _builtins.str
@@ -38,6 +71,8 @@ class BillingSettings(_message.Message):
     """Who collects invoices."""
     stripe_api_key_hint: _builtins.str
     """The end of the key of Stripe; empty: there is none."""
+    late_usage: Global___LateUsage.ValueType
+    """How an invoiced period that costs less after all is corrected."""
     @_builtins.property
     def retry_days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """On which days after the first failure a payment is tried again, ascending. When it has failed
@@ -52,10 +87,11 @@ class BillingSettings(_message.Message):
         retry_days: _abc.Iterable[_builtins.int] | None = ...,
         payment_provider: _payments_pb2.PaymentProvider.ValueType = ...,
         stripe_api_key_hint: _builtins.str = ...,
+        late_usage: Global___LateUsage.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace_seconds", b"grace_seconds", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key_hint", b"stripe_api_key_hint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace_seconds", b"grace_seconds", "late_usage", b"late_usage", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key_hint", b"stripe_api_key_hint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,6 +173,7 @@ class UpdateBillingSettingsRequest(_message.Message):
     RETRY_DAYS_FIELD_NUMBER: _builtins.int
     PAYMENT_PROVIDER_FIELD_NUMBER: _builtins.int
     STRIPE_API_KEY_FIELD_NUMBER: _builtins.int
+    LATE_USAGE_FIELD_NUMBER: _builtins.int
     grace_seconds: _builtins.int
     """0-259,200. It holds for all periods that are not invoiced yet."""
     payment_provider: _payments_pb2.PaymentProvider.ValueType
@@ -145,6 +182,8 @@ class UpdateBillingSettingsRequest(_message.Message):
     """A secret or restricted key of Stripe, of the caller's mode ("sk_live_...", "rk_test_..."). It is
     stored sealed and never shown again. Empty: it is forgotten.
     """
+    late_usage: Global___LateUsage.ValueType
+    """How an invoiced period that costs less after all is corrected, from now on."""
     @_builtins.property
     def if_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags (etag) of which it must have one, or "*" for any; empty: whatever it is now."""
@@ -161,19 +200,24 @@ class UpdateBillingSettingsRequest(_message.Message):
         retry_days: Global___RetryDays | None = ...,
         payment_provider: _payments_pb2.PaymentProvider.ValueType | None = ...,
         stripe_api_key: _builtins.str | None = ...,
+        late_usage: Global___LateUsage.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_late_usage", b"_late_usage", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "late_usage", b"late_usage", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "if_match", b"if_match", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "_late_usage", b"_late_usage", "_payment_provider", b"_payment_provider", "_stripe_api_key", b"_stripe_api_key", "grace_seconds", b"grace_seconds", "if_match", b"if_match", "late_usage", b"late_usage", "payment_provider", b"payment_provider", "retry_days", b"retry_days", "stripe_api_key", b"stripe_api_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__late_usage: _TypeAlias = _typing.Literal["late_usage"]  # noqa: Y015
+    _WhichOneofArgType__late_usage: _TypeAlias = _typing.Literal["_late_usage", b"_late_usage"]  # noqa: Y015
     _WhichOneofReturnType__payment_provider: _TypeAlias = _typing.Literal["payment_provider"]  # noqa: Y015
     _WhichOneofArgType__payment_provider: _TypeAlias = _typing.Literal["_payment_provider", b"_payment_provider"]  # noqa: Y015
     _WhichOneofReturnType__stripe_api_key: _TypeAlias = _typing.Literal["stripe_api_key"]  # noqa: Y015
     _WhichOneofArgType__stripe_api_key: _TypeAlias = _typing.Literal["_stripe_api_key", b"_stripe_api_key"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__late_usage) -> _WhichOneofReturnType__late_usage | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__payment_provider) -> _WhichOneofReturnType__payment_provider | None: ...
     @_typing.overload

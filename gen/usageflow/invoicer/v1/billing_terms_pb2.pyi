@@ -916,6 +916,7 @@ class CreditNote(_message.Message):
     REFUND_REFERENCE_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"cn_..."."""
@@ -945,6 +946,12 @@ class CreditNote(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_invoicer_pb2.InvoiceLine]:
+        """Of one that was made since an invoiced period costs less after all: what its usage came to in place of what
+        was billed, as lines of an invoice; they sum to what is credited without added taxes, below 0.
+        """
+
     def __init__(
         self,
         *,
@@ -958,11 +965,12 @@ class CreditNote(_message.Message):
         refund_reference: _builtins.str = ...,
         lines: _abc.Iterable[Global___CreditNoteLine] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        changes: _abc.Iterable[_invoicer_pb2.InvoiceLine] | None = ...,
         hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "hash", b"hash", "id", b"id", "invoice_id", b"invoice_id", "lines", b"lines", "number", b"number", "reason", b"reason", "refund_reference", b"refund_reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "changes", b"changes", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "hash", b"hash", "id", b"id", "invoice_id", b"invoice_id", "lines", b"lines", "number", b"number", "reason", b"reason", "refund_reference", b"refund_reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

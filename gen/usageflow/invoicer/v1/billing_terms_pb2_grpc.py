@@ -179,7 +179,7 @@ class BillingTermsServiceServicer:
         """CreateCreditNote credits lines of an invoice, or all that is left of it, with their taxes.
         INVALID_ARGUMENT names each wrong field; NOT_FOUND when there is no such invoice;
         FAILED_PRECONDITION with the reason invoice_void, refund_required or invoice_not_paid.
-        Idempotency keys are as in CreateCharge.
+        Idempotency keys are as in CreateCharge. An open invoice that nothing is due of then is PAID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,7 @@ class BillingTermsServiceStub:
     """CreateCreditNote credits lines of an invoice, or all that is left of it, with their taxes.
     INVALID_ARGUMENT names each wrong field; NOT_FOUND when there is no such invoice;
     FAILED_PRECONDITION with the reason invoice_void, refund_required or invoice_not_paid.
-    Idempotency keys are as in CreateCharge.
+    Idempotency keys are as in CreateCharge. An open invoice that nothing is due of then is PAID.
     """
     GetCreditNote: _grpc.UnaryUnaryMultiCallable[_billing_terms_pb2.GetCreditNoteRequest, _billing_terms_pb2.GetCreditNoteResponse]
     """GetCreditNote returns a credit note. NOT_FOUND when there is none."""
@@ -123,7 +123,7 @@ class BillingTermsServiceAsyncStub(BillingTermsServiceStub):
     """CreateCreditNote credits lines of an invoice, or all that is left of it, with their taxes.
     INVALID_ARGUMENT names each wrong field; NOT_FOUND when there is no such invoice;
     FAILED_PRECONDITION with the reason invoice_void, refund_required or invoice_not_paid.
-    Idempotency keys are as in CreateCharge.
+    Idempotency keys are as in CreateCharge. An open invoice that nothing is due of then is PAID.
     """
     GetCreditNote: _aio.UnaryUnaryMultiCallable[_billing_terms_pb2.GetCreditNoteRequest, _billing_terms_pb2.GetCreditNoteResponse]  # type: ignore[assignment]
     """GetCreditNote returns a credit note. NOT_FOUND when there is none."""
@@ -226,7 +226,7 @@ class BillingTermsServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateCreditNote credits lines of an invoice, or all that is left of it, with their taxes.
         INVALID_ARGUMENT names each wrong field; NOT_FOUND when there is no such invoice;
         FAILED_PRECONDITION with the reason invoice_void, refund_required or invoice_not_paid.
-        Idempotency keys are as in CreateCharge.
+        Idempotency keys are as in CreateCharge. An open invoice that nothing is due of then is PAID.
         """
 
     @_abc_1.abstractmethod

@@ -286,7 +286,9 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PayInvoice(self, request, context):
-        """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void.
+        """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void, and
+        while a provider is just being asked (payment_in_progress). When the organization's key of the
+        provider is gone, it tells what came of the attempt that nobody can ask about any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,7 +296,7 @@ class InvoicerServiceServicer:
 
     def FailInvoice(self, request, context):
         """FailInvoice records a failed payment; after the set number of failures the subscription is
-        suspended. FAILED_PRECONDITION when paid or void.
+        suspended. FAILED_PRECONDITION when paid or void, and otherwise as PayInvoice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -89,10 +89,13 @@ class InvoicerServiceStub:
     the usage that there is. What accrues is worked out once a minute.
     """
     PayInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]
-    """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
+    """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void, and
+    while a provider is just being asked (payment_in_progress). When the organization's key of the
+    provider is gone, it tells what came of the attempt that nobody can ask about any more.
+    """
     FailInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.FailInvoiceRequest, _invoicer_pb2.FailInvoiceResponse]
     """FailInvoice records a failed payment; after the set number of failures the subscription is
-    suspended. FAILED_PRECONDITION when paid or void.
+    suspended. FAILED_PRECONDITION when paid or void, and otherwise as PayInvoice.
     """
     VoidInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.VoidInvoiceRequest, _invoicer_pb2.VoidInvoiceResponse]
     """VoidInvoice declares an unpaid invoice void; its number stays used. FAILED_PRECONDITION when
@@ -160,10 +163,13 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     the usage that there is. What accrues is worked out once a minute.
     """
     PayInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PayInvoiceRequest, _invoicer_pb2.PayInvoiceResponse]  # type: ignore[assignment]
-    """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
+    """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void, and
+    while a provider is just being asked (payment_in_progress). When the organization's key of the
+    provider is gone, it tells what came of the attempt that nobody can ask about any more.
+    """
     FailInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.FailInvoiceRequest, _invoicer_pb2.FailInvoiceResponse]  # type: ignore[assignment]
     """FailInvoice records a failed payment; after the set number of failures the subscription is
-    suspended. FAILED_PRECONDITION when paid or void.
+    suspended. FAILED_PRECONDITION when paid or void, and otherwise as PayInvoice.
     """
     VoidInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.VoidInvoiceRequest, _invoicer_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
     """VoidInvoice declares an unpaid invoice void; its number stays used. FAILED_PRECONDITION when
@@ -342,7 +348,10 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.PayInvoiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.PayInvoiceResponse, _abc.Awaitable[_invoicer_pb2.PayInvoiceResponse]]:
-        """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void."""
+        """PayInvoice marks an invoice paid. Repeating it changes nothing; FAILED_PRECONDITION when void, and
+        while a provider is just being asked (payment_in_progress). When the organization's key of the
+        provider is gone, it tells what came of the attempt that nobody can ask about any more.
+        """
 
     @_abc_1.abstractmethod
     def FailInvoice(
@@ -351,7 +360,7 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.FailInvoiceResponse, _abc.Awaitable[_invoicer_pb2.FailInvoiceResponse]]:
         """FailInvoice records a failed payment; after the set number of failures the subscription is
-        suspended. FAILED_PRECONDITION when paid or void.
+        suspended. FAILED_PRECONDITION when paid or void, and otherwise as PayInvoice.
         """
 
     @_abc_1.abstractmethod
