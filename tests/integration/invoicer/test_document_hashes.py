@@ -63,7 +63,11 @@ def canonical(row: dict[str, Any]) -> bytes:
 
 _NOT_HASHED = {
     "invoices": ["status", "series", "sequence", "failed_payments", "paid_time", "void_time"],
-    "credit_notes": ["series", "sequence", "lines_count", "idempotency_key", "content_digest"],
+    "credit_notes": [
+        *("series", "sequence", "lines_count", "idempotency_key", "content_digest"),
+        # Those of late usage have changes besides; the audit's tests hash them.
+        *("changes_count", "reading_id", "next_invoice_id"),
+    ],
 }
 
 

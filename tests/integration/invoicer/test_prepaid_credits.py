@@ -138,8 +138,10 @@ async def test_credit_that_an_open_invoice_needs_no_more_comes_back(world: World
     assert await balance(world) == "10.00"
     (found,) = await world.all_invoices()
     assert found.credited == 40
-    assert settled(found) == ("60.00", "0.00", "PENDING")
-    await world.credit_notes.create_credit_note(world.tenant, CreditNoteInput(invoice.id, "R"))
+    # Nothing is due any more: it is paid, and what else is credited is a refund.
+    assert settled(found) == ("60.00", "0.00", "PAID")
+    rest = CreditNoteInput(invoice.id, "R", refund_to_credits=True)
+    await world.credit_notes.create_credit_note(world.tenant, rest)
     assert await balance(world) == "70.00"
 
 
