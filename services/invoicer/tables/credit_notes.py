@@ -1,7 +1,6 @@
 """What was credited of invoices."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Column,
     ForeignKeyConstraint,
@@ -16,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-from services.invoicer.tables.columns import metadata, tenant_columns, time_column
+from services.invoicer.tables.columns import line_columns, metadata, tenant_columns, time_column
 
 credit_notes = Table(
     "credit_notes",
@@ -129,16 +128,7 @@ credit_note_changes = Table(
     Column("credit_note_id", Text, nullable=False),
     Column("invoice_id", Text, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("metric", Text),
-    Column("description", Text, nullable=False),
-    Column("quantity", Numeric, nullable=False),
-    Column("included_units", Numeric, nullable=False),
-    Column("unit_price", Numeric),
-    Column("amount", Numeric, nullable=False),
-    time_column("period_start"),
-    time_column("period_end"),
-    Column("steps", JSON, nullable=False),
+    *line_columns(),
     PrimaryKeyConstraint("organization_id", "mode", "credit_note_id", "position"),
     ForeignKeyConstraint(
         ["organization_id", "mode", "credit_note_id", "invoice_id"],

@@ -1,7 +1,6 @@
 """What was billed: numbers, invoices and their lines."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Column,
     ForeignKeyConstraint,
@@ -16,7 +15,7 @@ from sqlalchemy import (
 )
 
 from services.invoicer.tables.catalog import plan_version_key
-from services.invoicer.tables.columns import metadata, tenant_columns, time_column
+from services.invoicer.tables.columns import line_columns, metadata, tenant_columns, time_column
 
 invoice_counters = Table(
     "invoice_counters",
@@ -84,18 +83,7 @@ invoice_lines = Table(
     *tenant_columns(),
     Column("invoice_id", Text, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("metric", Text),
-    Column("description", Text, nullable=False),
-    Column("quantity", Numeric, nullable=False),
-    Column("included_units", Numeric, nullable=False),
-    Column("unit_price", Numeric),
-    Column("amount", Numeric, nullable=False),
-    # What the line bills; an earlier period than the invoice's for late usage.
-    time_column("period_start"),
-    time_column("period_end"),
-    # How the amount came about, as a list of strings.
-    Column("steps", JSON, nullable=False),
+    *line_columns(),
     # The one-off charge that the line bills.
     Column("charge_id", Text),
     PrimaryKeyConstraint("organization_id", "mode", "invoice_id", "position"),

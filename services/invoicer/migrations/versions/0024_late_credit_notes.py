@@ -118,7 +118,8 @@ END
 $$
 """
 
-# As it is since 0012, with the changes where there are some: what was hashed before stays as it is.
+# As it is since 0012 but for the changes, where there are some: what was hashed before stays as it
+# is.
 CONTENT = """
 CREATE OR REPLACE FUNCTION credit_note_content(of credit_notes) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
@@ -135,22 +136,8 @@ BEGIN
         || '}', ',' ORDER BY position), ''), count(*)
     INTO lines, line_count FROM credit_note_lines
     WHERE (organization_id, mode, credit_note_id) = (of.organization_id, of.mode, of.id);
-    SELECT ',"changes":[' || string_agg(
-        '{"amount":' || canonical(amount)
-        || ',"description":' || canonical(description)
-        || ',"included_units":' || canonical(included_units)
-        || ',"kind":' || canonical(kind)
-        || ',"metric":' || canonical(metric)
-        || ',"period_end":' || canonical(period_end)
-        || ',"period_start":' || canonical(period_start)
-        || ',"position":' || position::text
-        || ',"quantity":' || canonical(quantity)
-        || ',"steps":' || canonical(steps)
-        || ',"unit_price":' || canonical(unit_price)
-        || '}', ',' ORDER BY position) || ']', count(*)
-    INTO changes, change_count FROM credit_note_changes
-    WHERE (organization_id, mode, credit_note_id) = (of.organization_id, of.mode, of.id);
-    IF line_count <> of.lines_count OR change_count <> of.changes_count THEN
+    <read changes>
+    IF line_count <> of.lines_count<changes missing> THEN
         RAISE EXCEPTION 'credit note % is hashed when all of its lines are there', of.id
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
@@ -173,42 +160,25 @@ END
 $$
 """
 
-# As in 0012.
-BEFORE = """
-CREATE OR REPLACE FUNCTION credit_note_content(of credit_notes) RETURNS text
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    lines text;
-    line_count integer;
-BEGIN
-    SELECT coalesce(string_agg(
+READ_CHANGES = """SELECT ',"changes":[' || string_agg(
         '{"amount":' || canonical(amount)
         || ',"description":' || canonical(description)
+        || ',"included_units":' || canonical(included_units)
+        || ',"kind":' || canonical(kind)
+        || ',"metric":' || canonical(metric)
+        || ',"period_end":' || canonical(period_end)
+        || ',"period_start":' || canonical(period_start)
         || ',"position":' || position::text
-        || '}', ',' ORDER BY position), ''), count(*)
-    INTO lines, line_count FROM credit_note_lines
-    WHERE (organization_id, mode, credit_note_id) = (of.organization_id, of.mode, of.id);
-    IF line_count <> of.lines_count THEN
-        RAISE EXCEPTION 'credit note % is hashed when all of its lines are there', of.id
-            USING ERRCODE = 'integrity_constraint_violation';
-    END IF;
-    RETURN '{"amount":' || canonical(of.amount)
-        || ',"create_time":' || canonical(of.create_time)
-        || ',"currency":' || canonical(of.currency)
-        || ',"customer_id":' || canonical(of.customer_id)
-        || ',"format"\\:1'
-        || ',"id":' || canonical(of.id)
-        || ',"invoice_id":' || canonical(of.invoice_id)
-        || ',"lines":[' || lines || ']'
-        || ',"mode":' || canonical(of.mode)
-        || ',"number":' || canonical(of.number)
-        || ',"organization_id":' || canonical(of.organization_id)
-        || ',"reason":' || canonical(of.reason)
-        || ',"refund_reference":' || canonical(of.refund_reference)
-        || ',"type":"credit_note"}';
-END
-$$
-"""
+        || ',"quantity":' || canonical(quantity)
+        || ',"steps":' || canonical(steps)
+        || ',"unit_price":' || canonical(unit_price)
+        || '}', ',' ORDER BY position) || ']', count(*)
+    INTO changes, change_count FROM credit_note_changes
+    WHERE (organization_id, mode, credit_note_id) = (of.organization_id, of.mode, of.id);"""
+WITH_CHANGES = CONTENT.replace("<read changes>", READ_CHANGES).replace(
+    "<changes missing>", " OR change_count <> of.changes_count"
+)
+WITHOUT = CONTENT.replace("<read changes>", "").replace("<changes missing>", "")
 
 TRIGGERS = (
     "CREATE CONSTRAINT TRIGGER check_credit_note_changes AFTER INSERT ON credit_notes "
@@ -225,7 +195,7 @@ TRIGGERS = (
 
 def upgrade() -> None:
     """Add what they need."""
-    for statement in (*TABLES, CHECK_CHANGES, CHECK_CHANGE, CONTENT, *TRIGGERS):
+    for statement in (*TABLES, CHECK_CHANGES, CHECK_CHANGE, WITH_CHANGES, *TRIGGERS):
         op.execute(statement)
 
 
@@ -245,7 +215,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE credit_note_changes")
     op.execute("DROP FUNCTION check_credit_note_change()")
     op.execute("DROP FUNCTION check_credit_note_changes() CASCADE")
-    op.execute(BEFORE)
+    op.execute(WITHOUT)
     op.execute(
         "ALTER TABLE credit_notes DROP COLUMN changes_count, DROP COLUMN reading_id, "
         "DROP COLUMN next_invoice_id"
