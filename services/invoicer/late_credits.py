@@ -77,18 +77,20 @@ async def write_late_credits(
     tenant: TenantKey,
     found: Sequence[LateCredit],
     origin: LateOrigin,
-    now: datetime,
+    times: tuple[datetime, datetime],
     retry_days: Sequence[int],
 ) -> list[CreditNote]:
     """Write what find_late_credits found and locked. What is credited of a paid invoice becomes
-    prepaid credit, which pays what is finalized after it in the same transaction.
+    prepaid credit, which pays what is finalized after it in the same transaction. `times`: that of
+    the customer, and the real one.
     """
     notes = []
+    now, real = times
     # Before the counter of credit notes is held: the wallet may pay the invoice that follows, too.
     wallet = (found[0].invoice.customer_id, found[0].invoice.currency)
     await ledger.lock_wallet(connection, tenant, wallet, now)
     for each in found:
-        locked = await lock_invoice(connection, tenant, each.invoice.id, now)
+        locked = await lock_invoice(connection, tenant, each.invoice.id, real)
         content = f"{each.invoice.id} {origin.reading_id}".encode()
         note = await write_credit_note(
             connection,

@@ -156,7 +156,9 @@ class InvoiceWriter:
         await keep_readings(connection, tenant, [billable.reading])
         origin = LateOrigin(billable.reading.id, invoice_id)
         retry_days = billable.due.settings.retry_days_or(self._retry_days)
-        return await write_late_credits(connection, tenant, corrected, origin, now, retry_days)
+        return await write_late_credits(
+            connection, tenant, corrected, origin, (now, self._now()), retry_days
+        )
 
     def _advance(self, due: OpenPeriod) -> closing.Advance:
         """What follows; after the last period, the time in which late usage may come in."""

@@ -27,6 +27,7 @@ from tests.integration.invoicer.stand_in_stripe import Does
 from tests.integration.invoicer.stand_ins import (
     GRACE,
     PROVIDER_KEYS,
+    World,
     new_tenant,
     utc,
 )
