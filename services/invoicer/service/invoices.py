@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer import audited, billing_events
 from services.invoicer.checks import is_customer_id
