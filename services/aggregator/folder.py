@@ -52,7 +52,7 @@ MESSAGES_MAX = 128
 # Buckets are met again and again in that time: from 0.03 to 0.2 s, 500 events a call cost
 # aggregator 4 us an event instead of 9, and PostgreSQL 6.5 instead of 11.
 GATHER_S = 0.2
-EVENTS_MAX = 20_000
+EVENTS_MAX = 40_000
 ATTEMPTS_MAX = 4
 # deadlock_detected, serialization_failure: the same again will do.
 _REPEATABLE_STATES = ("40P01", "40001")

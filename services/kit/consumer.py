@@ -31,6 +31,10 @@ PULL_HEARTBEAT_S = 2.0
 RETRY_DELAY_S = 0.5
 REDELIVERY_DELAY_S = 1.0
 
+# A batch of so much was gathered under a heavy load: the next is gathered for longer.
+HEAVY_BATCH_BYTES = 256 * 1024
+HEAVY_GATHER_FACTOR = 2
+
 _HEARTBEAT = "100"
 _EXPIRED = "408"
 
@@ -56,6 +60,7 @@ class Consumer:
         self._batch_max = batch_max
         self._gather_s = gather_s
         self._last_batch_s = 0.0
+        self._last_batch_bytes = 0
 
     async def run(self) -> None:
         """Consume until cancelled; NATS may come and go, and lose its store."""
@@ -98,6 +103,7 @@ class Consumer:
                 messages.append(await subscription.next_msg(timeout=PULL_HEARTBEAT_S))
             batch, ended = _split(messages)
             if batch:
+                self._last_batch_bytes = sum(len(message.data) for message in batch)
                 outstanding -= len(batch)
                 await self._handle(batch)
             if ended:
@@ -107,13 +113,15 @@ class Consumer:
         """Let more messages come when the last batch was only just handled.
 
         A message after a quiet time is handled at once; a steady flow is handled in fewer, larger
-        batches, each of which costs a transaction.
+        batches, each of which costs a transaction; a heavy one in batches larger still.
         """
         now_s = asyncio.get_running_loop().time()
-        early_s = self._last_batch_s + self._gather_s - now_s
+        heavy = self._last_batch_bytes >= HEAVY_BATCH_BYTES
+        gather_s = self._gather_s * HEAVY_GATHER_FACTOR if heavy else self._gather_s
+        early_s = self._last_batch_s + gather_s - now_s
         if early_s > 0:
             await asyncio.sleep(early_s)
-        self._last_batch_s = max(now_s, self._last_batch_s + self._gather_s)
+        self._last_batch_s = max(now_s, self._last_batch_s + gather_s)
 
     async def _handle(self, batch: list[Msg]) -> None:
         context.from_headers(batch[0].headers or {})

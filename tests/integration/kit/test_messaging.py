@@ -1,18 +1,20 @@
 """Streams, consumers, broadcasts and requests on a real NATS server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from nats.aio.msg import Msg
 
 from cli.embedded import EmbeddedNats
+from services.kit.consumer import HEAVY_BATCH_BYTES, HEAVY_GATHER_FACTOR
 from services.kit.errors import UnavailableError
 from services.kit.messaging import BILLING, PAYLOAD_BYTES_MAX, Messaging
 
 SUBJECT = "usageflow.billing.event"
 WAIT_S = 15
+TIMER_S = 0.01  # how early a timer may be
 
 
 @asynccontextmanager
@@ -107,6 +109,31 @@ async def test_steady_flow_is_handled_in_fewer_batches_when_the_consumer_gathers
         await asyncio.gather(task, return_exceptions=True)
     # One for each message without gathering; here one for each 200 ms that the sending took.
     assert len(handler.batches) <= 25
+
+
+async def test_after_a_heavy_batch_the_next_is_gathered_for_longer(nats_url: str) -> None:
+    loop = asyncio.get_running_loop()
+    begun: list[float] = []
+    handled = asyncio.Event()
+
+    async def handler(_messages: Sequence[Msg]) -> None:
+        begun.append(loop.time())
+        handled.set()
+
+    async with connected(nats_url) as messaging:
+        consumer = messaging.consume(BILLING, "tester", handler, batch_max=50, gather_s=0.2)
+        task = asyncio.create_task(consumer.run())
+        start_s = loop.time()
+        for payload in (b"light", bytes(HEAVY_BATCH_BYTES), b"light"):
+            handled.clear()
+            await messaging.publish(SUBJECT, payload, str(len(begun)))
+            async with asyncio.timeout(WAIT_S):
+                await handled.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    _, second, third = (begun_s - start_s + TIMER_S for begun_s in begun)
+    assert second >= 0.2
+    assert third >= 0.2 + HEAVY_GATHER_FACTOR * 0.2
 
 
 async def test_one_bad_message_does_not_hold_up_its_neighbours(nats_url: str) -> None:
