@@ -5,7 +5,7 @@ datetime object for each event, several times the work of the bytes themselves.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -78,8 +78,8 @@ class _Contents(NamedTuple):
         else:
             metadata = [_NULL] * len(texts)
         return cls(
-            list(map(_encode_amount, events.amounts)),
-            list(map(_encode_text, events.metrics)),
+            _encoded(events.amounts, _encode_amount),
+            _encoded(events.metrics, _encode_text),
             list(map(_encode_customer, events.customer_ids)),
             metadata,
         )
@@ -93,6 +93,13 @@ class _Contents(NamedTuple):
     def sizes_bytes(self) -> Iterator[int]:
         """Of each row."""
         return (sum(map(len, row)) for row in zip(*self, strict=True))
+
+
+def _encoded(values: list[str], encode: Callable[[str], bytes]) -> list[bytes]:
+    """Each value encoded; often all of a field are the same."""
+    if values and values.count(values[0]) == len(values):
+        return [encode(values[0])] * len(values)
+    return list(map(encode, values))
 
 
 def _cuts(contents: _Contents, batch_bytes_max: int) -> Iterator[tuple[int, int]]:
