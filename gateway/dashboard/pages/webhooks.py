@@ -28,6 +28,10 @@ EVENT_TYPES: Final = (
     "invoice.paid",
     "invoice.failed",
     "invoice.voided",
+    "credit_note.created",
+    "payment.succeeded",
+    "payment.failed",
+    "payment.retry_scheduled",
     "subscription.created",
     "subscription.changed",
     "subscription.suspended",
@@ -36,6 +40,7 @@ EVENT_TYPES: Final = (
     "credits.granted",
     "credits.expired",
     "credits.low_balance",
+    "webhook.disabled",
 )
 Status: TypeAlias = Literal["PENDING", "SUCCEEDED", "FAILED"]
 PAGE_ROWS: Final = 30
