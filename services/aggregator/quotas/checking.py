@@ -262,12 +262,12 @@ class QuotaChecks:
 
 
 def _may_remember(found: CustomerStates, now: datetime) -> bool:
-    """Nobody notes that a reservation expires, or that the watermark passes one. And folds that
-    began before their metric had a quota note nothing.
+    """Nobody notes that the watermark passes committed units. And folds that began before their
+    metric had a quota note nothing.
     """
-    states = found.states
-    if any(state.reserved for state in states):
+    if found.until is not None and found.until <= now:
         return False
+    states = found.states
     known_since = min((state.quota.create_time for state in states), default=None)
     return known_since is None or known_since <= now - FOLD_MAX
 

@@ -208,10 +208,20 @@ class Holder(NamedTuple):
     customer_id: str
 
 
+class Held(NamedTuple):
+    """Units set aside, and when the first of them expire; None: some are committed, and nobody
+    knows when the watermark passes them.
+    """
+
+    amount: Decimal
+    until: datetime | None
+
+
 # What was committed stays set aside until the watermark has passed the commit: then the recorded
 # usage is counted. hold_time is when an active one expires, or when it was committed.
 _FIND_HELD = text("""
-SELECT wanted.number, sum(coalesce(held.committed_amount, held.amount)) AS amount
+SELECT wanted.number, sum(coalesce(held.committed_amount, held.amount)) AS amount,
+    CASE WHEN NOT bool_or(held.status = 'COMMITTED') THEN min(held.hold_time) END AS until
 FROM unnest(CAST(:metric_ids AS bigint[]), CAST(:customers AS text[]))
     WITH ORDINALITY AS wanted (metric_id, customer_id, number)
 JOIN quota_reservations held ON held.metric_id = wanted.metric_id
@@ -228,7 +238,7 @@ async def find_held(
     *,
     now: datetime,
     counted_until: datetime,
-) -> dict[Holder, Decimal]:
+) -> dict[Holder, Held]:
     """Units set aside of those that have any. `counted_until` <= `now`."""
     values = {
         "metric_ids": [holder.metric_id for holder in wanted],
@@ -237,7 +247,7 @@ async def find_held(
         "counted_until": counted_until,
     }
     rows = await connection.execute(_FIND_HELD, values)
-    return {wanted[row.number - 1]: row.amount for row in rows}
+    return {wanted[row.number - 1]: Held(row.amount, row.until) for row in rows}
 
 
 async def lock_holder(connection: AsyncConnection, holder: Holder) -> None:

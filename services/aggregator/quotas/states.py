@@ -18,7 +18,7 @@ from services.aggregator.quotas.domain import (
     applicable,
     tightest_first,
 )
-from services.aggregator.quotas.repository import Holder, Limited
+from services.aggregator.quotas.repository import Held, Holder, Limited
 from services.aggregator.usage_repository import Wanted
 
 _NOTHING_COUNTED = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,7 +28,8 @@ _NOTHING_COUNTED = datetime(1970, 1, 1, tzinfo=UTC)
 class CustomerStates:
     """The metric's id and the quotas that apply, tightest first. Compared by identity.
 
-    `until`: when a period of theirs ends, or one of a plan that does not apply yet begins.
+    `until`: when a period of theirs ends, one of a plan that does not apply yet begins, or units
+    set aside expire; when it was read, if nobody knows when these end.
     `counts_events`: used is their number, not the sum of their amounts.
     """
 
@@ -69,7 +70,8 @@ async def load_states(
     used = await figures_of(connection, _wanted(limited, quotas, at))
     states: dict[Customer, CustomerStates] = {}
     for customer, found in limited.items():
-        reserved = held.get(Holder(found.metric_id, customer.customer_id), Decimal(0))
+        units = held.get(Holder(found.metric_id, customer.customer_id))
+        reserved = units.amount if units else Decimal(0)
         each: list[QuotaState] = []
         for quota in quotas[customer]:
             entry = _one(found, customer, quota, at)
@@ -80,6 +82,8 @@ async def load_states(
             for quota in applying[customer]
             if quota.boundaries and at < quota.boundaries[0]
         ]
+        if units:
+            until.append(units.until or now)
         states[customer] = CustomerStates(
             found.metric_id,
             tightest_first(each),
@@ -96,7 +100,7 @@ async def _held(
     *,
     now: datetime,
     watermark: datetime | None,
-) -> dict[Holder, Decimal]:
+) -> dict[Holder, Held]:
     holders = [
         Holder(limited[customer].metric_id, customer.customer_id)
         for customer, each in quotas.items()

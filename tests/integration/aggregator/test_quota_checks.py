@@ -24,6 +24,7 @@ from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.quota_setting import (
     CountedChecks,
     QuotaReplica,
+    SetClock,
     now_event,
     remembered,
 )
@@ -117,13 +118,31 @@ async def test_whoever_has_no_quota_is_remembered_until_one_is_set(
     assert (await state(checks, customer)).remaining == 10
 
 
-async def test_what_is_reserved_is_read_each_time_as_it_may_expire(
-    checks: CountedChecks, quotas: QuotaReplica, user: Customer
+async def test_what_is_reserved_is_remembered_until_the_first_of_it_expires(
+    checks: CountedChecks, quotas: QuotaReplica, user: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await quotas.reserve("20")
+    time = SetClock(clock.now())
+    monkeypatch.setattr(clock, "now", time.now)
+    await quotas.reserve("20", ttl_s=60)
+    await quotas.reserve("30", ttl_s=30)
+    await remembered(checks, user)
+    reads, begun = checks.reads, time.time
+    for seconds, reserved in ((0, 50), (29, 50), (30, 20), (59, 20), (60, 0)):
+        time.time = begun + timedelta(seconds=seconds)
+        assert (await state(checks, user)).reserved == reserved
+    assert checks.reads == reads + 2
+
+
+async def test_what_is_committed_is_read_each_time_as_the_watermark_may_pass_it(
+    checks: CountedChecks, quotas: QuotaReplica, user: Customer, watermark: SetWatermark
+) -> None:
+    made = await quotas.reserve("20")
+    await quotas.commit(made.reservation)
     for reads in range(1, 4):
-        await checks.check(user, "0")
+        assert (await state(checks, user)).reserved == 20
         assert checks.reads == reads
+    watermark.now = clock.now() + timedelta(seconds=3)
+    assert (await state(checks, user)).reserved == 0
 
 
 @pytest.mark.usefixtures("quotas")

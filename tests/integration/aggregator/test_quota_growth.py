@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ from services.aggregator.folder import Folder
 from services.aggregator.quotas import checking
 from services.aggregator.quotas.change_repository import Changes, note_changes
 from services.aggregator.quotas.checking import QuotaChecks
-from services.aggregator.quotas.domain import Customer, Quota
+from services.aggregator.quotas.domain import Customer, Quota, Reservation
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.quotas.states import CustomerStates
 from services.aggregator.roller import Roller
@@ -22,6 +23,7 @@ from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database, TenantKey
+from services.kit.errors import PreconditionError
 from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.quota_setting import (
     CountedChecks,
@@ -189,6 +191,7 @@ class World:
         self.clock = time
         self.ledger = Ledger(quotas.tenant)
         self.own: list[Quota] = []
+        self.reserved: list[Reservation] = []
 
     def event(self) -> Event:
         """Of now, of the last days, or a little ahead."""
@@ -224,13 +227,28 @@ class World:
             self.own = [each for each in self.own if each.quota_id != quota.quota_id]
             await self.quotas.quotas.delete(self.quotas.tenant, quota.quota_id)
 
+    async def reserve(self) -> None:
+        """Units set aside, or back."""
+        if self.reserved and self.chance.random() < 0.5:
+            made = self.reserved.pop()
+            with suppress(PreconditionError):  # it may have expired
+                if self.chance.random() < 0.5:
+                    await self.quotas.commit(made)
+                else:
+                    await self.quotas.release(made)
+            return
+        with suppress(PreconditionError):  # nothing may be left
+            ttl_s = self.chance.choice([30, 3_000])
+            reserved = await self.quotas.reserve("1", self.chance.choice(USERS), ttl_s=ttl_s)
+            self.reserved.append(reserved.reservation)
+
     async def later(self) -> None:
         """Periods end."""
         self.clock.time += timedelta(minutes=self.chance.choice([1, 20, 60, 600]))
 
     async def step(self) -> None:
         """One of these; mostly usage."""
-        doing = [*[self.count] * 6, self.void, self.set, self.delete, self.later]
+        doing = [*[self.count] * 6, self.void, self.set, self.delete, self.reserve, self.later]
         await self.chance.choice(doing)()
 
 
