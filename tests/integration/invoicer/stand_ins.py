@@ -50,7 +50,8 @@ TOKEN = SecretStr("internal-token-of-32-characters-")
 GRACE = timedelta(hours=1)
 # The third failed payment suspends a subscription.
 RETRY_DAYS = (1, 3)
-PROVIDER_KEYS = ProviderKeys(["p" * 32])
+PROVIDER_SECRET = "p" * 32
+PROVIDER_KEYS = ProviderKeys([PROVIDER_SECRET])
 # How long after its end a subscription waits for late usage.
 LATE_QUIET = timedelta(days=35)
 

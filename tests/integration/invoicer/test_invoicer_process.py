@@ -21,13 +21,16 @@ from usageflow.invoicer.v1 import invoicer_pb2 as pb
 from usageflow.invoicer.v1 import invoicer_pb2_grpc
 
 from cli.ports import free_port
+from services.invoicer.domain import InvoiceStatus
 from services.invoicer.periods import quarter_hour_of
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.kit import clock
 from services.kit.grpc_client import api_key_metadata, open_channel
 from services.kit.keys import make_key
 from services.kit.messaging import BILLING, Messaging
-from tests.integration.invoicer.stand_ins import TOKEN, World, pro_plan
+from tests.integration.invoicer.paying import API_KEY, METHOD, use_stripe
+from tests.integration.invoicer.stand_in_stripe import Does, stand_in_stripe
+from tests.integration.invoicer.stand_ins import PROVIDER_SECRET, TOKEN, World, pro_plan
 
 WAIT_S = 60
 SUBSCRIPTIONS = 60
@@ -52,6 +55,12 @@ class StandInAccounts(accounts_pb2_grpc.AccountsInternalServiceServicer):
             scopes=[accounts_pb2.SCOPE_ADMIN],
         )
         return accounts_pb2.ResolveApiKeyResponse(principal=principal)
+
+    async def SetTestClock(
+        self, request: accounts_pb2.SetTestClockRequest, context: object
+    ) -> accounts_pb2.SetTestClockResponse:
+        """It is told what test clocks show."""
+        return accounts_pb2.SetTestClockResponse()
 
 
 @pytest.fixture
@@ -194,6 +203,56 @@ async def test_killed_in_the_middle_and_started_again_it_bills_each_period_once(
         told = events.scalar_one()
     assert numbers == [f"INV-{n:06d}" for n in range(1, 2 * SUBSCRIPTIONS + 1)]
     assert told == len(numbers)
+
+
+async def test_killed_while_a_test_clock_waits_for_a_payment_it_charges_once_and_goes_on(
+    world: World, environment: dict[str, str]
+) -> None:
+    """A retry's answer is on its way when the process is killed by signal 9."""
+    now = clock.now()
+    world.at(now)
+    world.aggregator.as_of = now + timedelta(hours=1)
+    plan = pro_plan(metrics=[], billing_period="WEEKLY")
+    await world.subscribe(start=quarter_hour_of(now), plan=plan, anchor="ANNIVERSARY")
+    await use_stripe(world)
+    await world.payments.set_method(world.tenant, "user_123", METHOD, by_key="")
+    test_clock = await world.clocks.create_clock(world.tenant, "user_123", None)
+
+    async def until_ready() -> None:
+        async with asyncio.timeout(WAIT_S):
+            while (await world.clocks.get_clock(world.tenant, test_clock.id)).status != "READY":
+                await asyncio.sleep(0.02)
+
+    async with stand_in_stripe(API_KEY) as stripe:
+        stripe.script.extend([Does.DECLINE, Does.SUCCEED_AND_HANG])
+        environment["USAGEFLOW_STRIPE_API_BASE"] = stripe.url
+        environment["USAGEFLOW_PAYMENT_SECRETS_KEY"] = PROVIDER_SECRET
+        async with started(environment) as process:
+            await until_ready()
+            there = now + timedelta(days=10)
+            await world.clocks.advance_clock(world.tenant, test_clock.id, there)
+            async with asyncio.timeout(WAIT_S):
+                while not stripe.charges:
+                    await asyncio.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        waiting = await world.clocks.get_clock(world.tenant, test_clock.id)
+        assert (waiting.status, waiting.target_time) == ("ADVANCING", there)
+        async with world.database.transaction() as connection:
+            # As if it had expired by now.
+            await connection.execute(text("UPDATE collections SET lease_time = now()"))
+        async with started(environment):
+            await until_ready()
+    (invoice,) = await world.all_invoices()
+    assert invoice.status is InvoiceStatus.PAID
+    attempts, _ = await world.payments.list_attempts(world.tenant, invoice.id)
+    due = invoice.finalize_time
+    assert due is not None
+    assert [(each.state, each.start_time) for each in attempts] == [
+        ("FAILED", due),
+        ("SUCCEEDED", due + timedelta(days=1)),
+    ]
+    assert len(stripe.charges) == 1
 
 
 async def until_invoices(world: World, count: int) -> None:
