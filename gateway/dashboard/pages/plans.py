@@ -182,7 +182,7 @@ def _read(form: Form, shape: type[NewPlan]) -> NewPlan:
         row = form.row_of("metrics", name)
         if row is None or _belongs(name, form.get(f"metrics[{row}].model")):
             kept.append((name, text))
-    document = Form(_renamed_matches(kept))
+    document = Form(written(kept))
     return document.read(shape)
 
 
@@ -207,6 +207,8 @@ def _member(name: str) -> str:
     return _ROW.sub("[]", name.partition("].")[2])
 
 
+# One that separates.
+_COMMA: Final = re.compile(r"(?<!\\),")
 _ROW: Final = re.compile(r"\[[^\[\]]*\]")
 _CHOSEN: Final = ("model", "usageLimitEnforcement")
 _TIERED: Final = ("GRADUATED", "VOLUME", "STAIRSTEP")
@@ -224,15 +226,18 @@ _FIELDS: Final = (
 )
 
 
-def _renamed_matches(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A price's dimension values, written as "model=gpt-4, region=eu", as the Struct has them."""
+def written(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A price's dimension values, written as "model=gpt-4, region=eu", as the Struct has them.
+
+    A comma of a value has a backslash before it.
+    """
     found = []
     for name, text in pairs:
         if not name.endswith("].match"):
             found.append((name, text))
             continue
-        for part in text.split(","):
-            dimension, equals, value = part.partition("=")
+        for part in _COMMA.split(text):
+            dimension, equals, value = part.replace("\\,", ",").partition("=")
             if text and not (equals and dimension.strip()):
                 raise problem(name, 'must be written as "model=gpt-4"; several separated by commas')
             if equals:
@@ -377,7 +382,9 @@ def filled(plan: Plan) -> list[tuple[str, str]]:
                 text = getattr(tier, member) or ""
                 pairs.append((f"{start}.tiers[{number}].{_camel(member)}", text))
         for number, each in enumerate(price.prices):
-            match = ", ".join(f"{name}={value}" for name, value in each.match.items())
+            match = ", ".join(
+                f"{name}={value}".replace(",", "\\,") for name, value in each.match.items()
+            )
             pairs.append((f"{start}.prices[{number}].match", match))
             pairs.append((f"{start}.prices[{number}].unitPrice", each.unit_price))
     for number, discount in enumerate(plan.discounts):
@@ -398,7 +405,7 @@ def _camel(member: str) -> str:
 
 def _quoted(plan: Plan) -> NewPlan:
     """A plan that there is, to calculate with."""
-    form = Form(_renamed_matches(filled(plan)))
+    form = Form(written(filled(plan)))
     return form.read(NewPlan)
 
 
