@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import EventBatch
 
-from services.aggregator import repository
+from services.aggregator import fold_repository, metric_repository
 from services.aggregator.detail_repository import add_details
 from services.aggregator.fold import (
     Cells,
@@ -34,10 +34,10 @@ from services.aggregator.fold import (
     values_of,
 )
 from services.aggregator.known_values import find_known, make_known
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.quotas.change_repository import Growth, note_growth
 from services.aggregator.quotas.threshold_repository import Touch, insert_touches
 from services.aggregator.remembered import RememberedDefinitions, RememberedSeries, RememberedValues
-from services.aggregator.repository import MetricKey
 from services.aggregator.void_folder import BatchRefusedError, apply_voids, has_voids
 from services.kit import clock, faults
 from services.kit.database import Database, TenantKey
@@ -207,7 +207,7 @@ class Folder:
             ((applied.series_ids[series], cell[3], cells[cell]) for cell, series in found.items()),
             key=lambda entry: entry[:2],
         )
-        await repository.add_to_buckets(connection, folded)
+        await fold_repository.add_to_buckets(connection, folded)
         await add_details(connection, folded)
         limited = {
             known.metric_id: known.limited_id
@@ -231,10 +231,10 @@ class Folder:
         }
         known = self._definitions.find(applied.definition_version, named)
         if missing := named - known.keys():
-            known |= await repository.find_definitions(connection, missing)
+            known |= await metric_repository.find_definitions(connection, missing)
         if unknown := named - known.keys():
-            await repository.define_by_event(connection, unknown, clock.now())
-            known |= await repository.find_definitions(connection, unknown)
+            await metric_repository.define_by_event(connection, unknown, clock.now())
+            known |= await metric_repository.find_definitions(connection, unknown)
         return known
 
     async def _bound(
@@ -262,12 +262,12 @@ class Folder:
         """The ids of all series; those that are new are stored, and so are their customers."""
         ids = self._series.find(wanted)
         if missing := wanted - ids.keys():
-            ids |= await repository.find_series(connection, missing)
+            ids |= await fold_repository.find_series(connection, missing)
         new = sorted(wanted - ids.keys(), key=lambda series: (series.metric_id, series.key()))
         if new:
-            ids |= await repository.insert_series(connection, new)
+            ids |= await fold_repository.insert_series(connection, new)
         if waited_for := wanted - ids.keys():
-            ids |= await repository.find_series(connection, waited_for)
+            ids |= await fold_repository.find_series(connection, waited_for)
         tenants = {known.metric_id: key for key, known in _all(applied.definitions)}
         named = {
             (TenantKey(*tenants[series.metric_id][:2]), series.customer_id)
@@ -277,9 +277,9 @@ class Folder:
         if named:
             # A series that existed has told of its customer when it was stored.
             for tenant, customer_ids in (
-                await repository.insert_customers(connection, named)
+                await fold_repository.insert_customers(connection, named)
             ).items():
-                await repository.tell_customers_seen(connection, tenant, customer_ids)
+                await fold_repository.tell_customers_seen(connection, tenant, customer_ids)
                 applied.customers_told = True
         return ids
 
@@ -326,16 +326,16 @@ async def _take(connection: AsyncConnection, group: Sequence[EventBatch]) -> _Ap
     """
     by_id = {batch.batch_id: batch for batch in group}
     accept_times = {batch_id: _accept_time(batch) for batch_id, batch in by_id.items()}
-    taken = await repository.take_new_batches(connection, accept_times)
+    taken = await fold_repository.take_new_batches(connection, accept_times)
     if faults.seeded(faults.Fault.INBOX_OFF):
         taken |= by_id.keys()
-    state = await repository.read_fold_state(connection)
+    state = await fold_repository.read_fold_state(connection)
     refused = _before_horizon(accept_times, taken, state.inbox_horizon)
     if refused:
         # Nobody can tell any more whether it was applied, so it is not. If it was not, ingest
         # has no confirmation, its watermark waits, and no invoice is made without it.
         log.error("batches_before_horizon", batch_ids=sorted(refused))
-        await repository.untake_batches(connection, refused)
+        await fold_repository.untake_batches(connection, refused)
     return _Applied(
         definition_version=state.definition_version,
         new=[by_id[batch_id] for batch_id in taken - refused],

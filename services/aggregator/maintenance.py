@@ -15,7 +15,7 @@ from typing import TypeAlias
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator import repository
+from services.aggregator import fold_repository
 from services.aggregator.quotas.change_repository import CHANGES_KEEP_S, prune_changes
 from services.aggregator.quotas.repository import prune_reservations
 from services.aggregator.quotas.threshold_repository import prune_reached
@@ -58,9 +58,9 @@ class Maintenance:
         """One round; returns how many batches were forgotten. UnavailableError."""
         watermark = await self._watermark.ask()
         async with self._database.transaction() as connection:
-            await repository.note_watermark(connection, watermark)
+            await fold_repository.note_watermark(connection, watermark)
         before = min(watermark, clock.now() - timedelta(days=INBOX_KEEP_DAYS))
-        forgotten = await self._prune(repository.prune_inbox, before)
+        forgotten = await self._prune(fold_repository.prune_inbox, before)
         if forgotten:
             log.info("inbox_pruned", batches=forgotten, before=before.isoformat())
         # Behind the watermark committed units are counted as usage.

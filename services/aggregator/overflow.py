@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import UsageEvent
 
-from services.aggregator import dimensions, repository
+from services.aggregator import dimensions, metric_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.bucket import Bucket
 from services.aggregator.details import NO_VALUE, value_key
@@ -78,7 +78,7 @@ async def find_overflowed(
     for (key, number), split in splits.items():
         known = full.get(split.wanted.metric_id, {})
         if known and await _needs_events(connection, split, known):
-            metric = await repository.get_metric(connection, tenant, key)
+            metric = await metric_repository.get_metric(connection, tenant, key)
             assert metric is not None, "it has usage"
             counted = tallies[split.wanted].event_count
             found[key, number] = Overflowed(

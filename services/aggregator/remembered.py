@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from services.aggregator.fold import Definition, DimensionValue, Series
-from services.aggregator.repository import MetricKey
+from services.aggregator.metric_repository import MetricKey
 
 # About 40 MB, 5 MB and 20 MB with usual values.
 SERIES_MAX = 100_000

@@ -10,7 +10,7 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator import repository, usage_repository
+from services.aggregator import fold_repository, metric_repository, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.audited import note, note_metric
 from services.aggregator.counted import CountedBatches, find_counted_batches
@@ -106,7 +106,7 @@ class Metrics:
         """
         check_new_metric(new)
         async with self._database.transaction() as connection:
-            metric = await repository.insert_metric(
+            metric = await metric_repository.insert_metric(
                 connection, tenant, new, clock.now(), self._dimension_values_max
             )
             if metric is None:
@@ -119,7 +119,7 @@ class Metrics:
     async def get(self, tenant: TenantKey, key: str) -> Metric:
         """The metric; NotFoundError when there is none."""
         async with self._database.transaction() as connection:
-            metric = await repository.get_metric(connection, tenant, key)
+            metric = await metric_repository.get_metric(connection, tenant, key)
             if metric is None:
                 raise NotFoundError("No such metric")
             return await with_rebuild(connection, metric)
@@ -172,7 +172,7 @@ class Metrics:
             return await with_rebuild(connection, metric)
 
     async def _locked(self, connection: AsyncConnection, tenant: TenantKey, key: str) -> Metric:
-        metric = await repository.get_metric(connection, tenant, key, for_update=True)
+        metric = await metric_repository.get_metric(connection, tenant, key, for_update=True)
         if metric is None:
             raise NotFoundError("No such metric")
         return metric
@@ -200,7 +200,7 @@ class Metrics:
         checks.done()
         wanted = [key for key in keys if is_metric_key(key)]
         async with self._database.transaction() as connection:
-            return await repository.find_defined(connection, tenant, wanted)
+            return await metric_repository.find_defined(connection, tenant, wanted)
 
     async def list(
         self, tenant: TenantKey, page_size: int, page_token: str, *, archived: bool = False
@@ -212,7 +212,7 @@ class Metrics:
         limit = pages.page_limit(page_size)
         before_id = _metric_id(page_token) if page_token else None
         async with self._database.transaction() as connection:
-            metrics = await repository.list_metrics(
+            metrics = await metric_repository.list_metrics(
                 connection, tenant, before_id=before_id, limit=limit + 1, archived=archived
             )
             metrics = await with_rebuilds(connection, metrics)
@@ -223,7 +223,7 @@ class Metrics:
     async def _define_existing(
         self, connection: AsyncConnection, tenant: TenantKey, new: NewMetric, by_key: str
     ) -> Metric:
-        known = await repository.get_metric(connection, tenant, new.key)
+        known = await metric_repository.get_metric(connection, tenant, new.key)
         assert known is not None, "metrics are never deleted"
         if not known.defined:
             await lock_definitions(connection)
@@ -326,10 +326,10 @@ class UsageAnswers:
         as_of = await newest_watermark(self._watermark)
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
-            metric = await repository.get_metric(connection, tenant, asked.metric)
+            metric = await metric_repository.get_metric(connection, tenant, asked.metric)
             query = check_question(asked, metric, clock.now())
             if as_of is None:
-                as_of = (await repository.read_fold_state(connection)).watermark
+                as_of = (await fold_repository.read_fold_state(connection)).watermark
             tallied = await tally_windows(connection, query)
         next_page_token = ""
         if len(tallied) > query.rows_max and not query.top:
@@ -368,7 +368,7 @@ class UsageAnswers:
         keys = {key for selection in selections for key in selection.metrics}
         async with self._database.transaction() as connection:
             # Before the figures are read: whoever changes a metric from now on knows.
-            await repository.note_billed(connection, tenant, keys, clock.now())
+            await metric_repository.note_billed(connection, tenant, keys, clock.now())
         async with self._database.transaction() as connection:
             await usage_repository.begin_snapshot(connection)
             known = await usage_repository.find_billable_metrics(connection, tenant, keys)

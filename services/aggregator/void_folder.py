@@ -9,14 +9,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
-from services.aggregator import repository, void_repository
+from services.aggregator import fold_repository, void_repository
 from services.aggregator.detail_repository import Detail, subtract_details
 from services.aggregator.fold import Series, events_in, tenant_of
 from services.aggregator.known_values import find_full
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.rebuilds.repository import fail_rebuild
-from services.aggregator.repository import MetricKey
 from services.aggregator.void_repository import Built
 from services.aggregator.voids import (
     BucketKey,
@@ -99,7 +99,7 @@ async def take_out(
     BatchRefusedError: one is in none.
     """
     voided = await _find_voided(connection, voids)
-    series_ids = await repository.find_series(
+    series_ids = await fold_repository.find_series(
         connection, {series for each in voided for series in each.series}
     )
     wanted = {

@@ -1,6 +1,6 @@
 """The SQL of voids and recounts. Each function works inside the caller's transaction.
 
-Locks are taken as in repository.py, and of a bucket and its recount the bucket first.
+Locks are taken as in fold_repository.py, and of a bucket and its recount the bucket first.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.aggregations import KINDS
 from services.aggregator.bucket import Bucket
-from services.aggregator.repository import MetricKey
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.voids import BucketKey, Extremes, VoidableBucket, VoidableMetric
 from services.kit.database import TenantKey
 

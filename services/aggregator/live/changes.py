@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 import structlog
 from usageflow.aggregator.v1 import live_pb2 as pb
 
-from services.aggregator.repository import MetricKey
+from services.aggregator.metric_repository import MetricKey
 from services.kit.auth import MODE_NAMES, MODE_NUMBERS
 from services.kit.errors import UnavailableError
 from services.kit.messaging import Messaging

@@ -17,9 +17,9 @@ from dataclasses import replace
 
 from prometheus_client import Gauge
 
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.recounter import answered
-from services.aggregator.repository import MetricKey
 from services.aggregator.service import Usage, UsageAnswers
 from services.kit.database import TenantKey
 from services.kit.errors import (

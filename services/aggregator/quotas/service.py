@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator import repository as metric_repository
+from services.aggregator import metric_repository
 from services.aggregator.audited import note_quota
 from services.aggregator.quotas import repository
 from services.aggregator.quotas.checking import FOLD_MAX

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.domain import Metric, NewMetric, check_new_metric
+from services.aggregator.metric_repository import define_metric, get_metric
 from services.aggregator.rebuilds import repository
 from services.aggregator.rebuilds.domain import (
     RUNNING,
@@ -17,7 +18,6 @@ from services.aggregator.rebuilds.domain import (
     needs_rebuild,
     same_counting,
 )
-from services.aggregator.repository import define_metric, get_metric
 
 
 async def with_rebuild(connection: AsyncConnection, metric: Metric) -> Metric:

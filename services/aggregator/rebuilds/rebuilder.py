@@ -26,18 +26,17 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import DBAPIError
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
-from services.aggregator import repository as metric_repository
-from services.aggregator import usage_repository
+from services.aggregator import metric_repository, usage_repository
 from services.aggregator.domain import DIMENSION_VALUES_MAX
 from services.aggregator.fold import Cells, fold
 from services.aggregator.folder import Folder, is_repeatable
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.rebuilds import comparing, left_over, repository
 from services.aggregator.rebuilds.domain import EVENTS, VOIDS, check_change
 from services.aggregator.rebuilds.repository import Work
 from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart, HistorySource
-from services.aggregator.repository import MetricKey
 from services.aggregator.void_folder import BatchRefusedError, take_out
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS

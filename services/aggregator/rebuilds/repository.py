@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.domain import Metric, NewMetric, Rebuild
 from services.aggregator.fold import Definition
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.rebuilds.domain import EVENTS, RUNNING, VOIDS
-from services.aggregator.repository import MetricKey
 from services.aggregator.void_repository import needs_extremes
 from services.aggregator.voids import VoidableMetric
 from services.kit.errors import UnavailableError

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from usageflow.events.v1.events_pb2 import UsageEvent
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
-from services.aggregator.repository import MetricKey
+from services.aggregator.metric_repository import MetricKey
 from services.kit.auth import MODE_NUMBERS
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import internal_metadata

@@ -23,17 +23,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import EventBatch
 
-from services.aggregator import repository as fold_repository
-from services.aggregator import usage_repository
+from services.aggregator import fold_repository, metric_repository, usage_repository
 from services.aggregator.fold import Cells, Definition, Fold
 from services.aggregator.folder import Folder, is_repeatable
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.quotas.change_repository import note_changes
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.reconciliation import repository
 from services.aggregator.reconciliation.domain import HourKey, Totals
 from services.aggregator.reconciliation.repository import Versions
 from services.aggregator.reconciliation.source import AcceptedSource
-from services.aggregator.repository import MetricKey
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import Database
@@ -144,7 +143,7 @@ class Repair:
             return False
         await repository.delete_buckets(connection, metric_id, hour)
         # Of all customers: also of those that have nothing in the new buckets.
-        known = await fold_repository.get_metric(connection, metric.tenant, metric.key)
+        known = await metric_repository.get_metric(connection, metric.tenant, metric.key)
         assert known is not None, "metrics are never deleted"
         await note_changes(connection, [Holder(known.metric_id, "")])
         if cells:
@@ -174,8 +173,8 @@ def _totals(cells: Cells) -> Totals:
 
 
 async def _definition(connection: AsyncConnection, metric: MetricKey) -> Definition:
-    found = await fold_repository.find_definitions(connection, {metric})
+    found = await metric_repository.find_definitions(connection, {metric})
     if not found:
-        await fold_repository.define_by_event(connection, {metric}, clock.now())
-        found = await fold_repository.find_definitions(connection, {metric})
+        await metric_repository.define_by_event(connection, {metric}, clock.now())
+        found = await metric_repository.find_definitions(connection, {metric})
     return found[metric]

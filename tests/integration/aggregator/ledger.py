@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart
-from services.aggregator.repository import MetricKey
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey

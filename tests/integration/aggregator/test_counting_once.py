@@ -17,7 +17,7 @@ from usageflow.events.v1.events_pb2 import EventBatch
 
 from cli.databases import connected
 from cli.embedded import EmbeddedPostgres
-from services.aggregator import repository
+from services.aggregator import fold_repository
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.service import Metrics, UsageAnswers
@@ -340,7 +340,7 @@ async def test_every_aggregation_gives_what_a_naive_recount_gives(
 async def test_ids_of_batches_that_were_taken_back_are_unknown(database: Database) -> None:
     async with database.transaction() as connection:
         times = {"a": utc("2026-03-01"), "b": utc("2026-03-01")}
-        assert await repository.take_new_batches(connection, times) == {"a", "b"}
-        await repository.untake_batches(connection, {"a"})
+        assert await fold_repository.take_new_batches(connection, times) == {"a", "b"}
+        await fold_repository.untake_batches(connection, {"a"})
     async with database.transaction() as connection:
-        assert await repository.take_new_batches(connection, times) == {"a"}
+        assert await fold_repository.take_new_batches(connection, times) == {"a"}

@@ -7,7 +7,7 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from services.aggregator import repository
+from services.aggregator import fold_repository
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import INBOX_KEEP_DAYS, Maintenance
 from services.aggregator.service import UsageAnswers
@@ -100,8 +100,8 @@ async def test_batches_accepted_in_the_same_microsecond_are_told_apart(
     batches = [batch(tenant, Event("A", "1"), accept_time=accepted) for _ in range(4)]
     await folder.apply(batches)
     async with database.transaction() as connection:
-        await repository.note_watermark(connection, clock.now())
-        assert await repository.prune_inbox(connection, days_ago(2), rows_max=2) == 2
+        await fold_repository.note_watermark(connection, clock.now())
+        assert await fold_repository.prune_inbox(connection, days_ago(2), rows_max=2) == 2
     await folder.apply(batches)
     assert await total(answers, tenant, "A") == 4
     assert await inbox_size(database) == 2

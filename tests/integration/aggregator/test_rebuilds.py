@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from services.aggregator import repository
+from services.aggregator import fold_repository
 from services.aggregator.aggregations import KINDS
 from services.aggregator.domain import UNIQUE_COUNT, Metric, NewMetric
 from services.aggregator.folder import Folder
@@ -266,5 +266,5 @@ async def _forget(database: Database) -> None:
 
     now = clock.now()
     async with database.transaction() as connection:
-        await repository.note_watermark(connection, now)
-        await repository.prune_inbox(connection, now, 100)
+        await fold_repository.note_watermark(connection, now)
+        await fold_repository.prune_inbox(connection, now, 100)

@@ -21,12 +21,12 @@ from services.aggregator import void_repository
 from services.aggregator.domain import UNIQUE_COUNT, NewMetric
 from services.aggregator.fold import rows_of
 from services.aggregator.folder import Folder
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.rebuilds.rebuilder import Rebuilder
 from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart
 from services.aggregator.recounter import Recounter
-from services.aggregator.repository import MetricKey
 from services.aggregator.roller import Roller
 from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.spans import block_start

@@ -1,8 +1,8 @@
 """What the fold remembers is bounded and never older than what it was asked for."""
 
 from services.aggregator.fold import Definition, DimensionValue, Series
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.remembered import RememberedDefinitions, RememberedSeries, RememberedValues
-from services.aggregator.repository import MetricKey
 
 KEYS = [MetricKey("org", "live", f"M{number}") for number in range(5)]
 OLD, NEW = Definition(1, ()), Definition(1, ("model",))
