@@ -77,6 +77,12 @@ def pieces(windows: Iterable[tuple[datetime, datetime]], rolled_until: datetime)
     return [Piece(BUCKETS, first, end)]
 
 
+def days_around(start: datetime, end: datetime, rolled_until: datetime) -> Piece | None:
+    """The whole days that hold [start, end); None: one of them is not there yet."""
+    piece = Piece(DAYS, _floor(start, DAY), _ceil(end, DAY))
+    return piece if piece.end <= rolled_until else None
+
+
 def block_start(instant: datetime) -> datetime:
     """When the span of four hours that `instant` lies in began."""
     return _floor(instant, BLOCK)

@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.aggregator import usage_source, windows
 from services.aggregator.aggregations import KINDS, Part, Tally, average
 from services.aggregator.domain import CUSTOMER_GROUP
+from services.aggregator.largest import find_candidates
 from services.aggregator.questions import LastRow, UsageQuery
 from services.aggregator.spans import BUCKETS, Piece, cut, pieces
 from services.aggregator.tables import metrics, series
@@ -108,7 +109,16 @@ async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[
     await _check_exact(connection, aggregation, [query.metric.counted_id], query.start, query.end)
     parts = KINDS[aggregation].PARTS
     rolled_until = await usage_source.read_rolled_until(connection)
-    rows = await connection.execute(_windows_query(query, parts, rolled_until))
+    read = _pieces(query, rolled_until)
+    candidates = await find_candidates(
+        connection,
+        query,
+        read,
+        rolled_until,
+        [group_column(name) for name in query.group_by],
+        filter_conditions(query),
+    )
+    rows = await connection.execute(_windows_query(query, parts, read, candidates))
     groups = len(query.group_by)
     return [
         TalliedGroup(
@@ -146,7 +156,13 @@ def _pieces(query: UsageQuery, rolled_until: datetime) -> Sequence[Piece]:
     return pieces(zip(starts, [*starts[1:], query.end], strict=True), rolled_until)
 
 
-def _windows_query(query: UsageQuery, parts: Sequence[Part], rolled_until: datetime) -> Select[Any]:
+def _windows_query(
+    query: UsageQuery,
+    parts: Sequence[Part],
+    read: Sequence[Piece],
+    candidates: Sequence[int] | None = None,
+) -> Select[Any]:
+    """`candidates`: the only series that matter; None: all."""
     # A binary search in the sorted starts: 1 for the first window.
     one_window = len(query.starts) == 1
     window: ColumnElement[int] = (
@@ -158,8 +174,8 @@ def _windows_query(query: UsageQuery, parts: Sequence[Part], rolled_until: datet
     keys += [
         group_column(name).label(f"group_{number}") for number, name in enumerate(query.group_by)
     ]
-    metric_id, read = query.metric.counted_id, _pieces(query, rolled_until)
-    if query.customer_id is not None:
+    metric_id = query.metric.counted_id
+    if query.customer_id is not None or candidates is not None:
         source = usage_source.of_series(read)
     else:
         combined = one_window and "latest_value" not in parts
@@ -174,6 +190,9 @@ def _windows_query(query: UsageQuery, parts: Sequence[Part], rolled_until: datet
     )
     if query.customer_id is not None:
         statement = statement.where(series.c.customer_id == query.customer_id)
+    if candidates is not None:
+        ids = literal(list(candidates), ARRAY(BigInteger))
+        statement = statement.where(series.c.series_id == func.any(ids))
     if query.after is not None:
         statement = statement.where(*rows_after(query, query.after))
     # By position: each mention of an expression would bring its own parameters.

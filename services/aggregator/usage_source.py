@@ -144,6 +144,39 @@ def of_metric(metric_id: int, pieces: Sequence[Piece], *, combined: bool) -> Fro
     return series.join(usage, usage.c.source_series_id == series.c.series_id)
 
 
+# What each series comes to: at least, by the days inside of what is asked for, and at most, by the
+# days that hold it. One row a series, as above; one walk over days, as they lie on the disk.
+_BOUNDS = f"""
+SELECT series_id AS source_series_id, sum({{value}}) AS at_most,
+    sum({{value}}) FILTER (WHERE span_start >= CAST(:inside_start AS timestamptz)
+        AND span_start < CAST(:inside_end AS timestamptz)) AS at_least
+FROM usage_rollups
+WHERE metric_id = :source_metric_id AND span_hours = {spans.DAYS}
+    AND span_start >= CAST(:around_start AS timestamptz)
+    AND span_start < CAST(:around_end AS timestamptz)
+GROUP BY series_id
+"""  # noqa: S608 (no value is pasted in)
+
+
+def bounds_of_metric(metric_id: int, value: str, inside: Piece, around: Piece) -> FromClause:
+    """All series of a metric, each with what the sum of `value`, a column that is never below 0, is
+    at least (`at_least`, NULL for nothing) and `at_most`. Both pieces are days.
+    """
+    times = DateTime(timezone=True)
+    statement = text(_BOUNDS.format(value=value)).bindparams(
+        bindparam("source_metric_id", metric_id, BigInteger),
+        bindparam("inside_start", inside.start, times),
+        bindparam("inside_end", inside.end, times),
+        bindparam("around_start", around.start, times),
+        bindparam("around_end", around.end, times),
+    )
+    source_series_id = column("source_series_id", BigInteger)
+    bounds = statement.columns(
+        source_series_id, column("at_most", Numeric), column("at_least", Numeric)
+    ).subquery("bounds")
+    return series.join(bounds, bounds.c.source_series_id == series.c.series_id)
+
+
 def _columns() -> list[ColumnElement[Any]]:
     return [
         Columns.bucket_start,
