@@ -27,6 +27,8 @@ from usageflow.invoicer.v1 import (
     billing_settings_pb2_grpc,
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    budgets_pb2,
+    budgets_pb2_grpc,
     credits_pb2,
     credits_pb2_grpc,
     documents_pb2,
@@ -89,6 +91,7 @@ class Channels:
                 *invoicer_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_settings_pb2.DESCRIPTOR.services_by_name.values(),
                 *billing_terms_pb2.DESCRIPTOR.services_by_name.values(),
+                *budgets_pb2.DESCRIPTOR.services_by_name.values(),
                 *credits_pb2.DESCRIPTOR.services_by_name.values(),
                 *documents_pb2.DESCRIPTOR.services_by_name.values(),
                 *simulation_pb2.DESCRIPTOR.services_by_name.values(),
@@ -126,6 +129,7 @@ class Services:
         self.quotas = quotas_pb2_grpc.QuotaServiceStub(channels.aggregator)
         self.invoicer = invoicer_pb2_grpc.InvoicerServiceStub(channels.invoicer)
         self.terms = billing_terms_pb2_grpc.BillingTermsServiceStub(channels.invoicer)
+        self.budgets = budgets_pb2_grpc.BudgetsServiceStub(channels.invoicer)
         self.prepaid = credits_pb2_grpc.CreditsServiceStub(channels.invoicer)
         self.changes = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub(
             channels.invoicer
@@ -162,6 +166,7 @@ class Calls:
         self.quotas = services.quotas
         self.invoicer = services.invoicer
         self.terms = services.terms
+        self.budgets = services.budgets
         self.prepaid = services.prepaid
         self.changes = services.changes
         self.settings = services.settings

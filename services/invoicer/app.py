@@ -10,6 +10,7 @@ from usageflow.invoicer.v1 import (
     audit_pb2_grpc,
     billing_settings_pb2_grpc,
     billing_terms_pb2_grpc,
+    budgets_pb2_grpc,
     credits_pb2_grpc,
     documents_pb2_grpc,
     invoicer_pb2_grpc,
@@ -23,6 +24,8 @@ from services.invoicer.advancer import Advancer
 from services.invoicer.audit.servicer import AuditServicer
 from services.invoicer.billing_events import CONSUMER
 from services.invoicer.billing_settings_servicer import BillingSettingsServicer
+from services.invoicer.budget_servicer import BudgetsServicer
+from services.invoicer.budget_watcher import BudgetWatcher
 from services.invoicer.change_servicer import SubscriptionChangesServicer
 from services.invoicer.clock_servicer import ClocksServicer
 from services.invoicer.clock_times import AccountsClockTimes
@@ -47,6 +50,7 @@ from services.invoicer.rendering.pdf import PdfRenderer
 from services.invoicer.scheduler import Scheduler
 from services.invoicer.service.billing_periods import BillingPeriods
 from services.invoicer.service.billing_settings import BillingSettingsOf, UsualSettings
+from services.invoicer.service.budgets import Budgets
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
@@ -157,6 +161,14 @@ async def main(settings: InvoicerSettings | None = None) -> None:
             collector.wake()
             return 0
 
+        watcher = BudgetWatcher(
+            database,
+            usage,
+            clock.now,
+            relay.wake,
+            late=LATE,
+            check_s=settings.budget_check_s,
+        )
         advancer = Advancer(
             database,
             AccountsClockTimes(accounts, settings.internal_token),
@@ -203,6 +215,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         runtime.spawn("credit_expiry", expiry.run)
         runtime.spawn("limits", teller.run)
         runtime.spawn("collector", collector.run)
+        runtime.spawn("budgets", watcher.run)
 
         server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
@@ -277,6 +290,11 @@ async def main(settings: InvoicerSettings | None = None) -> None:
                 Payments(database, clock.now, partial(wake_after_commit, collector.wake))
             ),
             "usageflow.invoicer.v1.PaymentsService",
+        )
+        server.add(
+            budgets_pb2_grpc.add_BudgetsServiceServicer_to_server,
+            BudgetsServicer(Budgets(database, clock.now, watcher.wake)),
+            "usageflow.invoicer.v1.BudgetsService",
         )
         await server.start()
         runtime.on_stop("grpc", server.stop)

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 from usageflow.events.v1 import events_pb2
 
+from services.invoicer.budgets import Reached
 from services.invoicer.credit_notes import CreditNote
 from services.invoicer.credits import CreditGrant, Wallet
 from services.invoicer.domain import Invoice, InvoiceStatus, Subscription
+from services.invoicer.exact import format_price
 from services.invoicer.payments.domain import Attempt, Outcome
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import TenantKey
@@ -33,6 +35,7 @@ SUBSCRIPTION_CREATED = "subscription.created"
 SUBSCRIPTION_CHANGED = "subscription.changed"
 SUBSCRIPTION_SUSPENDED = "subscription.suspended"
 SUBSCRIPTION_CANCELLED = "subscription.cancelled"
+THRESHOLD_REACHED = "usage.threshold_reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,22 @@ def low_balance_event(tenant: TenantKey, wallet: Wallet, time: datetime) -> Bill
     threshold = format_money(wallet.low_balance, wallet.currency)
     data: dict[str, str | int] = {"threshold": threshold, **_wallet(wallet)}
     return _event(tenant, CREDITS_LOW_BALANCE, data, time)
+
+
+def budget_event(tenant: TenantKey, reached: Reached) -> BillingEvent:
+    """The event that what a period comes to has reached a percentage of the budget."""
+    data: dict[str, str | int] = {
+        "subscriptionId": reached.subscription_id,
+        "customerId": reached.customer_id,
+        "amount": format_money(reached.amount, reached.currency),
+        "percent": reached.percent,
+        "thresholdAmount": format_price(reached.threshold, reached.currency),
+        "spent": format_money(reached.spent, reached.currency),
+        "currency": reached.currency,
+        "periodStart": rfc3339(reached.period.start),
+        "periodEnd": rfc3339(reached.period.end),
+    }
+    return _event(tenant, THRESHOLD_REACHED, data, reached.time)
 
 
 def _wallet(wallet: Wallet) -> dict[str, str | int]:

@@ -72,6 +72,12 @@ class InvoicerSettings(ServiceSettings):
     credits_poll_s: float = Field(
         default=5.0, gt=0, le=600, description="between looks for credits that have expired"
     )
+    budget_check_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3_600,
+        description="between looks at what a subscription with a budget comes to",
+    )
     invoice_writers_max: int = Field(default=4, ge=1, le=20, description="transactions at once")
 
     @property

@@ -22,6 +22,7 @@ from services.invoicer.billing_events import (
     invoice_event,
     subscription_event,
 )
+from services.invoicer.budget_thresholds import tell_reached
 from services.invoicer.closing import OpenPeriod, Usage, is_billed
 from services.invoicer.credit_notes import CreditNote, LateOrigin
 from services.invoicer.credit_use import pay_from_credits
@@ -134,6 +135,13 @@ class InvoiceWriter:
                 # First: what they bring back may pay the invoice.
                 invoice_id = next(iter(kept), "")
                 notes = await self._correct(connection, batch[0], corrected, invoice_id, now)
+            # Before there are numbers: nobody else of the tenant should wait for it.
+            billed = [
+                (given[key].due.subscription, draft)
+                for key, draft in kept.items()
+                if draft.kind is InvoiceKind.PERIOD
+            ]
+            await tell_reached(connection, tenant, billed, self._now())
             written = await write_drafts(connection, tenant, kept, now) if kept else []
         tell_written(written)
         for note in notes:

@@ -17,6 +17,9 @@ def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(stack_home: Path) -> Iterator[Connection]:
-    """A running stack with its own data on free ports; invoices are written without delay."""
-    with running_stack(stack_home, environ={"USAGEFLOW_INVOICE_GRACE_S": "0"}) as connection:
+    """A running stack with its own data on free ports; invoices are written without delay, and
+    budgets looked at all the time.
+    """
+    environ = {"USAGEFLOW_INVOICE_GRACE_S": "0", "USAGEFLOW_BUDGET_CHECK_S": "1"}
+    with running_stack(stack_home, environ=environ) as connection:
         yield connection

@@ -27,6 +27,8 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from usageflow.invoicer.v1 import (
     billing_terms_pb2,
     billing_terms_pb2_grpc,
+    budgets_pb2,
+    budgets_pb2_grpc,
     credits_pb2,
     credits_pb2_grpc,
     documents_pb2,
@@ -81,6 +83,8 @@ class Ours:
         self.discount = api.post(path, discount)["id"]
         charge = {"customerId": CUSTOMER, "description": "D", "unitPrice": "1.00"}
         self.charge = api.post("/api/charges", charge)["id"]
+        path = f"/api/subscriptions/{self.subscription}/budget"
+        api.ok(api.http.put(path, json={"amount": "1000"}))
         rate = {"name": "VAT", "percent": "0"}
         self.rate = api.post("/api/tax-rates", rate)["id"]
         grant = {"amount": "0.01", "currency": "USD"}
@@ -232,6 +236,9 @@ ROUTES = [
     ("POST", "/api/subscriptions/{subscription}/resume"),
     ("POST", "/api/subscriptions/{subscription}/discounts"),
     ("GET", "/api/subscriptions/{subscription}/discounts"),
+    ("PUT", "/api/subscriptions/{subscription}/budget"),
+    ("GET", "/api/subscriptions/{subscription}/budget"),
+    ("DELETE", "/api/subscriptions/{subscription}/budget"),
     ("POST", "/api/discounts/{discount}/end"),
     ("GET", "/api/charges/{charge}"),
     ("POST", "/api/invoices/{invoice}/credit-notes"),
@@ -290,6 +297,7 @@ BODIES: dict[str, Any] = {
     "/api/plans/{plan}/versions": {"name": "Q", "currency": "USD", "metrics": []},
     "/api/customers/" + CUSTOMER: {"name": "N"},
     "/api/subscriptions/{subscription}/discounts": {"percent": "10"},
+    "/api/subscriptions/{subscription}/budget": {"amount": "1"},
     "/api/subscriptions/{subscription}/change": {"quantity": 2},
     "/api/test-clocks/{clock}/advance": {"to": "2100-01-01T00:00:00Z"},
     "/api/subscriptions/{subscription}/change/preview": {"quantity": 2},
@@ -437,7 +445,12 @@ def calls_by_id(ours: Ours) -> list[tuple[str, Any, str, Any]]:
     method = payments_pb2.PaymentMethod(stripe_customer="cus_1", stripe_payment_method="pm_1")
     change_stub = subscription_changes_pb2_grpc.SubscriptionChangesServiceStub
     change = subscription_changes_pb2.ChangeSubscriptionRequest(**by_subscription, quantity=2)
+    budget_stub, budgets = budgets_pb2_grpc.BudgetsServiceStub, budgets_pb2
     return [
+        ("invoicer", budget_stub, "SetBudget",
+         budgets.SetBudgetRequest(**by_subscription, amount="1")),
+        ("invoicer", budget_stub, "GetBudget", budgets.GetBudgetRequest(**by_subscription)),
+        ("invoicer", budget_stub, "RemoveBudget", budgets.RemoveBudgetRequest(**by_subscription)),
         ("invoicer", term_stub, "CreateDiscount",
          terms.CreateDiscountRequest(subscription_id=ours.subscription, discount=discount)),
         ("invoicer", term_stub, "ListDiscounts", terms.ListDiscountsRequest(**by_subscription)),
@@ -618,6 +631,8 @@ def test_what_a_stranger_tried_changed_nothing(
     assert api.get(f"/api/webhooks/{ours.endpoint}")["enabled"] is True
     assert api.get(f"/api/invoices/{ours.invoice}")["status"] == "PENDING"
     assert api.get(f"/api/subscriptions/{ours.subscription}")["status"] == "ACTIVE"
+    budget = api.get(f"/api/subscriptions/{ours.subscription}/budget")
+    assert budget["amount"] == "1000.00"
     assert api.get(f"/api/events/{ours.event}")["voidedAt"] is None
     assert api.usage(METRIC) == "7"
     check = api.get("/api/quotas/check", metric=METRIC, customerId=CUSTOMER)

@@ -31,6 +31,7 @@ class Editable:
             "description": f"Description {number}",
             "limit": str(100 + number),
             "stripeCustomer": f"cus_{number}",
+            "amount": f"{100 + number}.00",
         }
         body = {self.key: values[self.key]}
         if self.key == "limit":
@@ -61,6 +62,7 @@ def api(stack: Connection, stack_home: Path) -> Api:
         "issuer",
         "key",
         "payment method",
+        "budget",
     ],
     scope="module",
 )
@@ -83,6 +85,12 @@ def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
             editable = Editable(path, "PUT", path, "stripeCustomer")
             api.http.put(path, json=editable.body(0))
             return editable
+        case "budget":
+            plan = api.post("/api/plans", {"name": "P", "currency": "USD"})["id"]
+            subscription = {"customerId": "ada", "planId": plan}
+            path = f"/api/subscriptions/{api.post('/api/subscriptions', subscription)['id']}/budget"
+            api.ok(api.http.put(path, json={"amount": "1"}))
+            return Editable(path, "PUT", path, "amount")
         case "webhook":
             body = {"url": "http://127.0.0.1:9/", "events": ["invoice.created"]}
             path = f"/api/webhooks/{api.post('/api/webhooks', body)['id']}"

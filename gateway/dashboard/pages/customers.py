@@ -9,7 +9,12 @@ from urllib.parse import quote
 from litestar import Response, get, post
 from litestar.params import FromPath
 from usageflow.aggregator.v1 import quotas_pb2
-from usageflow.invoicer.v1 import billing_terms_pb2, credits_pb2, invoicer_pb2
+from usageflow.invoicer.v1 import (
+    billing_terms_pb2,
+    budgets_pb2,
+    credits_pb2,
+    invoicer_pb2,
+)
 
 from gateway.calls import Calls
 from gateway.dashboard import questions
@@ -17,6 +22,7 @@ from gateway.dashboard.charts.scale import percent
 from gateway.dashboard.forms import Form
 from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import (
+    budgets,
     credit_notes,
     customers,
     invoices,
@@ -24,11 +30,18 @@ from gateway.shapes import (
     quotas,
     subscriptions,
 )
+from gateway.shapes.budgets import Budget, NewBudget
 from gateway.shapes.customers import Customer, CustomerChange, NewCustomer
 from gateway.shapes.metrics import Metric
 from gateway.shapes.quotas import NewQuota, QuotaState
+from gateway.shapes.subscriptions import Subscription
 from gateway.shapes.usage import UsageQuery
-from services.kit.errors import DomainError, InvalidArgumentError, PreconditionError
+from services.kit.errors import (
+    DomainError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+)
 
 PAGE_ROWS: Final = 50
 LATEST: Final = 10
@@ -166,6 +179,32 @@ async def delete_quota(
     return visit.go(_path(customer_id), "deleted")
 
 
+@post("/dashboard/customers/{customer_id:str}/budgets", include_in_schema=False)
+async def set_budget(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
+    """Watch what a period of one of the customer's subscriptions comes to."""
+    try:
+        budget = visit.form.read(NewBudget)
+        request = budgets.to_proto(visit.form.get("_subscriptionId", ""), budget)
+        await visit.calls.call(visit.calls.budgets.SetBudget, request)
+    except DomainError as error:
+        visit.form.refuse(error)
+        return await _show(visit, customer_id, 400)
+    return visit.go(_path(customer_id), "saved")
+
+
+@post(
+    "/dashboard/customers/{customer_id:str}/budgets/{subscription_id:str}/remove",
+    include_in_schema=False,
+)
+async def remove_budget(
+    visit: Visited, customer_id: FromPath[str], subscription_id: FromPath[str]
+) -> Response[bytes]:
+    """Watch it no more."""
+    request = budgets_pb2.RemoveBudgetRequest(subscription_id=subscription_id)
+    await visit.calls.call(visit.calls.budgets.RemoveBudget, request)
+    return visit.go(_path(customer_id), "deleted")
+
+
 async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[bytes]:
     calls = visit.calls
     customer = await _customer(calls, customer_id)
@@ -194,6 +233,12 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
             billing_terms_pb2.ListCreditNotesRequest(customer_id=customer_id, page_size=LATEST),
         ),
     )
+    names = {plan.id: plan.name for plan in plans}
+    live = [
+        each
+        for each in map(subscriptions.from_proto, subscribed.subscriptions)
+        if each.current_period_end
+    ]
     return visit.page(
         "customer.html",
         status,
@@ -205,7 +250,9 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         quota_metrics=[each for each in metrics if each.aggregation in _QUOTA_AGGREGATIONS],
         quota_periods=QUOTA_PERIODS,
         enforcements=ENFORCEMENTS,
-        plan_names={plan.id: plan.name for plan in plans},
+        live_plans={each.id: names.get(each.plan_id, each.plan_id) for each in live},
+        budgets=await _budgets(calls, live),
+        plan_names=names,
         subscriptions=[subscriptions.from_proto(each) for each in subscribed.subscriptions],
         invoices=[invoices.from_proto(each) for each in billed.invoices],
         balances=[prepaid.balance_from_proto(each) for each in balances.balances],
@@ -217,6 +264,20 @@ async def _use(visit: Visit, metric: Metric, customer_id: str) -> MetricUse:
     asked = UsageQuery(metric=metric.key, customer_id=customer_id, from_=visit.month)
     usage = await questions.ask_usage(visit.calls, asked)
     return MetricUse(metric, usage.data[0].value if usage.data else "0")
+
+
+async def _budgets(calls: Calls, live: list[Subscription]) -> list[Budget]:
+    """What periods of the subscriptions are expected to cost, where somebody has said so."""
+    found = await questions.together([_budget(calls, each.id) for each in live])
+    return [budget for budget in found if budget is not None]
+
+
+async def _budget(calls: Calls, subscription_id: str) -> Budget | None:
+    request = budgets_pb2.GetBudgetRequest(subscription_id=subscription_id)
+    try:
+        return budgets.from_proto((await calls.call(calls.budgets.GetBudget, request)).budget)
+    except NotFoundError:
+        return None
 
 
 async def _limits(calls: Calls, metrics: list[Metric], customer_id: str) -> list[QuotaUse]:
@@ -262,4 +323,6 @@ HANDLERS = [
     change_customer,
     set_quota,
     delete_quota,
+    set_budget,
+    remove_budget,
 ]

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from services.invoicer.accruing import accrued_drafts
 from services.invoicer.closer import calls
-from services.invoicer.closing import OpenPeriod, Usage
-from services.invoicer.exact import ZERO
+from services.invoicer.exact import ZERO, add
 from services.invoicer.repository import closing, revenue
 from services.invoicer.repository.revenue import Sums
 from services.invoicer.usage import UsageSource
@@ -117,20 +117,8 @@ class Revenues:
         amounts: dict[str, Decimal] = {}
         as_of = self._now()
         for _, group in calls(periods):
-            as_of = min(as_of, await self._add(tenant, group, amounts))
+            told, drafts = await accrued_drafts(self._usage, tenant, group, self._now())
+            as_of = min(as_of, told)
+            for draft in drafts:
+                amounts[draft.currency] = add(amounts.get(draft.currency, ZERO), draft.amount)
         return Accrued(amounts, as_of, complete)
-
-    async def _add(
-        self, tenant: TenantKey, group: Sequence[OpenPeriod], amounts: dict[str, Decimal]
-    ) -> datetime:
-        """Add what the periods come to; everything accepted before the answer is in."""
-        selections = [selection for period in group for selection in period.selections()]
-        as_of, answered = self._now(), list[Usage]()
-        if selections:
-            answer = await self._usage.billable(tenant, selections)
-            as_of, answered = answer.as_of, answer.usages
-        usages = iter(answered)
-        for period in group:
-            draft = period.draft([next(usages) for _ in period.selections()])
-            amounts[draft.currency] = amounts.get(draft.currency, ZERO) + draft.amount
-        return as_of

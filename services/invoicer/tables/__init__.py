@@ -4,6 +4,7 @@ Constraints on values, the triggers that keep rows as they are, and why indexes 
 stand in the migrations.
 """
 
+from services.invoicer.tables.budgets import budget_thresholds, budgets
 from services.invoicer.tables.catalog import (
     CUSTOMERS_TENANT,
     currencies,
@@ -51,6 +52,8 @@ __all__ = [
     "CUSTOMERS_TENANT",
     "audit_outbox",
     "billing_settings",
+    "budget_thresholds",
+    "budgets",
     "charges",
     "collections",
     "credit_entries",

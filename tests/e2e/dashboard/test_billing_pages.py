@@ -93,6 +93,24 @@ def test_a_subscription_gets_a_discount_which_ends(owner: Visitor, subscription:
     expect(page.get_by_text("Saved.")).to_be_visible()
 
 
+def test_a_budget_is_set_on_a_customers_page_and_removed(owner: Visitor, subscription: str) -> None:
+    page = owner.open(f"/customers/{CUSTOMER}")
+    page.get_by_text("Set a budget").click()
+    page.get_by_label("Amount a period").fill("0")
+    page.get_by_role("button", name="Set budget").click()
+    expect(page.get_by_label("Amount a period")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Amount a period").fill("500")
+    page.get_by_label("Tell at, percent").fill("75, 90")
+    page.get_by_role("button", name="Set budget").click()
+    expect(page.get_by_text("$500.00 a period, told at 75, 90 %")).to_be_visible()
+    owner.keep("customer-budget")
+    budgets = page.locator("section", has=page.get_by_role("heading", name="Budgets"))
+    budgets.get_by_text("Remove", exact=True).click()
+    page.get_by_role("button", name="Remove budget").click()
+    expect(page.get_by_text("Deleted.")).to_be_visible()
+    expect(budgets.get_by_text("None. A webhook tells")).to_be_visible()
+
+
 def test_subscriptions_move_to_a_version_after_a_dry_run(owner: Visitor, subscription: str) -> None:
     page = owner.open("/plans")
     page.get_by_role("link", name="Terms plan").click()

@@ -1,6 +1,9 @@
-"""Cases of the routes about what an organization decides for its invoices, and their payment."""
+"""Cases of the routes about what an organization decides for its invoices, their payment, and what
+they are expected to come to.
+"""
 
 from usageflow.invoicer.v1 import billing_settings_pb2 as pb
+from usageflow.invoicer.v1 import budgets_pb2 as budgets
 from usageflow.invoicer.v1 import payments_pb2 as payments
 
 from tests.integration.gateway.route_cases import Case, at
@@ -22,7 +25,59 @@ SETTINGS_JSON = {
 }
 METHOD = payments.PaymentMethod(stripe_customer="cus_1", stripe_payment_method="pm_1")
 METHOD_JSON = {"stripeCustomer": "cus_1", "stripePaymentMethod": "pm_1"}
+BUDGET = budgets.Budget(
+    subscription_id="sub_1",
+    amount="500.00",
+    currency="USD",
+    percents=[50, 120],
+    create_time=at(1),
+    update_time=at(2),
+    etag="tag",
+)
+BUDGET_JSON = {
+    "subscriptionId": "sub_1",
+    "amount": "500.00",
+    "currency": "USD",
+    "percents": [50, 120],
+    "createdAt": "2026-01-01T00:00:00Z",
+    "updatedAt": "2026-01-02T00:00:00Z",
+}
 CASES = [
+    Case(
+        "PUT",
+        "/api/subscriptions/sub_1/budget",
+        "SetBudget",
+        budgets.SetBudgetRequest(subscription_id="sub_1", amount="500", percents=[120, 50]),
+        budgets.SetBudgetResponse(budget=BUDGET),
+        BUDGET_JSON,
+        {"amount": 500, "percents": [120, 50]},
+    ),
+    Case(
+        "PUT",
+        "/api/subscriptions/sub_1/budget",
+        "SetBudget",
+        budgets.SetBudgetRequest(subscription_id="sub_1", amount="0.10"),
+        budgets.SetBudgetResponse(budget=BUDGET),
+        BUDGET_JSON,
+        {"amount": "0.10"},
+    ),
+    Case(
+        "GET",
+        "/api/subscriptions/sub_1/budget",
+        "GetBudget",
+        budgets.GetBudgetRequest(subscription_id="sub_1"),
+        budgets.GetBudgetResponse(budget=BUDGET),
+        BUDGET_JSON,
+    ),
+    Case(
+        "DELETE",
+        "/api/subscriptions/sub_1/budget",
+        "RemoveBudget",
+        budgets.RemoveBudgetRequest(subscription_id="sub_1"),
+        budgets.RemoveBudgetResponse(),
+        None,
+        status=204,
+    ),
     Case(
         "GET",
         "/api/billing-settings",

@@ -14,6 +14,7 @@ from usageflow.aggregator.v1 import aggregator_pb2 as pb
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
 from services.invoicer.advancer import Advancer
+from services.invoicer.budget_watcher import BudgetWatcher
 from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.clocks import Clock as TestTime
 from services.invoicer.closer import Closer, ClosingSettings
@@ -22,6 +23,7 @@ from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
 from services.invoicer.payments.keys import ProviderKeys
 from services.invoicer.service.billing_settings import BillingSettingsOf, UsualSettings
+from services.invoicer.service.budgets import Budgets
 from services.invoicer.service.charges import Charges
 from services.invoicer.service.clocks import Clocks
 from services.invoicer.service.credit_notes import CreditNotes
@@ -264,6 +266,7 @@ class World:
             self.database, self.usage, self.clock, wakes, retry_days=RETRY_DAYS, late=LATE
         )
         self.revenues = Revenues(self.database, self.usage, self.clock, LATE)
+        self.budgets = Budgets(self.database, self.clock, lambda: self.wakes.append("watcher"))
         self.credit_expiry = CreditExpiry(
             self.database, self.clock, lambda: self.wakes.append("expired"), 1
         )
@@ -298,6 +301,17 @@ class World:
             retry_days=RETRY_DAYS,
         )
         return Closer(self.database, self.usage, writer, settings, self.clock)
+
+    def new_watcher(self, check_s: float = 0) -> BudgetWatcher:
+        """Another replica's watcher of budgets, which looks at each in every round."""
+        return BudgetWatcher(
+            self.database,
+            self.usage,
+            self.clock,
+            self.committed.set,
+            late=LATE,
+            check_s=check_s,
+        )
 
     def at(self, time: datetime) -> None:
         """Move the clock; aggregator has everything that was accepted until then."""
