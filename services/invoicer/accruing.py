@@ -5,12 +5,17 @@ from datetime import datetime
 
 from services.invoicer.closing import OpenPeriod, Usage
 from services.invoicer.domain import InvoiceDraft
+from services.invoicer.late_credits import credited_late
 from services.invoicer.usage import UsageSource
-from services.kit.database import TenantKey
+from services.kit.database import Database, TenantKey
 
 
 async def accrued_drafts(
-    usage: UsageSource, tenant: TenantKey, periods: Sequence[OpenPeriod], now: datetime
+    database: Database,
+    usage: UsageSource,
+    tenant: TenantKey,
+    periods: Sequence[OpenPeriod],
+    now: datetime,
 ) -> tuple[datetime, list[InvoiceDraft]]:
     """The invoice of each, in order; all that was accepted before the returned time is in.
 
@@ -22,4 +27,8 @@ async def accrued_drafts(
         answer = await usage.billable(tenant, selections)
         as_of, answered = answer.as_of, answer.usages
     usages = iter(answered)
-    return as_of, [period.draft([next(usages) for _ in period.selections()]) for period in periods]
+    drafts = []
+    for period in periods:
+        told = [next(usages) for _ in period.selections()]
+        drafts.append(period.draft(told, await credited_late(database, period, told)))
+    return as_of, drafts

@@ -94,7 +94,7 @@ class BudgetWatcher:
 
     async def _look(self, tenant: TenantKey, group: Sequence[OpenPeriod]) -> None:
         begun_s = time.monotonic()
-        _, drafts = await accrued_drafts(self._usage, tenant, group, self._now())
+        _, drafts = await accrued_drafts(self._database, self._usage, tenant, group, self._now())
         found = list(zip([each.subscription for each in group], drafts, strict=True))
         async with self._database.transaction() as connection:
             told = await tell_reached(connection, tenant, found, self._now())

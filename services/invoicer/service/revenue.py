@@ -117,7 +117,9 @@ class Revenues:
         amounts: dict[str, Decimal] = {}
         as_of = self._now()
         for _, group in calls(periods):
-            told, drafts = await accrued_drafts(self._usage, tenant, group, self._now())
+            told, drafts = await accrued_drafts(
+                self._database, self._usage, tenant, group, self._now()
+            )
             as_of = min(as_of, told)
             for draft in drafts:
                 amounts[draft.currency] = add(amounts.get(draft.currency, ZERO), draft.amount)

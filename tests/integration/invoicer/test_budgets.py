@@ -15,7 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.invoicer import budget_watcher
+from services.invoicer.billing_settings import LateUsage
 from services.invoicer.budgets import Budget, BudgetInput
+from services.invoicer.service.billing_settings import SettingsInput
 from services.invoicer.service.subscription_changes import ChangeInput
 from services.invoicer.term_checks import TaxRateInput
 from services.kit import audit
@@ -378,3 +380,17 @@ async def test_the_loop_looks_when_it_is_woken(world: World) -> None:
     await asyncio.wait_for(world.committed.wait(), WAIT_S)
     running.cancel()
     assert await percents(world) == [("2026-01-01", "100.00", 100)]
+
+
+async def test_what_a_credit_note_takes_off_an_earlier_invoice_is_not_off_this_one(
+    world: World,
+) -> None:
+    given = SettingsInput(late_usage=LateUsage.CREDIT_NOTE)
+    await world.settings.update_settings(world.tenant, given, by_key="")
+    subscription = await world.subscribe(start=JANUARY)
+    put(world, JANUARY, "12000")
+    world.at(FEBRUARY + GRACE)
+    await world.close_all()
+    put(world, JANUARY, "11000")
+    await set_budget(world, subscription.id, "100", 100)
+    assert await look(world) == [("2026-02-01", "100.00", 100)]
