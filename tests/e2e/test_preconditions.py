@@ -87,7 +87,7 @@ def editable(request: pytest.FixtureRequest, api: Api) -> Editable:
             return editable
         case "budget":
             plan = api.post("/api/plans", {"name": "P", "currency": "USD"})["id"]
-            subscription = {"customerId": "ada", "planId": plan}
+            subscription = {"customerId": "with_a_budget", "planId": plan}
             path = f"/api/subscriptions/{api.post('/api/subscriptions', subscription)['id']}/budget"
             api.ok(api.http.put(path, json={"amount": "1"}))
             return Editable(path, "PUT", path, "amount")
