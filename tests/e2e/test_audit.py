@@ -59,6 +59,8 @@ BILLING_ACTIONS = {
     "ResumeSubscription": "subscription.resumed",
     "ChangeSubscription": "subscription.changed",
     "MigrateSubscriptions": "subscription.changed",
+    "SetBudget": "budget.set",
+    "RemoveBudget": "budget.removed",
     "CreateDiscount": "discount.created",
     "EndDiscount": "discount.ended",
     "CreateCharge": "charge.created",
@@ -124,6 +126,8 @@ def do_all_of_billing(api: Api) -> None:
     api.post(f"/api/plans/{plan_id}/migrate", {})
     api.post(f"{path}/cancel", {})
     api.post(f"{path}/uncancel", {})
+    put(f"{path}/budget", {"amount": "500"})
+    delete(f"{path}/budget")
     discount = api.post(f"{path}/discounts", {"percent": "10"})["id"]
     api.post(f"/api/discounts/{discount}/end", {})
     charge = api.post(

@@ -40,6 +40,8 @@ TAKES = {
     "DELETE /api/members/{member_id}",
     "DELETE /api/invitations/{invitation_id}",
     "DELETE /api/charges/{charge_id}",
+    "PUT /api/subscriptions/{subscription_id}/budget",
+    "DELETE /api/subscriptions/{subscription_id}/budget",
 }
 # Where it is read.
 SHOWS = {
@@ -57,6 +59,7 @@ SHOWS = {
     "GET /api/members/{member_id}",
     "GET /api/invitations/{invitation_id}",
     "GET /api/charges/{charge_id}",
+    "GET /api/subscriptions/{subscription_id}/budget",
 }
 NEEDS_NONE = {
     "POST /api/track": MAKES,
