@@ -80,6 +80,7 @@ def principal_of_session(resolved: ResolvedSession, mode: str) -> pb.Principal:
         mode=MODE_NUMBERS[mode],
         expire_time=timestamp(session.expire_time),
         event_past_days=resolved.event_past_days,
+        strict_metrics=resolved.strict_metrics,
         member_id=member.id,
         role=ROLE_NUMBERS[member.role],
         session_id=session.id,

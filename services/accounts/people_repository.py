@@ -199,12 +199,13 @@ async def trim_sessions(
 
 async def find_session(
     connection: AsyncConnection, token_hash: bytes
-) -> tuple[Session, Member, int] | None:
-    """The session with this token, its member, and event_past_days of their organization; also when
-    it has ended; or None, as after its member was removed.
+) -> tuple[Session, Member, int, bool] | None:
+    """The session with this token, its member, and event_past_days and strict_metrics of their
+    organization; also when it has ended; or None, as after its member was removed.
     """
+    decided = (organizations.c.event_past_days, organizations.c.strict_metrics)
     query = (
-        select(*_SESSION_COLUMNS, organizations.c.event_past_days)
+        select(*_SESSION_COLUMNS, *decided)
         .join_from(sessions, members, sessions.c.member_id == members.c.id)
         .join(organizations, members.c.organization_id == organizations.c.id)
         .where(sessions.c.token_hash == token_hash, members.c.remove_time.is_(None))
@@ -214,7 +215,7 @@ async def find_session(
         return None
     found = select(members).where(members.c.id == row.member_id)
     member = _member((await connection.execute(found)).one())
-    return _session(row), member, row.event_past_days
+    return _session(row), member, row.event_past_days, row.strict_metrics
 
 
 async def note_use(connection: AsyncConnection, session_id: str, time: datetime) -> None:

@@ -45,6 +45,7 @@ class ResolvedSession:
     session: Session
     member: Member
     event_past_days: int
+    strict_metrics: bool
     clocks: tuple[ClockTime, ...]
 
 
@@ -197,12 +198,12 @@ class SigningIn:
             found = await people_repository.find_session(connection, hash_key(self._pepper, token))
             if found is None or not found[0].works_at(now):
                 raise invalid_session()
-            session, member, event_past_days = found
+            session, member, event_past_days, strict_metrics = found
             if now - session.use_time > SESSION_USE_WRITTEN:
                 await people_repository.note_use(connection, session.id, now)
             running = clocks_repository.running_clocks
             clocks = await running(connection, member.organization_id)
-        return ResolvedSession(session, member, event_past_days, clocks)
+        return ResolvedSession(session, member, event_past_days, strict_metrics, clocks)
 
     async def end(self, token: str) -> None:
         """Sign out; repeating it changes nothing."""

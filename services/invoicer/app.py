@@ -38,6 +38,7 @@ from services.invoicer.customers_seen import (
     INBOX_CONSUMER,
     CustomersSeenHandler,
 )
+from services.invoicer.defined_metrics import AggregatorMetrics
 from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.event_prices import EventPricedUsage, IngestAmounts
 from services.invoicer.limit_teller import AggregatorLimits, LimitTeller
@@ -197,7 +198,13 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         servicer = InvoicerServicer(
             Customers(database, clock.now),
-            Plans(database, clock.now),
+            Plans(
+                database,
+                clock.now,
+                AggregatorMetrics(
+                    aggregator, settings.internal_token, settings.aggregator_timeout_s
+                ),
+            ),
             subscriptions,
             invoices,
             Revenues(database, usage, clock.now, LATE),

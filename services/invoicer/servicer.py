@@ -82,17 +82,24 @@ class InvoicerServicer(InvoicerServiceServicer):
         self, request: pb.CreatePlanRequest, context: object
     ) -> pb.CreatePlanResponse:
         """A new plan."""
-        tenant = _admin()
-        plan = await self._plans.create_plan(tenant, messages.plan_input(request.plan))
+        caller = require_scope("admin")
+        plan = await self._plans.create_plan(
+            caller.tenant,
+            messages.plan_input(request.plan),
+            strict_metrics=caller.strict_metrics,
+        )
         return pb.CreatePlanResponse(plan=messages.plan(plan))
 
     async def CreatePlanVersion(
         self, request: pb.CreatePlanVersionRequest, context: object
     ) -> pb.CreatePlanVersionResponse:
         """A plan's next version."""
-        tenant = _admin()
+        caller = require_scope("admin")
         plan = await self._plans.create_plan_version(
-            tenant, request.plan.id, messages.plan_input(request.plan)
+            caller.tenant,
+            request.plan.id,
+            messages.plan_input(request.plan),
+            strict_metrics=caller.strict_metrics,
         )
         return pb.CreatePlanVersionResponse(plan=messages.plan(plan))
 

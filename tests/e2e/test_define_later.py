@@ -173,7 +173,7 @@ def test_aggregator_killed_in_the_middle_counts_everything_once(tmp_path: Path) 
         wait_for("usage", lambda: grouped(reader, metric) == expected, WAIT_S)
 
 
-def test_with_strict_metrics_an_event_of_an_undefined_metric_is_refused(
+def test_with_strict_metrics_events_and_prices_of_an_undefined_metric_are_refused(
     stack: Connection, stack_home: Path
 ) -> None:
     """And taken as soon as the metric is defined, over HTTP."""
@@ -188,6 +188,12 @@ def test_with_strict_metrics_an_event_of_an_undefined_metric_is_refused(
     )
     sent = [{"metric": metric, "amount": 1}]
     assert api.batch(sent)["rejected"] == 1
+    price = {"metric": metric, "model": "PER_UNIT", "unitPrice": "1"}
+    plan = {"name": "Pro", "currency": "USD", "metrics": [price]}
+    refused = api.http.post("/api/plans", json=plan)
+    assert refused.status_code == 400
+    assert [each["field"] for each in refused.json()["details"]] == ["metrics[0].metric"]
     api.post("/api/metrics", {"key": metric})
+    api.post("/api/plans", plan)
     assert api.track(new_key(), metric=metric, amount=1).status_code == 200
     assert api.batch(sent)["accepted"] == 1

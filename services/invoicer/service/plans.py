@@ -7,13 +7,14 @@ import structlog
 
 from services.invoicer import audited
 from services.invoicer.checks import PlanInput, QuoteInput, check_plan, check_quote
-from services.invoicer.domain import Plan
+from services.invoicer.defined_metrics import DefinedMetrics
+from services.invoicer.domain import Plan, PlanContent
 from services.invoicer.quotes import Quote, quote
 from services.invoicer.repository import plans
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.kit import pages
 from services.kit.database import Database, TenantKey
-from services.kit.errors import NotFoundError
+from services.kit.errors import FieldChecks, NotFoundError
 from services.kit.ids import is_id, new_id
 
 log = structlog.get_logger()
@@ -22,24 +23,36 @@ log = structlog.get_logger()
 class Plans:
     """What a subscription costs, in versions that never change."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, now: Callable[[], datetime], metrics: DefinedMetrics
+    ) -> None:
         self._database = database
         self._now = now
+        self._metrics = metrics
 
-    async def create_plan(self, tenant: TenantKey, given: PlanInput) -> Plan:
-        """A new plan, version 1."""
-        plan = Plan(new_id("plan"), 1, check_plan(given), self._now())
+    async def create_plan(
+        self, tenant: TenantKey, given: PlanInput, *, strict_metrics: bool = False
+    ) -> Plan:
+        """A new plan, version 1; with `strict_metrics` all that it prices must be defined."""
+        content = check_plan(given)
+        if strict_metrics:
+            await self._check_defined(tenant, content)
+        plan = Plan(new_id("plan"), 1, content, self._now())
         async with self._database.transaction() as connection:
             await plans.insert_plan(connection, tenant, plan)
             await audited.note(connection, tenant, "plan.created", plan.id, audited.plan(plan))
         log.info("plan_created", plan_id=plan.id)
         return plan
 
-    async def create_plan_version(self, tenant: TenantKey, plan_id: str, given: PlanInput) -> Plan:
-        """The plan's next version; subscriptions stay on theirs."""
+    async def create_plan_version(
+        self, tenant: TenantKey, plan_id: str, given: PlanInput, *, strict_metrics: bool = False
+    ) -> Plan:
+        """The plan's next version, as in create_plan; subscriptions stay on theirs."""
         content = check_plan(given)
         if not is_id(plan_id, "plan"):
             raise NotFoundError("No such plan")
+        if strict_metrics:
+            await self._check_defined(tenant, content)
         async with self._database.transaction() as connection:
             version = await plans.take_next_version(connection, tenant, plan_id)
             if version is None:
@@ -50,6 +63,18 @@ class Plans:
             await audited.note(connection, tenant, "plan.version_created", plan_id, shown)
         log.info("plan_version_created", plan_id=plan_id, version=version)
         return plan
+
+    async def _check_defined(self, tenant: TenantKey, content: PlanContent) -> None:
+        keys = [price.metric for price in content.metrics]
+        defined = set(await self._metrics.defined(tenant, keys)) if keys else set()
+        checks = FieldChecks()
+        for number, key in enumerate(keys):
+            checks.require(
+                key in defined,
+                f"metrics[{number}].metric",
+                "must be a metric that is defined: the organization has strict metrics",
+            )
+        checks.done()
 
     async def get_plan(self, tenant: TenantKey, plan_id: str, version: int) -> Plan:
         """A version of a plan; 0: the newest."""

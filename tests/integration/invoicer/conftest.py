@@ -7,6 +7,7 @@ import pytest
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
 from cli.embedded import EmbeddedPostgres
+from services.invoicer.defined_metrics import AggregatorMetrics
 from services.invoicer.event_prices import EventPricedUsage
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
@@ -64,7 +65,8 @@ async def world(
     """One invoicer, at noon of 15 January 2026."""
     async with open_channel(aggregator_address) as channel:
         usage = EventPricedUsage(AggregatorUsage(channel, TOKEN, timeout_s=5), aggregator)
-        yield World(database, Clock(NOW), aggregator, usage, new_tenant())
+        metrics = AggregatorMetrics(channel, TOKEN, timeout_s=5)
+        yield World(database, Clock(NOW), aggregator, usage, metrics, new_tenant())
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ class Keys:
     """Keys of the world's organization and of another, each in a word: "admin", "read", .."""
 
     organization_ids: dict[str, str]
+    strict_metrics: bool = False
 
     async def resolve(self, secret: str) -> Principal:
         """For example "ours-admin": our organization's, with the scope admin."""
@@ -38,7 +39,15 @@ class Keys:
         if scope.endswith("-live"):
             mode, mode_name = common_pb2.MODE_LIVE, "live"
         scopes = frozenset([scope.removesuffix("-live")])
-        return Principal("key_1", self.organization_ids[whose], mode, mode_name, scopes)
+        strict = whose == "ours" and self.strict_metrics
+        return Principal(
+            "key_1",
+            self.organization_ids[whose],
+            mode,
+            mode_name,
+            scopes,
+            strict_metrics=strict,
+        )
 
 
 @dataclass
@@ -71,7 +80,9 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(world: World, *servicers: object) -> AsyncIterator[Api]:
+async def serving(
+    world: World, *servicers: object, strict_metrics: bool = False
+) -> AsyncIterator[Api]:
     """The services of `world` on a port of their own."""
     settings = ServiceSettings(
         database_url=SecretStr("postgresql://unused"),
@@ -80,7 +91,7 @@ async def serving(world: World, *servicers: object) -> AsyncIterator[Api]:
         shutdown_s=1,
     )
     ids = {"ours": world.tenant.organization_id, "theirs": new_tenant().organization_id}
-    server = GrpcServer(settings, Keys(ids))
+    server = GrpcServer(settings, Keys(ids, strict_metrics))
     generated = [type(servicer).__bases__[0] for servicer in servicers]
     for base, servicer in zip(generated, servicers, strict=True):
         add = getattr(importlib.import_module(base.__module__), f"add_{base.__name__}_to_server")

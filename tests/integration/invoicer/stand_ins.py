@@ -19,6 +19,7 @@ from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.clocks import Clock as TestTime
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.credit_expiry import CreditExpiry
+from services.invoicer.defined_metrics import DefinedMetrics
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
 from services.invoicer.payments.keys import ProviderKeys
@@ -104,6 +105,7 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     counted_batch_ids: bytes = b""
     away: bool = False
     forgets: set[str] = field(default_factory=set)
+    defined_metrics: set[str] = field(default_factory=set)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -147,10 +149,18 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
         self.groups[tenant, customer_id, metric, start] = groups
 
     async def FindDefinedMetrics(
-        self, request: pb.FindDefinedMetricsRequest, context: object
+        self,
+        request: pb.FindDefinedMetricsRequest,
+        context: grpc.aio.ServicerContext[
+            pb.FindDefinedMetricsRequest, pb.FindDefinedMetricsResponse
+        ],
     ) -> pb.FindDefinedMetricsResponse:
-        """Invoicer never asks."""
-        raise NotImplementedError
+        """Those of `defined_metrics`, or be away."""
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return pb.FindDefinedMetricsResponse(
+            keys=[key for key in request.keys if key in self.defined_metrics]
+        )
 
     async def GetBillableUsage(
         self,
@@ -245,6 +255,7 @@ class World:
     clock: Clock
     aggregator: StandInAggregator
     usage: UsageSource
+    metrics: DefinedMetrics
     tenant: TenantKey
     wakes: list[str] = field(default_factory=list)
     clock_times: StandInClockTimes = field(default_factory=StandInClockTimes)
@@ -254,7 +265,7 @@ class World:
     def __post_init__(self) -> None:
         wakes = Wakes(lambda: self.wakes.append("relay"), lambda: self.wakes.append("scheduler"))
         self.customers = Customers(self.database, self.clock)
-        self.plans = Plans(self.database, self.clock)
+        self.plans = Plans(self.database, self.clock, self.metrics)
         self.discounts = Discounts(self.database, self.clock)
         self.charges = Charges(self.database, self.clock, wakes)
         self.taxes = Taxes(self.database, self.clock)

@@ -7,7 +7,7 @@ import pytest
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
 from services.invoicer.servicer import InvoicerServicer
-from services.kit.errors import InvalidArgumentError, NotFoundError
+from services.kit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from tests.integration.invoicer.serving import Api, serving
 from tests.integration.invoicer.stand_ins import GRACE, World, utc
 
@@ -30,18 +30,19 @@ READS = {
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     """The service of `world` on a port of its own."""
-    async with serving(
-        world,
-        InvoicerServicer(
-            world.customers,
-            world.plans,
-            world.subscriptions,
-            world.invoices,
-            world.revenues,
-            world.clock,
-        ),
-    ) as api:
+    async with serving(world, servicer_of(world)) as api:
         yield api
+
+
+def servicer_of(world: World) -> InvoicerServicer:
+    return InvoicerServicer(
+        world.customers,
+        world.plans,
+        world.subscriptions,
+        world.invoices,
+        world.revenues,
+        world.clock,
+    )
 
 
 def pro(**changes: object) -> pb.Plan:
@@ -156,6 +157,31 @@ async def test_a_customer_comes_back_as_it_was_sent(api: Api) -> None:
     assert stored == customer
     (listed,) = (await api.call("ListCustomers", "ours-read")).customers
     assert listed == put.customer
+
+
+async def test_with_strict_metrics_a_plan_prices_only_what_somebody_has_defined(
+    world: World,
+) -> None:
+    world.aggregator.defined_metrics = {"API_CALL"}
+    async with serving(world, servicer_of(world), strict_metrics=True) as api:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await api.call("CreatePlan", plan=pro())
+        [problem] = caught.value.problems
+        assert problem.field == "metrics[1].metric"
+        assert "a metric that is defined" in problem.message
+        # Of another organization, which is not strict.
+        await api.call("CreatePlan", "theirs-admin", plan=pro())
+        world.aggregator.away = True
+        with pytest.raises(UnavailableError):
+            await api.call("CreatePlan", plan=pro())
+        world.aggregator.away = False
+        world.aggregator.defined_metrics.add("AI_TOKEN")
+        made = (await api.call("CreatePlan", plan=pro())).plan
+        world.aggregator.defined_metrics.clear()
+        with pytest.raises(InvalidArgumentError) as caught:
+            await api.call("CreatePlanVersion", plan=pro(id=made.id))
+        named = [problem.field for problem in caught.value.problems]
+        assert named == ["metrics[0].metric", "metrics[1].metric"]
 
 
 async def test_what_is_wrong_is_named_as_in_the_http_contract(api: Api) -> None:

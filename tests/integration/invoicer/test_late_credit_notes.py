@@ -372,6 +372,7 @@ _REPLICA = """
 import asyncio, sys
 from datetime import datetime
 from services.invoicer.event_prices import EventPricedUsage
+from services.invoicer.defined_metrics import AggregatorMetrics
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
@@ -383,7 +384,8 @@ async def main(url, address, now):
     aggregator = StandInAggregator(clock.time)
     async with open_channel(address) as channel:
         usage = EventPricedUsage(AggregatorUsage(channel, TOKEN, timeout_s=5), aggregator)
-        await World(database, clock, aggregator, usage, new_tenant()).close_all()
+        metrics = AggregatorMetrics(channel, TOKEN, timeout_s=5)
+        await World(database, clock, aggregator, usage, metrics, new_tenant()).close_all()
 
 asyncio.run(main(*sys.argv[1:]))
 """

@@ -297,7 +297,7 @@ class Principal(_message.Message):
     member_name: _builtins.str
     """The member's name; empty for a key."""
     strict_metrics: _builtins.bool
-    """The organization's strict_metrics; of a key only."""
+    """The organization's strict_metrics; of keys and sessions."""
     customer_id: _builtins.str
     """The customer whose portal it is, the only one that the caller may see; empty: no such limit."""
     portal_link_id: _builtins.str

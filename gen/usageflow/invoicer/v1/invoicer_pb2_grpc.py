@@ -170,14 +170,16 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePlan(self, request, context):
-        """CreatePlan makes a plan (version 1).
+        """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
+        nobody has defined.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreatePlanVersion(self, request, context):
-        """CreatePlanVersion makes the plan's next version; subscriptions stay on theirs.
+        """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
+        on theirs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,9 +42,13 @@ class InvoicerServiceStub:
     ListCustomers: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListCustomersRequest, _invoicer_pb2.ListCustomersResponse]
     """ListCustomers lists customers."""
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanRequest, _invoicer_pb2.CreatePlanResponse]
-    """CreatePlan makes a plan (version 1)."""
+    """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
+    nobody has defined.
+    """
     CreatePlanVersion: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanVersionRequest, _invoicer_pb2.CreatePlanVersionResponse]
-    """CreatePlanVersion makes the plan's next version; subscriptions stay on theirs."""
+    """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
+    on theirs.
+    """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.GetPlanRequest, _invoicer_pb2.GetPlanResponse]
     """GetPlan returns the newest version of a plan. NOT_FOUND when there is none."""
     ListPlans: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListPlansRequest, _invoicer_pb2.ListPlansResponse]
@@ -116,9 +120,13 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     ListCustomers: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListCustomersRequest, _invoicer_pb2.ListCustomersResponse]  # type: ignore[assignment]
     """ListCustomers lists customers."""
     CreatePlan: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanRequest, _invoicer_pb2.CreatePlanResponse]  # type: ignore[assignment]
-    """CreatePlan makes a plan (version 1)."""
+    """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
+    nobody has defined.
+    """
     CreatePlanVersion: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanVersionRequest, _invoicer_pb2.CreatePlanVersionResponse]  # type: ignore[assignment]
-    """CreatePlanVersion makes the plan's next version; subscriptions stay on theirs."""
+    """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
+    on theirs.
+    """
     GetPlan: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.GetPlanRequest, _invoicer_pb2.GetPlanResponse]  # type: ignore[assignment]
     """GetPlan returns the newest version of a plan. NOT_FOUND when there is none."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListPlansRequest, _invoicer_pb2.ListPlansResponse]  # type: ignore[assignment]
@@ -211,7 +219,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.CreatePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CreatePlanResponse, _abc.Awaitable[_invoicer_pb2.CreatePlanResponse]]:
-        """CreatePlan makes a plan (version 1)."""
+        """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
+        nobody has defined.
+        """
 
     @_abc_1.abstractmethod
     def CreatePlanVersion(
@@ -219,7 +229,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.CreatePlanVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CreatePlanVersionResponse, _abc.Awaitable[_invoicer_pb2.CreatePlanVersionResponse]]:
-        """CreatePlanVersion makes the plan's next version; subscriptions stay on theirs."""
+        """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
+        on theirs.
+        """
 
     @_abc_1.abstractmethod
     def GetPlan(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.accounts.domain import ClockTime, NewKey
+from services.accounts.domain import ClockTime, NewKey, OrganizationChange
 from services.accounts.keys import OwnKeys
 from services.accounts.members_servicer import People
 from services.accounts.people import Seen
@@ -61,3 +61,22 @@ async def test_who_calls_in_test_mode_is_told_what_clocks_show(
     assert set((await shown()).values()) == {None}
     with pytest.raises(NotFoundError):
         await set_clock(new_id("org"), clock_id, ClockTime("ada", MAY, 9))
+
+
+async def test_keys_and_sessions_are_told_of_strict_metrics(
+    people: People, tenant: TenantKey
+) -> None:
+    secrets = await callers(people, tenant)
+    keys = OwnKeys(people.accounts, people.signing_in, people.portals)
+    change = OrganizationChange(strict_metrics=True)
+    await people.accounts.update_organization(tenant.organization_id, change)
+    assert {
+        who: (await keys.resolve(secret)).strict_metrics for who, secret in secrets.items()
+    } == {
+        "key": True,
+        "live key": True,
+        "session": True,
+        "live session": True,
+        "link": False,
+        "live link": False,
+    }
