@@ -151,6 +151,7 @@ def note(number: int) -> dict[str, Any]:
         "number": f"CN-{number}",
         "id": f"cn_{number}",
         "lines": [],
+        "changes": [],
     }
     names = "create_time currency customer_id invoice_id mode organization_id reason"
     document |= dict.fromkeys((*names.split(), "refund_reference"))
