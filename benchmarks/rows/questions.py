@@ -27,7 +27,7 @@ KOLKATA = "Asia/Kolkata"
 KOLKATA_BEHIND = timedelta(hours=5, minutes=30)
 ASKED = 1_000
 CHECKED_CUSTOMERS = 1_000
-CHECKS_IN_FLIGHT = 8
+CHECKS_IN_FLIGHT = 6
 
 # Old enough that every fold knows of it.
 _QUOTA = """
