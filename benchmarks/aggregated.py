@@ -15,6 +15,9 @@ import asyncpg
 
 from benchmarks.errors import BenchmarkError
 
+# Usage that no event stands behind would be taken out again, hour by hour, and each time all
+# customers of the metric would have to be read again for CheckQuota.
+WITHOUT_REPAIRS = {"USAGEFLOW_RECONCILE": "false"}
 DAYS = 30
 CUSTOMERS_AT_ONCE = 100
 STATEMENT_S_MAX = 600.0

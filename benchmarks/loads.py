@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from msgspec.structs import replace
+
 from benchmarks.errors import BenchmarkError
 from benchmarks.messages import (
     OVERLOADED_GRPC,
@@ -21,6 +23,7 @@ Load = HttpLoad | GrpcLoad
 OVERLOADED = (OVERLOADED_HTTP, OVERLOADED_GRPC)
 TRACK = "/api/track"
 BATCH = "/api/track/batch"
+LIMITED_S_MAX = 3_600.0
 
 
 def http_load(
@@ -74,6 +77,14 @@ LOADS: dict[str, Callable[[MeasuredStack, Plan, str], Load]] = {
 def load_of(name: str, stack: MeasuredStack, plan: Plan) -> Load:
     """The load of the row `name`."""
     return LOADS[name](stack, plan, name)
+
+
+def limited(load: Load, requests: int) -> Load:
+    """The load that ends after so many requests, for which it has an hour.
+
+    All count: a fast machine would store some within the time for warming up.
+    """
+    return replace(load, requests_max=requests, warm_up_s=0.0, measure_s=LIMITED_S_MAX)
 
 
 def start_load(load: Load) -> Running:

@@ -59,6 +59,7 @@ class Access:
             # The services look at it again, and see this gateway's address.
             scope["forwarded"] = forwarded_metadata(self._token, address)
         scope["credential"] = secret
+        scope["principal"] = principal
         return principal
 
     async def tracker(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:

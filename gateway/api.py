@@ -106,6 +106,11 @@ class ApiRequest(Request[Any, Any, Any]):
         return fields.read(_decoded(await self.body()), data.annotation)
 
 
+# The document and its page tell of the routes alone: those of a process' first app are all others'.
+# Making them takes longer than the app itself.
+_described: list[tuple[bytes, str]] = []
+
+
 def build(services: Services, live: LiveStreams) -> Litestar:
     """The app, which calls `services` in the name of the request's API key or member.
 
@@ -142,8 +147,10 @@ def build(services: Services, live: LiveStreams) -> Litestar:
         logging_config=None,
         pdb_on_exception=False,
     )
-    app.state.openapi = openapi.document(app)
-    app.state.docs = page(msgspec.json.decode(app.state.openapi))
+    if not _described:
+        document = openapi.document(app)
+        _described.append((document, page(msgspec.json.decode(document))))
+    [(app.state.openapi, app.state.docs)] = _described
     return app
 
 

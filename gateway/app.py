@@ -12,7 +12,7 @@ from gateway.dashboard.app import Dashboard
 from gateway.entry import Entry, Handler
 from gateway.health import Readiness
 from gateway.portal.app import Portal
-from gateway.quick import QuickTrack
+from gateway.quick import NoQuickTrack, QuickTrack
 from gateway.rate_exchange import RateExchange
 from gateway.rates import Rates
 from gateway.server import HttpServer
@@ -78,10 +78,13 @@ def build(
         readiness=readiness,
         request_ids=request_ids,
         requests_in_flight_max=settings.requests_in_flight_max,
+        log_track=settings.access_log_track,
     )
+    # What is quick is not logged: a line takes longer than the event.
+    quick = QuickTrack(keys, rates, coalescer, request_ids)
     return HttpServer(
         entry,
-        QuickTrack(keys, rates, coalescer, request_ids),
+        NoQuickTrack() if settings.access_log_track else quick,
         settings.http_listen,
         connections_max=settings.connections_max,
         shutdown_s=settings.shutdown_s,

@@ -60,7 +60,10 @@ class Entry:
         readiness: Readiness,
         request_ids: RequestIds,
         requests_in_flight_max: int,
+        log_track: bool = False,
     ) -> None:
+        """`log_track`: whether requests to `track` and `batch` are written to the access log."""
+        self._log_track = log_track
         self._bare = {"/api/track": track, "/api/track/batch": batch}
         self._api = api
         self._pages = {PAGES_PATH: pages, PORTAL_PATH: portal}
@@ -81,14 +84,35 @@ class Entry:
                 await send_error(send, unavailable("Too many requests are running"), request_id)
             elif bare is None:
                 await self._other(scope, receive, send)
-            elif scope["method"] == "POST":
-                await bare(scope, receive, send)
+            elif self._log_track:
+                await self._logged(bare, scope, receive, send)
             else:
-                given = dict(scope["headers"]).get(b"x-request-id")
-                request_id = self._request_ids.take(given)
-                await send_error(send, method_not_allowed("POST"), request_id)
+                await self._bare_answer(bare, scope, receive, send)
         finally:
             self._in_flight -= 1
+
+    async def _bare_answer(
+        self, handler: Handler, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if scope["method"] == "POST":
+            await handler(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id")
+        await send_error(send, method_not_allowed("POST"), self._request_ids.take(given))
+
+    async def _logged(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._bare_answer(handler, scope, receive, noting)
+        seconds = time.perf_counter() - started_s
+        _log(scope["method"], scope["path"], status, scope.get("principal"), seconds)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -186,15 +210,19 @@ class _Answer:
 
 
 def _note(scope: Scope, status: int, principal: Principal | None, seconds: float) -> None:
-    """The access log: never a key, nor a path or query, which may name a customer."""
+    """Metrics and access log: never a key, nor a path or query, which may name a customer."""
     route = scope.get("path_template") or "none"
     _REQUESTS.labels(scope["method"], route, str(status)).inc()
     _SECONDS.observe(seconds)
     if scope["path"] in ("/healthz", "/readyz"):
         return
+    _log(scope["method"], route, status, principal, seconds)
+
+
+def _log(method: str, route: str, status: int, principal: Principal | None, seconds: float) -> None:
     log.info(
         "request",
-        method=scope["method"],
+        method=method,
         route=route,
         status=status,
         ms=round(seconds * 1_000, 1),

@@ -33,6 +33,14 @@ class Exchange(Asker, Protocol):
         """Answer it without having asked ingest."""
 
 
+class NoQuickTrack:
+    """Leaves every event to track.py."""
+
+    def take(self, header_list: list[Header], body: bytes, exchange: Exchange) -> bool:
+        """False."""
+        return False
+
+
 class QuickTrack:
     """Takes events that need nothing unusual."""
 

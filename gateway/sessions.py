@@ -1,10 +1,10 @@
 """Members in a browser: their cookie, who they are, and that a request is really theirs.
 
-The cookie holds the session's token, which only accounts can look up, and the mode that the member
-looks at. What changes something has to come from a page of ours: browsers say where a request comes
-from (Origin, Sec-Fetch-Site), and it carries a token that only our pages know, which belongs to the
-session and the mode. So a form that was opened in test mode does nothing after the member has
-switched to live mode in another window.
+The cookie holds the session's token, which only accounts can look up, the mode that the member
+looks at, and a signature of both (services/kit/signatures.py). What changes something has to come
+from a page of ours: browsers say where a request comes from (Origin, Sec-Fetch-Site), and it
+carries a token that only our pages know, which belongs to the session and the mode. So a form that
+was opened in test mode does nothing after the member has switched to live mode in another window.
 """
 
 import base64
@@ -28,8 +28,8 @@ from services.kit import clock
 from services.kit.auth import KeyResolver, Principal
 from services.kit.errors import PermissionDeniedError, UnauthenticatedError
 from services.kit.grpc_client import DEADLINE_S, Metadata, caller_metadata, internal_metadata
-from services.kit.keys import session_credential, split_session
 from services.kit.permissions import Permission, allowed
+from services.kit.signatures import Signatures
 
 COOKIE: Final = "usageflow-session"
 # A browser takes a cookie of this name only over https, for this host alone, for all of its paths.
@@ -121,6 +121,7 @@ class Sessions:
         self._keys = keys
         self._members = members_pb2_grpc.MembersInternalServiceStub(channels.accounts)
         self._token = internal_token
+        self._signatures = Signatures(internal_token)
         self._clients = clients
         self._public_url = public_url.rstrip("/")
         # Whether people reach us over https: cookies are for that alone then.
@@ -160,7 +161,7 @@ class Sessions:
     def _credential(self, headers: Mapping[bytes, bytes]) -> str:
         for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
             name, _, value = part.strip().partition("=")
-            if name == self._cookie and split_session(value):
+            if name == self._cookie and self._signatures.read_session(value):
                 return value
         return ""
 
@@ -233,7 +234,7 @@ class Sessions:
         return self._first_cookie(answer)
 
     def _first_cookie(self, answer: pb.SignInResponse | pb.AcceptInvitationResponse) -> Header:
-        credential = session_credential(answer.token, "test")
+        credential = self._signatures.session(answer.token, "test")
         return self.cookie(credential, answer.expire_time.ToDatetime(clock.UTC))
 
     def base_url(self, scope: Scope) -> str:
@@ -245,10 +246,9 @@ class Sessions:
 
     async def sign_out(self, asking: Viewer) -> Header:
         """End the session; the header that takes its cookie from the browser."""
-        token, _mode = _parts(asking.credential)
         await answer_of(
             self._members.EndSession,
-            pb.EndSessionRequest(token=token),
+            pb.EndSessionRequest(token=self._token_of(asking)),
             DEADLINE_S,
             internal_metadata(self._token),
         )
@@ -256,8 +256,13 @@ class Sessions:
 
     def in_mode(self, asking: Viewer, mode: str) -> Header:
         """The header that makes the browser go on in "live" or "test"."""
-        token, _mode = _parts(asking.credential)
-        return self.cookie(session_credential(token, mode), asking.principal.expire_time)
+        credential = self._signatures.session(self._token_of(asking), mode)
+        return self.cookie(credential, asking.principal.expire_time)
+
+    def _token_of(self, asking: Viewer) -> str:
+        parts = self._signatures.read_session(asking.credential)
+        assert parts is not None
+        return parts[0]
 
     def cookie(self, credential: str, expire_time: datetime | None) -> Header:
         """The header that sets the cookie, or takes it away when there is no credential."""
@@ -273,9 +278,3 @@ def csrf_token(credential: str) -> str:
     """What only our own pages know of a session, in one mode."""
     digest = hmac.digest(credential.encode(), b"csrf", hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _parts(credential: str) -> tuple[str, str]:
-    parts = split_session(credential)
-    assert parts is not None
-    return parts

@@ -1,11 +1,15 @@
-"""Programs that a test needs but that no Python package brings."""
+"""Programs that a test needs but that no Python package brings, and room for what it writes."""
 
 import importlib.util
 import os
 import shutil
 import warnings
+from pathlib import Path
 
+import psutil
 import pytest
+
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def require_tool(name: str) -> str:
@@ -27,3 +31,13 @@ def _missing(problem: str) -> None:
         pytest.fail(problem)
     warnings.warn(f"SKIPPED: {problem}", stacklevel=3)
     pytest.skip(problem)
+
+
+def memory_file_system(bytes_min: int) -> Path | None:
+    """Linux' file system in memory, when that many bytes fit into it and programs may run there."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    free = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    return SHARED_MEMORY if free >= bytes_min and not found.f_flag & os.ST_NOEXEC else None

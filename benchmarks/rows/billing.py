@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from benchmarks.aggregated import WITHOUT_REPAIRS
 from benchmarks.bench import Bench
 from benchmarks.billing import (
     METRICS,
@@ -22,8 +23,6 @@ from benchmarks.fresh import fresh_bench
 from benchmarks.memory import peak_rss_mb
 
 CUSTOMERS = 10_000
-# Usage that no event stands behind would be taken out again.
-WITHOUT_REPAIRS = {"USAGEFLOW_RECONCILE": "false"}
 POLL_S = 0.2
 CLOSED_S_MAX = 600.0
 SIMULATED_S_MAX = 600.0

@@ -9,7 +9,7 @@ from benchmarks.bench import Bench, Measured
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Row, median_of
 from benchmarks.fresh import fresh_bench
-from benchmarks.loads import Load
+from benchmarks.loads import Load, limited
 from benchmarks.rows.common import load_row
 
 KINDS = ("http_single_256", "grpc_batch_500")
@@ -55,12 +55,11 @@ def repeated(load: Load, measured: Measured) -> Load:
 def closed_requests(bench: Bench, load: Load) -> Load:
     """A load of requests whose events are all in closed segments with a key filter."""
     segment_events = bench.plan.segment_events
-    count = segment_events // load.events_per_request
-    stored = replace(load, run=secrets.token_hex(RUN_BYTES), requests_max=count, measure_s=3_600.0)
-    known = repeated(stored, bench.measure(stored))
+    fresh = replace(load, run=secrets.token_hex(RUN_BYTES))
+    stored = bench.measure(limited(fresh, segment_events // load.events_per_request))
     before = bench.stack.closed_segments() or 0
-    filler = replace(bench.load("grpc_batch_500"), measure_s=3_600.0)
-    filler = replace(filler, requests_max=segment_events // filler.events_per_request)
+    filler = bench.load("grpc_batch_500")
+    filler = limited(filler, segment_events // filler.events_per_request)
     deadline_s = time.monotonic() + CLOSE_S_MAX
     # Two more closed ones: the one that was open when the first was counted, and the next.
     while (bench.stack.closed_segments() or 0) < before + 2:
@@ -68,4 +67,4 @@ def closed_requests(bench: Bench, load: Load) -> Load:
             raise BenchmarkError("segments are not closed")
         bench.measure(filler)
         time.sleep(CLOSE_POLL_S)
-    return replace(known, requests_max=None, measure_s=load.measure_s)
+    return repeated(fresh, stored)

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from benchmarks.bench import FULL_LOAD, Bench
 from benchmarks.figures import Row, lags_s, percentile, slope
+from benchmarks.loads import Load
 from benchmarks.rows.common import copy_floor, load_row, run_copy
 from benchmarks.sampling import resident_mb, sampled
 
@@ -44,11 +45,20 @@ def sustained(bench: Bench, name: str) -> list[Row]:
 
 
 def soak(bench: Bench, name: str) -> list[Row]:
-    """Minutes of single events at full rate: the memory of gateway and ingest, and its growth.
+    """Minutes of single events at full rate: the memory of gateway and ingest, and its growth."""
+    return soaked(bench, name, bench.load(FULL_LOAD))
+
+
+def soak_grpc(bench: Bench, name: str) -> list[Row]:
+    """The same of batches: some 60 million events are stored."""
+    return soaked(bench, name, bench.load("grpc_batch_500"))
+
+
+def soaked(bench: Bench, name: str, load: Load) -> list[Row]:
+    """What the load reached; the most memory, and its growth.
 
     Growth is the slope of the least squares after the first GROWN_SHARE of the time.
     """
-    load = bench.load(FULL_LOAD)
     load = replace(load, metric=name.upper(), measure_s=bench.plan.soak_s)
     pids = {part: bench.stack.connection.pids[part] for part in PARTS}
     with sampled(lambda: resident_mb(pids), MEMORY_SAMPLE_S) as seen:

@@ -10,12 +10,12 @@ from benchmarks.bench import Bench
 from benchmarks.figures import Row, interleaved
 from benchmarks.fresh import fresh_bench
 from benchmarks.generators.requests import idempotency_key
+from benchmarks.loads import limited
 from benchmarks.rows.common import load_row
 from benchmarks.rows.lists import Span, lists
 
 LOAD = "grpc_batch_500"
 METRIC = "STORED"
-SEED_S_MAX = 3_600.0
 RUN_BYTES = 8
 
 
@@ -48,10 +48,9 @@ def stored_before(bench: Bench, name: str) -> list[Row]:
 def seed(bench: Bench, count: int, run: str) -> Span:
     """Store events, and wait until all is at rest: counted, and closed segments equipped."""
     load = bench.load(LOAD)
-    requests = count // load.events_per_request
     begun, begun_s = datetime.now(UTC), time.monotonic()
-    seeding = replace(load, metric=METRIC, run=run, requests_max=requests, measure_s=SEED_S_MAX)
-    bench.measure(seeding)
+    seeding = replace(load, metric=METRIC, run=run)
+    bench.measure(limited(seeding, count // load.events_per_request))
     ended = datetime.now(UTC)
     bench.stack.await_segments()
     bench.report(f"{count:,} events stored and at rest after {time.monotonic() - begun_s:.0f} s")

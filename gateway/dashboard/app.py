@@ -6,6 +6,7 @@ from urllib.parse import quote, unquote
 
 from litestar import Litestar, Request, Response
 from litestar.di import Provide
+from litestar.enums import RequestEncodingType
 from litestar.exceptions import HTTPException
 from usageflow.accounts.v1 import accounts_pb2
 
@@ -133,7 +134,10 @@ def _build(services: Services, streams: Streams, sessions: Sessions) -> Litestar
         calls, form = Calls(services, viewer.credential), Form()
         if request.method == "POST":
             sessions.require_own_page(dict(scope["headers"]))
-            form.fill(await request.body())
+            if request.content_type[0] == RequestEncodingType.MULTI_PART:
+                await form.fill_parts(request)
+            else:
+                form.fill(await request.body())
             sessions.require_csrf_token(viewer, form.get(CSRF, ""))
         name = await _organization_name(calls)
         url = sessions.base_url(scope)

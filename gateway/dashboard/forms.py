@@ -11,6 +11,8 @@ from datetime import datetime, tzinfo
 from typing import Any, Final, TypeVar
 
 import msgspec
+from litestar import Request
+from litestar.datastructures import UploadFile
 from msgspec import inspect
 
 from gateway import fields
@@ -18,13 +20,21 @@ from gateway.errors import HttpError, from_domain
 from gateway.forms import pairs_of
 from gateway.query import fields_of, kind_of
 from gateway.strict_json import Json, Number
-from services.kit.errors import DomainError, FieldProblem, InvalidArgumentError
+from services.kit.errors import DomainError, FieldProblem, InvalidArgumentError, StaleError
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 FIELDS_MAX: Final = 2_000
 INDEX_MAX: Final = 1_000
 CSRF: Final = "_csrf"
+# The tags of what the page showed when it was made (If-Match).
+ETAG: Final = "_etag"
+CHANGED: Final = (
+    "Somebody has changed this since you opened the page, so nothing was saved. "
+    "Here is what it is now."
+)
+# What nobody has filled in themselves.
+_HIDDEN: Final = frozenset({CSRF, ETAG, "_key", "_keyHint"})
 _INDEX = re.compile(r"\[(\d{1,4})\]")
 _STEP = re.compile(r"\.?([A-Za-z0-9_]+)|\[([^\[\]]+)\]")
 
@@ -35,6 +45,9 @@ class Form(Mapping[str, str]):
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self.problems: dict[str, str] = {}
         self.error = ""
+        # Of a form that came too late: what it would have set, by name.
+        self.entered: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
         self._pairs: list[tuple[str, str]] = []
         self._values: dict[str, str] = {}
         self._set(pairs)
@@ -42,6 +55,16 @@ class Form(Mapping[str, str]):
     def fill(self, body: bytes) -> None:
         """Take a body of application/x-www-form-urlencoded; InvalidArgumentError."""
         self._set(_without_gaps(pairs_of(body, FIELDS_MAX)))
+
+    async def fill_parts(self, request: Request[Any, Any, Any]) -> None:
+        """Take a body of multipart/form-data, in which files are; HTTPException."""
+        pairs = []
+        for name, part in (await request.form()).multi_items():
+            if isinstance(part, UploadFile):
+                self.files[name] = await part.read()
+            else:
+                pairs.append((name, str(part)))
+        self._set(_without_gaps(pairs))
 
     def _set(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._pairs = [(name, text.replace("\r\n", "\n").strip()) for name, text in pairs]
@@ -100,12 +123,45 @@ class Form(Mapping[str, str]):
         assert isinstance(document, dict)
         return fields.read(document | more, shape)
 
-    def refuse(self, error: DomainError, prefix: str = "") -> None:
-        """Note what is wrong, for the page that shows the form again; `prefix` is that of part().
+    @property
+    def if_match(self) -> list[str]:
+        """The tag of what the page showed, for the request that changes it."""
+        return self.all(ETAG)
 
-        An error that isn't about what was filled in is raised again.
+    def seen(self, etag: str) -> list[str]:
+        """The same where a page may show several things, or none: `etag` is the tag of what is to
+        be changed as it is now, "": there is nothing. StaleError: the page did not show that.
+        """
+        if etag and etag not in self.if_match:
+            raise StaleError(CHANGED)
+        return [etag] if etag else []
+
+    def outdated(self, now: "Form", *, secret: Collection[str] = ()) -> "Form":
+        """Of a form that came too late: `now`, which shows what is there, with what would have
+        been set; what is `secret` is not shown.
+        """
+        names = dict.fromkeys([*now, *self])
+        now.error = CHANGED
+        now.entered = {
+            name: ", ".join(self.all(name))
+            for name in names
+            if name not in _HIDDEN
+            and "._" not in name
+            and name not in secret
+            and self.all(name) != now.all(name)
+        }
+        return now
+
+    def refuse(self, error: DomainError, prefix: str = "") -> int:
+        """Note what is wrong, for the page that shows the form again: its status. `prefix` is that
+        of part().
+
+        An error that isn't about what was filled in, or shown, is raised again.
         """
         answer = from_domain(error)
+        if isinstance(error, StaleError):
+            self.error = CHANGED
+            return answer.status
         if answer.status not in (400, 404, 409, 429):
             raise error
         start = f"{prefix}." if prefix else ""
@@ -119,6 +175,7 @@ class Form(Mapping[str, str]):
                 self.error = f"Something is missing or wrong: {'; '.join(unknown)}"
         else:
             self.error = answer.message
+        return 400
 
 
 def problem(field: str, message: str) -> InvalidArgumentError:

@@ -12,6 +12,7 @@ from usageflow.invoicer.v1 import documents_pb2, invoicer_pb2
 from gateway.calls import Calls
 from gateway.dashboard import questions
 from gateway.dashboard.charts.bars import Bars, stacked
+from gateway.dashboard.pages.invoices import credited
 from gateway.dashboard.pages.usage import columns_of
 from gateway.portal.visit import PATH, PortalVisit, Visited
 from gateway.routes.documents import RENDER_S
@@ -81,7 +82,8 @@ async def show_invoice(visit: Visited, invoice_id: FromPath[str]) -> Response[by
     """One invoice; its lines unfold to how they came about."""
     request = invoicer_pb2.GetInvoiceRequest(invoice_id=invoice_id)
     answer = await visit.calls.call(visit.calls.invoicer.GetInvoice, request)
-    return visit.page("portal_invoice.html", invoice=invoices.from_proto(answer.invoice))
+    invoice = invoices.from_proto(answer.invoice)
+    return visit.page("portal_invoice.html", invoice=invoice, credited=credited(invoice))
 
 
 @get(PATH + "/invoices/{invoice_id:str}/pdf", include_in_schema=False)

@@ -16,7 +16,7 @@ from gateway.dashboard.visit import html, theme_of
 from gateway.wire import Header, Scope
 from services.kit import clock
 from services.kit.auth import Principal
-from services.kit.keys import is_portal_token
+from services.kit.keys import PORTAL_START
 
 PATH: Final = "/portal"
 COOKIE: Final = "usageflow-portal"
@@ -78,7 +78,7 @@ def token_of(scope: Scope, *, secure: bool) -> str:
     sent: bytes = dict(scope["headers"]).get(b"cookie", b"")
     for part in sent.decode("latin-1").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == wanted and is_portal_token(value):
+        if name == wanted and value.startswith(PORTAL_START):
             return value
     return ""
 

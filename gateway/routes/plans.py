@@ -27,7 +27,9 @@ from gateway.simulation import simulate
 
 @post("/api/plans")
 async def create_plan(calls: ApiCalls, data: JSONBody[NewPlan]) -> Plan:
-    """Make a plan."""
+    """Make a plan. Its metrics must be known: define each with `POST /api/metrics`, or send its
+    first event; 400 names one that is not, or is archived.
+    """
     request = pb.CreatePlanRequest(plan=to_proto(data))
     return from_proto((await calls.call(calls.invoicer.CreatePlan, request)).plan)
 
@@ -54,21 +56,21 @@ async def get_plan(calls: ApiCalls, plan_id: FromPath[str], asked: Asked[PlanQue
 async def create_plan_version(
     calls: ApiCalls, plan_id: FromPath[str], data: JSONBody[NewPlan]
 ) -> Plan:
-    """Make a plan's next version; subscriptions stay on theirs."""
+    """Make a plan's next version, of known metrics, too; subscriptions stay on theirs."""
     request = pb.CreatePlanVersionRequest(plan=to_proto(data, plan_id))
     return from_proto((await calls.call(calls.invoicer.CreatePlanVersion, request)).plan)
 
 
 @post("/api/plans/quote", status_code=200)
 async def quote_plan(calls: ApiCalls, data: JSONBody[QuoteRequest]) -> Quote:
-    """What a plan would cost for given quantities; a calculator, nothing is stored."""
+    """What a plan would cost for given quantities, of any metrics; nothing is stored."""
     answer = await calls.call(calls.invoicer.QuotePlan, quote_to_proto(data))
     return quote_from_proto(answer)
 
 
 @post("/api/plans/simulate", status_code=200, media_type="application/x-ndjson")
 async def simulate_plan(calls: ApiCalls, data: JSONBody[SimulationRequest]) -> Stream:
-    """What past months' usage would have cost with a plan; nothing is stored.
+    """What past months' usage would have cost with a plan, of known metrics; nothing is stored.
 
     A stream of JSON lines, each with a `type`: `customer` (`customerId`, `subscriptions`,
     `oldAmount` with the present plans, `oldCurrency`, `newAmount`, `difference`), `progress`

@@ -65,8 +65,9 @@ async def get_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> S
 async def cancel_subscription(
     calls: ApiCalls, subscription_id: FromPath[str], data: JSONBody[Cancellation] = WITH_THE_PERIOD
 ) -> Subscription:
-    """End a subscription: with its running period, which is invoiced as ever, or NOW, with the
-    running quarter of an hour; what was paid in advance and is not used is credited then.
+    """End a subscription: with its running period, which is invoiced as ever, or NOW, to the
+    second (usage with the running quarter of an hour); what was paid in advance and is not used is
+    credited then.
 
     Repeating it changes nothing; one that is to end later can be ended NOW.
     """
@@ -87,8 +88,8 @@ async def pause_subscription(
 
 @post("/api/subscriptions/{subscription_id:str}/resume", status_code=200)
 async def resume_subscription(calls: ApiCalls, subscription_id: FromPath[str]) -> Subscription:
-    """End a pause with the running quarter of an hour, which is billed again, or call it off;
-    make a suspended subscription active again.
+    """End a pause in this second (usage of the running quarter of an hour is billed again), or
+    call it off; make a suspended subscription active again.
     """
     request = pb.ResumeSubscriptionRequest(subscription_id=subscription_id)
     return from_proto((await calls.call(calls.invoicer.ResumeSubscription, request)).subscription)

@@ -15,8 +15,9 @@ _KIND, _TIMING = "PHASE_KIND_", "CHANGE_TIMING_"
 Timing = Annotated[
     Literal["NOW", "PERIOD_END"],
     Meta(
-        description="NOW: with the running quarter of an hour, from its start what begins, at its "
-        "end what ends; PERIOD_END: when the running period or trial is over"
+        description="NOW: what is priced by time in this second (with the quarter of an hour when "
+        "a whole period begins in it), usage with the running quarter, from its start what begins, "
+        "at its end what ends; PERIOD_END: when the running period or trial is over"
     ),
 ]
 Quantity = Annotated[
@@ -31,7 +32,10 @@ class NewSubscription(msgspec.Struct, rename="camel", kw_only=True):
     plan_id: str
     starts_at: Annotated[
         datetime | None,
-        Meta(description="On a quarter of an hour; null: the running quarter of an hour"),
+        Meta(
+            description="On a quarter of an hour; null: now, with usage of the running quarter, "
+            "and a first part of a period is billed by time from this second on"
+        ),
     ] = None
     billing_anchor: Literal["CALENDAR", "ANNIVERSARY"] = "CALENDAR"
     trial_days: Annotated[

@@ -29,6 +29,7 @@ from services.kit.messaging import AUDIT, Messaging
 from services.kit.migrations import migrate
 from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
+from services.kit.signatures import Signatures
 
 
 async def main(settings: AccountsSettings | None = None) -> None:
@@ -54,9 +55,10 @@ async def main(settings: AccountsSettings | None = None) -> None:
         await serve_inbox(database, audit_repository.inbox, messaging, CONSUMER)
         runtime.spawn("consumer", consumer.run)
 
-        own_keys = OwnKeys(people.accounts, people.signing_in, people.portals)
+        signatures = Signatures(settings.internal_token)
+        own_keys = OwnKeys(people.accounts, people.signing_in, people.portals, signatures)
         server = GrpcServer(settings, own_keys, DatabaseCheck(url), Answers(database))
-        add_services(server, people, audit_log)
+        add_services(server, people, audit_log, signatures)
         await server.start()
         runtime.on_stop("grpc", server.stop)
         await runtime.wait()
@@ -74,7 +76,9 @@ def people_of(database: Database, pepper: bytes, changes: Changes, passwords: Pa
     )
 
 
-def add_services(server: GrpcServer, people: People, audit_log: AuditLog) -> None:
+def add_services(
+    server: GrpcServer, people: People, audit_log: AuditLog, signatures: Signatures
+) -> None:
     """Serve everything that accounts offers."""
     server.add(
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
@@ -98,7 +102,7 @@ def add_services(server: GrpcServer, people: People, audit_log: AuditLog) -> Non
     )
     server.add(
         portal_pb2_grpc.add_PortalServiceServicer_to_server,
-        PortalServicer(people.portals),
+        PortalServicer(people.portals, signatures),
         "usageflow.accounts.v1.PortalService",
     )
     server.add(

@@ -20,9 +20,11 @@ from services.kit.auth import (
     PORTAL_LINK_CHANGED_SUBJECT,
     ROLE_NUMBERS,
     Principal,
+    invalid_credential,
 )
-from services.kit.keys import is_portal_token, split_session
+from services.kit.keys import NO_KEY_STARTS
 from services.kit.messaging import Messaging
+from services.kit.signatures import Signatures
 
 
 class OwnKeys:
@@ -32,24 +34,33 @@ class OwnKeys:
     here at once, in every replica, whether NATS is up or not.
     """
 
-    def __init__(self, accounts: Accounts, signing_in: SigningIn, portals: Portals) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        signing_in: SigningIn,
+        portals: Portals,
+        signatures: Signatures,
+    ) -> None:
+        self._signatures = signatures
         self._accounts = accounts
         self._signing_in = signing_in
         self._portals = portals
 
     async def resolve(self, secret: str) -> Principal:
         """Who the key, session or link stands for. UnauthenticatedError, UnavailableError."""
-        if is_portal_token(secret):
-            return Principal.from_proto(principal_of_link(await self._portals.resolve(secret)))
-        session = split_session(secret)
-        if session is None:
-            return Principal.from_proto(
-                principal_of_key(await self._accounts.resolve_api_key(secret))
-            )
-        token, mode = session
-        return Principal.from_proto(
-            principal_of_session(await self._signing_in.resolve(token), mode)
-        )
+        return Principal.from_proto(await self._look_up(secret))
+
+    async def _look_up(self, secret: str) -> pb.Principal:
+        session = self._signatures.read_session(secret)
+        if session is not None:
+            token, mode = session
+            return principal_of_session(await self._signing_in.resolve(token), mode)
+        link = self._signatures.read_portal_link(secret)
+        if link is not None:
+            return principal_of_link(await self._portals.resolve(link))
+        if secret.startswith(NO_KEY_STARTS):
+            raise invalid_credential(secret)
+        return principal_of_key(await self._accounts.resolve_api_key(secret))
 
 
 def principal_of_key(resolved: ResolvedKey) -> pb.Principal:

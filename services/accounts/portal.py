@@ -23,7 +23,7 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import FieldChecks, NotFoundError, OverloadedError
 from services.kit.events import CUSTOMER_ID_CHARS_MAX
 from services.kit.ids import is_id, new_id
-from services.kit.keys import PORTAL_START, is_portal_token, make_token
+from services.kit.keys import PORTAL_START, is_token, make_token
 
 log = structlog.get_logger()
 
@@ -144,7 +144,7 @@ class Portals:
         """The link that this is the token of. UnauthenticatedError alike for a wrong, revoked and
         expired one.
         """
-        if not is_portal_token(token):
+        if not is_token(token, PORTAL_START):
             raise invalid_portal_link()
         async with self._database.transaction() as connection:
             found = await portal_repository.find_link(connection, hash_key(self._pepper, token))

@@ -13,18 +13,20 @@ from services.accounts.portal import Portals
 from services.accounts.portal_repository import PortalLink
 from services.accounts.proto import timestamp
 from services.kit.auth import current_principal, require_scope
+from services.kit.signatures import Signatures
 
 
 class PortalServicer(PortalServiceServicer):
     """Makes links for customers, in the caller's organization and mode, and says whose one is."""
 
-    def __init__(self, portals: Portals) -> None:
+    def __init__(self, portals: Portals, signatures: Signatures) -> None:
         self._portals = portals
+        self._signatures = signatures
 
     async def CreatePortalLink(
         self, request: pb.CreatePortalLinkRequest, context: object
     ) -> pb.CreatePortalLinkResponse:
-        """A new link, its token shown once; scope admin."""
+        """A new link, its signed token shown once; scope admin."""
         principal = require_scope("admin")
         given = request.HasField("expires_in_seconds")
         link, token = await self._portals.create(
@@ -33,7 +35,8 @@ class PortalServicer(PortalServiceServicer):
             timedelta(seconds=request.expires_in_seconds) if given else None,
             by=principal.actor_id,
         )
-        return pb.CreatePortalLinkResponse(portal_link=_message(link), token=token)
+        signed = self._signatures.portal_link(token, link.expire_time)
+        return pb.CreatePortalLinkResponse(portal_link=_message(link), token=signed)
 
     async def ListPortalLinks(
         self, request: pb.ListPortalLinksRequest, context: object

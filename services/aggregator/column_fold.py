@@ -16,6 +16,7 @@ from usageflow.events.v1.events_pb2 import EventColumns
 from services.aggregator.bucket import Bucket
 from services.aggregator.domain import QUARTER_US
 from services.kit.events import EVENT_ID_BYTES
+from services.kit.money import EXACT
 
 _INT64_MAX = 2**63 - 1
 
@@ -112,7 +113,7 @@ class ColumnFold:
         return {
             (*series_at[cell // len(quarter_at)], quarter_at[cell % len(quarter_at)]): Bucket(
                 count,
-                Decimal(total).scaleb(exponent).normalize() if exponent else Decimal(total),
+                _scaled(total, exponent) if exponent else Decimal(total),
                 Decimal(as_sent[least]),
                 Decimal(as_sent[most]),
                 Decimal(as_sent[latest]),
@@ -121,6 +122,10 @@ class ColumnFold:
             )
             for cell, count, total, least, most, latest, time_us, at in figures
         }
+
+
+def _scaled(number: int, exponent: int) -> Decimal:
+    return Decimal(number).scaleb(exponent, EXACT).normalize(EXACT)
 
 
 def event_count(columns: EventColumns) -> int:

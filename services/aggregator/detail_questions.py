@@ -7,6 +7,7 @@ once, so these questions never wait for a recount.
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -29,14 +30,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator.aggregations import Tally
 from services.aggregator.details import NO_VALUE
 from services.aggregator.questions import UsageQuery
 from services.aggregator.tables import amount_counts, series, unique_values
 from services.aggregator.usage_repository import (
     Split,
-    TalliedGroup,
     Wanted,
+    WindowFigure,
     filter_conditions,
     group_column,
     match_index,
@@ -52,8 +52,8 @@ _UNIQUE: ColumnElement[int] = func.count(_values.value_key.distinct()).filter(
 )
 
 
-async def count_windows(connection: AsyncConnection, query: UsageQuery) -> list[TalliedGroup]:
-    """Different values by window, then group, as usage_repository.tally_windows."""
+async def count_windows(connection: AsyncConnection, query: UsageQuery) -> list[WindowFigure]:
+    """Different values by window, then group, as usage_repository.read_windows."""
     keys = _window_keys(query, _values.bucket_start)
     statement = (
         select(*keys, _UNIQUE.label("figure"))
@@ -62,12 +62,12 @@ async def count_windows(connection: AsyncConnection, query: UsageQuery) -> list[
         .group_by(*_positions(query))
     )
     rows = await connection.execute(_ordered(query, statement))
-    return [_group(query, row, Tally(unique_count=row.figure)) for row in rows]
+    return [_figure(row) for row in rows]
 
 
 async def rank_windows(
     connection: AsyncConnection, query: UsageQuery, percent: int
-) -> list[TalliedGroup]:
+) -> list[WindowFigure]:
     """The smallest rounded amount that `percent` of the events of a window and group do not exceed
     (the nearest rank), by window, then group.
     """
@@ -93,7 +93,7 @@ async def rank_windows(
         .group_by(*_positions(query))
     )
     rows = await connection.execute(_ordered(query, statement))
-    return [_group(query, row, Tally(percentile=row.figure)) for row in rows]
+    return [_figure(row) for row in rows]
 
 
 def _window_keys(query: UsageQuery, bucket_start: ColumnElement[datetime]) -> list[Label[Any]]:
@@ -134,11 +134,9 @@ def _ordered(query: UsageQuery, statement: Select[Any]) -> Select[Any]:
     return statement.order_by(*_positions(query)).limit(query.rows_max + 1)
 
 
-def _group(query: UsageQuery, row: Any, tally: Tally) -> TalliedGroup:
-    groups = row[1 : 1 + len(query.group_by)]
-    return TalliedGroup(
-        window=row[0] - 1, group=dict(zip(query.group_by, groups, strict=True)), tally=tally
-    )
+def _figure(row: Any) -> WindowFigure:
+    window, *group, figure = row
+    return WindowFigure(window - 1, tuple(group), Decimal(figure))
 
 
 async def count_selections(connection: AsyncConnection, wanted: Sequence[Wanted]) -> list[int]:

@@ -5,7 +5,9 @@ subtraction.
 """
 
 import hashlib
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
+
+from services.kit.money import round_half_up
 
 VALUE_KEY_BYTES = 16
 # Of events without the property: they are counted, so that the counts of a bucket add up to its
@@ -15,8 +17,6 @@ NO_VALUE = b""
 # is 5 of 1,005, less than 0.5 %; rounding keeps the order, so the percentile of rounded amounts is
 # the rounded percentile.
 AMOUNT_DIGITS = 3
-
-_ROUNDING = Context(prec=AMOUNT_DIGITS, rounding=ROUND_HALF_UP)
 
 
 def value_key(text: str) -> bytes:
@@ -31,4 +31,6 @@ def value_key(text: str) -> bytes:
 
 def rounded(amount: Decimal) -> Decimal:
     """The amount that percentiles are made of: half up to AMOUNT_DIGITS digits."""
-    return _ROUNDING.plus(amount)
+    result = round_half_up(amount, AMOUNT_DIGITS - 1 - amount.adjusted())
+    # What has no more digits stays as it is written: 1, not 1.00.
+    return amount if result == amount else result

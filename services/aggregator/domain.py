@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from services.aggregator.aggregations import KINDS
 from services.kit.database import TenantKey
@@ -87,6 +88,16 @@ class Rebuild:
         if not self.events_total:
             return 0
         return min(self.events_done * 100 // self.events_total, 99)
+
+
+class FoundMetrics(NamedTuple):
+    """Keys of metrics that somebody has defined, that have defined themselves by their first event,
+    and that are archived, of either kind.
+    """
+
+    defined: tuple[str, ...]
+    self_defined: tuple[str, ...]
+    archived: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +191,11 @@ def is_quarter(time: datetime) -> bool:
     return quarter_of(time) == time
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """The usage of one group in [start, end)."""
+class UsageRow(NamedTuple):
+    """The usage of one group in [start, end).
+
+    An answer has thousands: a tuple is made in half the time of a frozen dataclass.
+    """
 
     start: datetime
     end: datetime

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,27 +11,40 @@ from services.aggregator import detail_questions, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.domain import UNIQUE_COUNT
 from services.aggregator.questions import PERCENTILES, UsageQuery
-from services.aggregator.usage_repository import Split, TalliedGroup, Wanted
+from services.aggregator.usage_repository import (
+    QuestionState,
+    Split,
+    Wanted,
+    WindowFigures,
+    read_windows,
+    takes_one_statement,
+)
 
 
-async def tally_windows(connection: AsyncConnection, query: UsageQuery) -> list[TalliedGroup]:
-    """By window, then group (with top: by figure, largest first); NotYetError as there.
+def takes_one_snapshot(query: UsageQuery, rolled_until: datetime) -> bool:
+    """Whether figures_of_windows() is one statement, and so of one snapshot without more ado."""
+    return not _needs_details(query) and takes_one_statement(query, rolled_until)
 
-    One more than query.rows_max means that there are more.
+
+async def figures_of_windows(
+    connection: AsyncConnection, query: UsageQuery, state: QuestionState
+) -> WindowFigures:
+    """What was asked for, as usage_repository.read_windows().
+
+    `state`: of the caller's snapshot, or of an earlier one; the answer's is that of the figures.
     """
+    if not _needs_details(query):
+        return await read_windows(connection, query, state.rolled_until)
     if query.percentile:
         percent = PERCENTILES[query.percentile]
-        return await detail_questions.rank_windows(connection, query, percent)
-    if query.metric.definition.aggregation == UNIQUE_COUNT:
-        return await detail_questions.count_windows(connection, query)
-    return await usage_repository.tally_windows(connection, query)
+        figures = await detail_questions.rank_windows(connection, query, percent)
+    else:
+        figures = await detail_questions.count_windows(connection, query)
+    return WindowFigures(state, True, figures)
 
 
-def window_figure(query: UsageQuery, tally: Tally) -> Decimal:
-    """What was asked for of the tally of a window."""
-    if query.percentile:
-        return tally.percentile
-    return KINDS[query.metric.definition.aggregation].figure(tally)
+def _needs_details(query: UsageQuery) -> bool:
+    return bool(query.percentile) or query.metric.definition.aggregation == UNIQUE_COUNT
 
 
 async def tallies_of(

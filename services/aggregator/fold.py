@@ -102,7 +102,7 @@ def metrics_of(batch: EventBatch) -> dict[TenantKey, set[str]]:
     for tenant in batch.tenants:
         keys = named.setdefault(tenant_of(tenant), set())
         keys.update(tenant.columns.metrics)
-        keys.update(tenant.metrics or [event.metric for event in tenant.events])
+        keys.update(event.metric for event in tenant.events)
     return named
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Row, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator.domain import Metric, NewMetric, is_metric_key
+from services.aggregator.domain import FoundMetrics, Metric, NewMetric, is_metric_key
 from services.aggregator.fold import Definition
 from services.aggregator.tables import metrics
 from services.kit.database import TenantKey
@@ -69,22 +69,27 @@ async def get_metric(
 
 # One that is being built by what somebody has defined is as good as defined.
 _FIND_DEFINED = text("""
-SELECT key FROM metrics
+SELECT key, archive_time IS NOT NULL AS archived, defined OR EXISTS (
+    SELECT FROM metric_rebuilds
+    WHERE metric_rebuilds.metric_id = metrics.metric_id AND end_time IS NULL
+) AS defined
+FROM metrics
 WHERE organization_id = :organization_id AND mode = :mode AND key = ANY(CAST(:keys AS text[]))
-    AND (defined OR EXISTS (
-        SELECT FROM metric_rebuilds
-        WHERE metric_rebuilds.metric_id = metrics.metric_id AND end_time IS NULL
-    ))
 ORDER BY key
 """)
 
 
 async def find_defined(
     connection: AsyncConnection, tenant: TenantKey, keys: Sequence[str]
-) -> list[str]:
-    """Those of the metrics that somebody has defined."""
+) -> FoundMetrics:
+    """Those of the metrics that there are."""
     values = {**tenant._asdict(), "keys": list(keys)}
-    return list((await connection.execute(_FIND_DEFINED, values)).scalars())
+    rows = (await connection.execute(_FIND_DEFINED, values)).all()
+    return FoundMetrics(
+        defined=tuple(row.key for row in rows if row.defined),
+        self_defined=tuple(row.key for row in rows if not row.defined),
+        archived=tuple(row.key for row in rows if row.archived),
+    )
 
 
 async def define_metric(

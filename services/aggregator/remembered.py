@@ -1,13 +1,15 @@
-"""What the fold remembers between transactions, bounded. Only what was committed gets in here."""
+"""What is remembered between transactions, bounded. Only what was committed gets in here."""
 
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from services.aggregator.domain import Metric
 from services.aggregator.fold import Definition, DimensionValue, Series
 from services.aggregator.metric_repository import MetricKey
+from services.aggregator.usage_repository import QuestionState
 
-# About 40 MB, 5 MB and 20 MB with usual values.
+# About 40 MB, 5 MB and 20 MB with usual values; as many definitions for questions as for folds.
 SERIES_MAX = 100_000
 DEFINITIONS_MAX = 10_000
 VALUES_MAX = 100_000
@@ -40,6 +42,40 @@ class RememberedDefinitions:
             self._version = version
         self._known.update(definitions)
         _forget_oldest(self._known, self._entries_max)
+
+
+class RememberedMetrics:
+    """Metrics that were asked about, and the state of which they are true.
+
+    Each is what questions rely on (definition and counted_id) as long as definition_version is
+    that of the state: whoever uses one has to see that in the same snapshot as usage. Its name and
+    unit may be older.
+    """
+
+    def __init__(self, entries_max: int = DEFINITIONS_MAX) -> None:
+        self._entries_max = entries_max
+        self._state: QuestionState | None = None
+        self._known: dict[MetricKey, Metric] = {}
+
+    def find(self, key: MetricKey) -> tuple[Metric, QuestionState] | None:
+        """The metric, and the newest state of which it is true; None: unknown."""
+        metric = self._known.get(key)
+        return None if metric is None or self._state is None else (metric, self._state)
+
+    def remember(self, state: QuestionState, metric: Metric) -> None:
+        """Keep what a snapshot has shown."""
+        before = self._state
+        if before is None or state.definition_version > before.definition_version:
+            self._known.clear()
+        elif state.definition_version < before.definition_version:
+            return
+        # Snapshots may end in another order than they began.
+        if before is None or state[:2] >= before[:2]:
+            self._state = state
+        key = MetricKey(*metric.tenant, metric.definition.key)
+        if key not in self._known:
+            self._known[key] = metric
+            _forget_oldest(self._known, self._entries_max)
 
 
 class RememberedSeries:

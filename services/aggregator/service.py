@@ -10,12 +10,13 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator import fold_repository, metric_repository, usage_repository
+from services.aggregator import metric_repository, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.audited import note, note_metric
 from services.aggregator.counted import CountedBatches, find_counted_batches
 from services.aggregator.domain import (
     DIMENSION_VALUES_MAX,
+    FoundMetrics,
     Metric,
     NewMetric,
     UsageRow,
@@ -25,10 +26,11 @@ from services.aggregator.domain import (
 )
 from services.aggregator.figures import (
     figures_of_parts,
+    figures_of_windows,
+    takes_one_snapshot,
     tallies_of,
-    tally_windows,
-    window_figure,
 )
+from services.aggregator.metric_repository import MetricKey
 from services.aggregator.overflow import Place, find_overflowed, parts_of_events
 from services.aggregator.questions import (
     LastRow,
@@ -53,13 +55,26 @@ from services.aggregator.rebuilds.repository import (
     with_rebuilds,
 )
 from services.aggregator.recounter import ReplaySource
+from services.aggregator.remembered import RememberedMetrics
 from services.aggregator.token_wait import TokenWait
-from services.aggregator.usage_repository import BillableMetric, Split, TalliedGroup, Wanted
-from services.aggregator.watermark import WatermarkSource, newest_watermark
+from services.aggregator.usage_repository import (
+    BillableMetric,
+    Split,
+    Wanted,
+    WindowFigure,
+    WindowFigures,
+)
+from services.aggregator.voids import being_recounted
+from services.aggregator.watermark import (
+    RECENT_S,
+    RecentWatermark,
+    WatermarkSource,
+    newest_watermark,
+)
 from services.aggregator.windows import TOTAL
 from services.kit import clock, pages
 from services.kit.database import Database, TenantKey, commits_later, wake_after_commit
-from services.kit.errors import FieldChecks, NotFoundError
+from services.kit.errors import FieldChecks, InvalidArgumentError, NotFoundError
 from services.kit.etag import Expectation
 from services.kit.usage_token import UsageToken
 
@@ -192,8 +207,8 @@ class Metrics:
             metric = await self.get(metric.tenant, metric.definition.key)
         return metric
 
-    async def find_defined(self, tenant: TenantKey, keys: Collection[str]) -> list[str]:
-        """Those that somebody has defined, in order. InvalidArgumentError: too many."""
+    async def find_defined(self, tenant: TenantKey, keys: Collection[str]) -> FoundMetrics:
+        """Those that there are, in order. InvalidArgumentError: too many."""
         checks = FieldChecks()
         message = f"must be at most {FIND_KEYS_MAX:,}"
         checks.require(len(keys) <= FIND_KEYS_MAX, "keys", message)
@@ -255,6 +270,8 @@ class Usage:
     end: datetime
     as_of: datetime
     rows: Sequence[UsageRow]
+    # Where windows begin, with usage or without.
+    starts: Sequence[datetime] = ()
     next_page_token: str = ""
     # The figures are percentiles of rounded amounts.
     approximate: bool = False
@@ -306,12 +323,19 @@ class UsageAnswers:
         watermark: WatermarkSource,
         waits: TokenWait,
         replay: ReplaySource,
+        *,
+        watermark_recent_s: float = RECENT_S,
     ) -> None:
-        """`replay`: has the events of customers whose usage lies under dimensions.OVERFLOW."""
+        """`replay`: has the events of customers whose usage lies under dimensions.OVERFLOW.
+
+        `watermark_recent_s`: so old the watermark may be that questions are told.
+        """
         self._database = database
         self._watermark = watermark
+        self._recent = RecentWatermark(watermark, watermark_recent_s)
         self._waits = waits
         self._replay = replay
+        self._remembered = RememberedMetrics()
 
     async def query(
         self, tenant: TenantKey, asked: UsageQuestion, token: UsageToken | None = None
@@ -323,30 +347,66 @@ class UsageAnswers:
         """
         if token is not None:
             await self._waits.until_counted(tenant, token)
-        as_of = await newest_watermark(self._watermark)
-        async with self._database.transaction() as connection:
-            await usage_repository.begin_snapshot(connection)
-            metric = await metric_repository.get_metric(connection, tenant, asked.metric)
-            query = check_question(asked, metric, clock.now())
-            if as_of is None:
-                as_of = (await fold_repository.read_fold_state(connection)).watermark
-            tallied = await tally_windows(connection, query)
+        as_of = await newest_watermark(self._recent)
+        query, found = await self._read_remembering(tenant, asked) or await self._read(
+            tenant, asked
+        )
+        if not found.exact:
+            raise being_recounted()
+        figures = found.figures
         next_page_token = ""
-        if len(tallied) > query.rows_max and not query.top:
+        if len(figures) > query.rows_max and not query.top:
             if not query.page_size:
                 raise too_many_rows(query)
-            tallied = tallied[: query.page_size]
-            last = LastRow(query.starts[tallied[-1].window], list(tallied[-1].group.values()))
+            figures = figures[: query.page_size]
+            last = LastRow(query.starts[figures[-1].window], figures[-1].group)
             next_page_token = page_token(last)
         return Usage(
             metric=asked.metric,
             start=query.start,
             end=query.end,
-            as_of=as_of or _NOTHING_KNOWN,
-            rows=_rows(query, tallied),
+            as_of=as_of or found.state.watermark or _NOTHING_KNOWN,
+            rows=_rows(query, figures),
+            starts=query.starts,
             next_page_token=next_page_token,
             approximate=bool(query.percentile),
         )
+
+    async def _read_remembering(
+        self, tenant: TenantKey, asked: UsageQuestion
+    ) -> tuple[UsageQuery, WindowFigures] | None:
+        """By one statement, relying on what is remembered of the metric; None: that is nothing, or
+        was no longer so in the statement's snapshot, or the question takes more.
+        """
+        known = self._remembered.find(MetricKey(*tenant, asked.metric))
+        if known is None:
+            return None
+        metric, state = known
+        try:
+            query = check_question(asked, metric, clock.now())
+        except InvalidArgumentError:
+            # It may be right of what the metric has become.
+            return None
+        if not takes_one_snapshot(query, state.rolled_until):
+            return None
+        async with self._database.reading() as connection:
+            found = await figures_of_windows(connection, query, state)
+        if found.state.definition_version != state.definition_version:
+            return None
+        self._remembered.remember(found.state, metric)
+        return query, found
+
+    async def _read(
+        self, tenant: TenantKey, asked: UsageQuestion
+    ) -> tuple[UsageQuery, WindowFigures]:
+        async with self._database.transaction() as connection:
+            await usage_repository.begin_snapshot(connection)
+            metric = await metric_repository.get_metric(connection, tenant, asked.metric)
+            query = check_question(asked, metric, clock.now())
+            state = await usage_repository.read_state(connection)
+            found = await figures_of_windows(connection, query, state)
+        self._remembered.remember(state, query.metric)
+        return query, found
 
     async def billable(
         self, tenant: TenantKey, selections: Sequence[Selection]
@@ -389,20 +449,17 @@ class UsageAnswers:
         return BillableReading(as_of, answers, counted)
 
 
-def _rows(query: UsageQuery, tallied: Sequence[TalliedGroup]) -> list[UsageRow]:
-    ends = [*query.starts[1:], query.end]
-    rows = [
-        UsageRow(
-            query.starts[row.window],
-            ends[row.window],
-            row.group,
-            window_figure(query, row.tally),
-        )
-        for row in tallied
+def _rows(query: UsageQuery, figures: Sequence[WindowFigure]) -> list[UsageRow]:
+    if not figures and query.window == TOTAL and not query.group_by and query.after is None:
+        # Whatever the aggregation, nothing comes to 0.
+        return [UsageRow(query.start, query.end, {}, Decimal(0))]
+    starts, ends, names = query.starts, [*query.starts[1:], query.end], query.group_by
+    if not names:
+        return [UsageRow(starts[window], ends[window], {}, value) for window, _, value in figures]
+    return [
+        UsageRow(starts[window], ends[window], dict(zip(names, group, strict=True)), value)
+        for window, group, value in figures
     ]
-    if not rows and query.window == TOTAL and not query.group_by and query.after is None:
-        return [UsageRow(query.start, query.end, {}, window_figure(query, Tally()))]
-    return rows
 
 
 # A metric's aggregation and what to compute of it.

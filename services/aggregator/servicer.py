@@ -1,7 +1,10 @@
 """Translates between proto and domain; decides nothing but who may call."""
 
+import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +17,7 @@ from usageflow.aggregator.v1.aggregator_pb2_grpc import (
 
 from services.aggregator.activity import Activities
 from services.aggregator.domain import Metric, NewMetric, Rebuild, UsageRow
-from services.aggregator.questions import Selection, UsageQuestion
+from services.aggregator.questions import GRIDS_REMEMBERED_MAX, Selection, UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.recounter import answered
@@ -180,9 +183,11 @@ class AggregatorInternalServicer(AggregatorInternalServiceServicer):
     async def FindDefinedMetrics(
         self, request: pb.FindDefinedMetricsRequest, context: object
     ) -> pb.FindDefinedMetricsResponse:
-        """Which metrics somebody has defined."""
+        """Which metrics somebody has defined, and which have defined themselves."""
         found = await self._metrics.find_defined(tenant_of(request), request.keys)
-        return pb.FindDefinedMetricsResponse(keys=found)
+        return pb.FindDefinedMetricsResponse(
+            keys=found.defined, self_defined_keys=found.self_defined, archived_keys=found.archived
+        )
 
     async def GetBillableUsage(
         self, request: pb.GetBillableUsageRequest, context: object
@@ -292,31 +297,57 @@ def question_of(request: pb.QueryUsageRequest) -> UsageQuestion:
 
 def usage_response(usage: Usage) -> pb.QueryUsageResponse:
     """The message of an answer."""
-    response = pb.QueryUsageResponse(
-        metric=usage.metric,
-        to=_timestamp(usage.end),
-        as_of=_timestamp(usage.as_of),
-        next_page_token=usage.next_page_token,
-        approximate=usage.approximate,
-    )
+    response = pb.QueryUsageResponse()
+    if not usage.rows or usage.rows[0].group or len(usage.rows) != len(usage.starts):
+        _add_rows(response, usage.rows)
+    else:
+        response.MergeFromString(_empty_rows(tuple(usage.starts), usage.end))
+        for added, row in zip(response.rows, usage.rows, strict=True):
+            added.value = format_decimal(row.value)
+    response.metric = usage.metric
     # "from" is a word of Python's own.
-    getattr(response, "from").CopyFrom(_timestamp(usage.start))
-    for row in usage.rows:
-        _add_row(response, row)
+    getattr(response, "from").FromDatetime(usage.start)
+    response.to.FromDatetime(usage.end)
+    response.as_of.FromDatetime(usage.as_of)
+    response.next_page_token = usage.next_page_token
+    response.approximate = usage.approximate
     return response
 
 
-def _add_row(response: pb.QueryUsageResponse, row: UsageRow) -> None:
+@functools.lru_cache(maxsize=GRIDS_REMEMBERED_MAX)
+def _empty_rows(starts: tuple[datetime, ...], end: datetime) -> bytes:
+    """The message of an answer that has a row without a value for each window.
+
+    Customers are asked about by the same windows, one after the other: to read it and to set the
+    values takes a third of the time of making the rows.
+    """
+    response = pb.QueryUsageResponse()
+    ends = (*starts[1:], end)
+    nothing = Decimal(0)
+    _add_rows(response, map(UsageRow, starts, ends, ({},) * len(starts), (nothing,) * len(starts)))
+    return response.SerializeToString()
+
+
+def _add_rows(response: pb.QueryUsageResponse, rows: Iterable[UsageRow]) -> None:
     """Field by field: a quarter of what a message takes that is made apart and copied.
 
     Windows begin on quarters of an hour.
     """
-    added = response.rows.add()
-    added.start_time.seconds = int(row.start.timestamp())
-    added.end_time.seconds = int(row.end.timestamp())
-    if row.group:
-        added.group.update(row.group)
-    added.value = format_decimal(row.value)
+    add = response.rows.add
+    # A window begins where the one before ends, and may have many groups.
+    end, end_s = None, 0
+    start, start_s = None, 0
+    for row in rows:
+        if row.start is not start:
+            start_s = end_s if row.start is end else int(row.start.timestamp())
+            start, end = row.start, row.end
+            end_s = int(end.timestamp())
+        added = add()
+        added.start_time.seconds = start_s
+        added.end_time.seconds = end_s
+        if row.group:
+            added.group.update(row.group)
+        added.value = format_decimal(row.value)
 
 
 def tenant_of(

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator import spans
-from services.aggregator.spans import BUCKETS, Piece
+from services.aggregator.spans import BLOCKS, BUCKETS, DAYS, Piece
 from services.aggregator.tables import rollup_state, series
 
 _TIMES = ARRAY(DateTime(timezone=True))
@@ -78,12 +78,16 @@ CROSS JOIN LATERAL (
 ) AS bucket
 WHERE counted.metric_id = :source_metric_id
 """  # noqa: S608 (no value is pasted in)
+# The hours are pasted in: by them PostgreSQL knows that days have an index of their own, which sums
+# and counts are read from alone.
 _SPANS_OF_METRIC = f"""
 SELECT rollup.series_id AS source_series_id, span_start AS bucket_start, {_VALUES}
-FROM {_SPAN_PIECES} JOIN usage_rollups AS rollup ON rollup.metric_id = :source_metric_id
-    AND rollup.span_hours = piece_hours
+FROM unnest(CAST(:starts_{{hours}} AS timestamptz[]), CAST(:ends_{{hours}} AS timestamptz[]))
+    AS piece (piece_start, piece_end)
+JOIN usage_rollups AS rollup ON rollup.metric_id = :source_metric_id
+    AND rollup.span_hours = {{hours}}
     AND rollup.span_start >= piece_start AND rollup.span_start < piece_end
-"""  # noqa: S608 (no value is pasted in)
+"""  # noqa: S608 (only constants are pasted in)
 
 
 async def read_rolled_until(connection: AsyncConnection) -> datetime:
@@ -122,18 +126,20 @@ def of_metric(metric_id: int, pieces: Sequence[Piece], *, combined: bool) -> Fro
 
     `combined`: in one row, without the latest.
     """
-    arms = [
-        arm
-        for arm, wanted in ((_BUCKETS_OF_METRIC, True), (_SPANS_OF_METRIC, False))
-        if any((piece.span_hours == BUCKETS) is wanted for piece in pieces)
-    ]
+    arms, parameters = [], [bindparam("source_metric_id", metric_id, BigInteger)]
+    if any(piece.span_hours == BUCKETS for piece in pieces):
+        arms.append(_BUCKETS_OF_METRIC)
+        parameters += _bucket_parameters(pieces)
+    for hours in (BLOCKS, DAYS):
+        if spans_read := [piece for piece in pieces if piece.span_hours == hours]:
+            arms.append(_SPANS_OF_METRIC.format(hours=hours))
+            parameters += _ranges(spans_read, f"starts_{hours}", f"ends_{hours}")
     if combined:
         # Each by itself first: PostgreSQL does that with several processes.
         arms = [_COMBINED.format(arms=arm) for arm in arms]
     statement = " UNION ALL ".join(arms)
     if combined and len(arms) > 1:
         statement = _COMBINED.format(arms=statement)
-    parameters = [*_parameters(pieces), bindparam("source_metric_id", metric_id, BigInteger)]
     source_series_id = column("source_series_id", BigInteger)
     usage = (
         text(statement)
@@ -191,22 +197,26 @@ def _columns() -> list[ColumnElement[Any]]:
 
 
 def _parameters(pieces: Sequence[Piece]) -> list[BindParameter[Any]]:
-    buckets = [piece for piece in pieces if piece.span_hours == BUCKETS]
     rolled = [piece for piece in pieces if piece.span_hours != BUCKETS]
-    found: list[BindParameter[Any]] = []
-    if buckets:
-        found += [
-            bindparam("bucket_starts", [piece.start for piece in buckets], _TIMES),
-            bindparam("bucket_ends", [piece.end for piece in buckets], _TIMES),
-        ]
+    found = _bucket_parameters(pieces)
     if rolled:
         hours = [piece.span_hours for piece in rolled]
-        found += [
-            bindparam("span_hours", hours, ARRAY(SmallInteger)),
-            bindparam("span_starts", [piece.start for piece in rolled], _TIMES),
-            bindparam("span_ends", [piece.end for piece in rolled], _TIMES),
-        ]
+        found.append(bindparam("span_hours", hours, ARRAY(SmallInteger)))
+        found += _ranges(rolled, "span_starts", "span_ends")
     return found
+
+
+def _bucket_parameters(pieces: Sequence[Piece]) -> list[BindParameter[Any]]:
+    buckets = [piece for piece in pieces if piece.span_hours == BUCKETS]
+    return _ranges(buckets, "bucket_starts", "bucket_ends") if buckets else []
+
+
+def _ranges(pieces: Sequence[Piece], starts: str, ends: str) -> list[BindParameter[Any]]:
+    """Where the pieces begin and end, under these names."""
+    return [
+        bindparam(starts, [piece.start for piece in pieces], _TIMES),
+        bindparam(ends, [piece.end for piece in pieces], _TIMES),
+    ]
 
 
 # Of each row of `wanted`, a relation with the instants of spans.Cut: for one selection a few steps.

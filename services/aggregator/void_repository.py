@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, BigInteger, Exists, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.aggregator.aggregations import KINDS
 from services.aggregator.bucket import Bucket
 from services.aggregator.metric_repository import MetricKey
+from services.aggregator.tables import bucket_recounts, series
 from services.aggregator.voids import BucketKey, Extremes, VoidableBucket, VoidableMetric
 from services.kit.database import TenantKey
 
@@ -335,22 +336,20 @@ async def end_recount(
     return True
 
 
-_ANY_RECOUNT = text("""
-SELECT EXISTS (
-    SELECT FROM bucket_recounts JOIN series USING (series_id)
-    WHERE metric_id = ANY (CAST(:metric_ids AS bigint[]))
-        AND bucket_start >= :start AND bucket_start < :end
-)
-""")
-
-
-async def are_extremes_exact(
-    connection: AsyncConnection, metric_ids: Sequence[int], start: datetime, end: datetime
-) -> bool:
-    """Whether no bucket of these metrics in [start, end) waits to be counted anew."""
-    values = {"metric_ids": list(metric_ids), "start": start, "end": end}
-    waits: bool = (await connection.execute(_ANY_RECOUNT, values)).scalar_one()
-    return not waits
+def any_recount(metric_ids: Sequence[int], start: datetime, end: datetime) -> Exists:
+    """Whether a bucket of these metrics in [start, end) waits to be counted anew."""
+    return (
+        select(bucket_recounts.c.series_id)
+        .join_from(bucket_recounts, series, series.c.series_id == bucket_recounts.c.series_id)
+        .where(
+            series.c.metric_id == func.any(literal(list(metric_ids), ARRAY(BigInteger))),
+            bucket_recounts.c.bucket_start >= start,
+            bucket_recounts.c.bucket_start < end,
+        )
+        # Of its own, whatever the statement around it reads.
+        .correlate(None)
+        .exists()
+    )
 
 
 async def count_recounts(connection: AsyncConnection) -> int:

@@ -7,6 +7,7 @@ from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.ingest.v1 import counted_pb2_grpc, ingest_pb2_grpc, reconciliation_pb2_grpc
 
+from services.ingest.admission import Admission
 from services.ingest.batches import CONSUMER, BatchOutbox
 from services.ingest.committer import Committer
 from services.ingest.counted.service import CountedEvents
@@ -24,12 +25,7 @@ from services.ingest.segments import Segments
 from services.ingest.service import Ingest
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
 from services.ingest.settings import IngestSettings
-from services.ingest.strict_metrics import (
-    AggregatorMetrics,
-    DefinedMetricsSource,
-    NoMetrics,
-    StrictMetrics,
-)
+from services.ingest.strict_metrics import ASK_TIMEOUT_S, NoMetrics, StrictMetrics
 from services.ingest.tables import audit_outbox
 from services.ingest.voids import Voids
 from services.ingest.writer import EventWriter
@@ -40,6 +36,7 @@ from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.idempotency import Answers
 from services.kit.messaging import Messaging
+from services.kit.metrics import AggregatorMetrics, MetricsSource
 from services.kit.migrations import migrate
 from services.kit.outbox import OutboxRelay
 from services.kit.readiness import DatabaseCheck
@@ -79,7 +76,7 @@ async def main(settings: IngestSettings | None = None) -> None:
         strict = StrictMetrics(_defined_metrics(runtime, settings))
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
-        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database), Admission())
         server.add(
             ingest_pb2_grpc.add_IngestServiceServicer_to_server,
             IngestServicer(
@@ -109,13 +106,13 @@ async def main(settings: IngestSettings | None = None) -> None:
         await runtime.wait()
 
 
-def _defined_metrics(runtime: Runtime, settings: IngestSettings) -> DefinedMetricsSource:
+def _defined_metrics(runtime: Runtime, settings: IngestSettings) -> MetricsSource:
     if not settings.aggregator_address:
         return NoMetrics()
     services = [aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalService"]]
     aggregator = open_channel(settings.aggregator_address, services)
     runtime.on_stop("aggregator", aggregator.close)
-    return AggregatorMetrics(aggregator, settings.internal_token)
+    return AggregatorMetrics(aggregator, settings.internal_token, ASK_TIMEOUT_S)
 
 
 def start_storing(
@@ -138,6 +135,8 @@ def start_storing(
         database,
         events_max=settings.segment_events_max,
         filters_bytes_max=settings.key_filters_bytes_max,
+        resident_bytes_max=settings.key_filters_memory_bytes_max,
+        directory=settings.key_filters_directory,
     )
     for number in range(settings.committers):
         committer = Committer(

@@ -5,6 +5,8 @@ block of 256 bits and sets one bit in each of its eight 32-bit lanes. One cache 
 of a group at once in numpy. Event ids are hashes or random, so their bits are used as they are.
 """
 
+import mmap
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,8 +66,8 @@ class KeyFilter:
         return cls(np.zeros((blocks, _BLOCK_WORDS), _U64))
 
     @classmethod
-    def from_bytes(cls, stored: bytes) -> "KeyFilter":
-        """What `to_bytes` gave."""
+    def from_bytes(cls, stored: bytes | mmap.mmap) -> "KeyFilter":
+        """What `to_bytes` gave; nothing can be added to it."""
         return cls(np.frombuffer(stored, dtype="<u8").reshape(-1, _BLOCK_WORDS))
 
     def to_bytes(self) -> bytes:

@@ -51,10 +51,7 @@ class EventQueue:
 
         OverloadedError when they don't fit: nothing is stored.
         """
-        if not self._fits(len(events), size_bytes):
-            raise OverloadedError(
-                "Too many events are waiting to be stored; try again", retry_after_s=RETRY_AFTER_S
-            )
+        self.require_room(len(events), size_bytes)
         recorded: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
         recorded.add_done_callback(_look_at)
         call = Call(events, size_bytes, recorded)
@@ -64,6 +61,13 @@ class EventQueue:
         self._bytes += size_bytes
         self._arrived.set()
         return call.recorded
+
+    def require_room(self, events: int, size_bytes: int = 0) -> None:
+        """OverloadedError when a call of this size would not fit now."""
+        if not self._fits(events, size_bytes):
+            raise OverloadedError(
+                "Too many events are waiting to be stored; try again", retry_after_s=RETRY_AFTER_S
+            )
 
     async def room(self, events: int, size_bytes: int) -> None:
         """Return when a call of this size fits: for streams, whose flow control can wait."""

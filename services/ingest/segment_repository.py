@@ -3,7 +3,6 @@
 Each function works inside the caller's transaction, but those that say otherwise.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -24,12 +23,11 @@ _columns = event_segments.c
 
 
 class SegmentRow(NamedTuple):
-    """A segment; `close_time` None: it is open. `filtered`: its key filter is stored."""
+    """A segment; `close_time` None: it is open. `filter_bytes` None: it has no key filter yet."""
 
     segment: int
     close_time: datetime | None
-    filtered: bool
-    indexed: bool
+    filter_bytes: int | None
 
 
 async def list_segments(connection: AsyncConnection) -> list[SegmentRow]:
@@ -37,20 +35,17 @@ async def list_segments(connection: AsyncConnection) -> list[SegmentRow]:
     query = select(
         _columns.segment,
         _columns.close_time,
-        _columns.key_filter.is_not(None),
-        _columns.index_time.is_not(None),
+        # Its length is known without reading it.
+        func.octet_length(_columns.key_filter),
     ).order_by(_columns.segment)
     return [SegmentRow._make(row) for row in await connection.execute(query)]
 
 
-async def load_key_filters(
-    connection: AsyncConnection, segments: Sequence[int]
-) -> dict[int, bytes]:
-    """The stored filters of these segments."""
-    query = select(_columns.segment, _columns.key_filter).where(
-        _columns.segment.in_(segments), _columns.key_filter.is_not(None)
-    )
-    return dict(tuple(row) for row in await connection.execute(query))
+async def load_key_filter(connection: AsyncConnection, segment: int) -> bytes | None:
+    """The segment's stored filter; None: there is none, or the segment is gone."""
+    query = select(_columns.key_filter).where(_columns.segment == segment)
+    stored: bytes | None = await connection.scalar(query)
+    return stored
 
 
 async def open_segment_size(connection: AsyncConnection) -> tuple[int, int]:

@@ -15,11 +15,15 @@ from prometheus_client import Gauge
 
 from services.ingest import segment_repository as repository
 from services.ingest.key_filter import HashedIds, KeyFilter
+from services.ingest.paged_filter import Filter, MemoryFilter, PagedFilter
 from services.kit.database import Database
 
 log = structlog.get_logger()
 
-_FILTER_BYTES = Gauge("usageflow_ingest_key_filter_bytes", "Memory that key filters take")
+# Each in a file has a descriptor, and processes often may have no more than 1,024.
+FILTERS_MAX = 512
+
+_FILTER_BYTES = Gauge("usageflow_ingest_key_filter_bytes", "Size of key filters", ["place"])
 _SEGMENTS = Gauge("usageflow_ingest_segments", "Segments of events", ["state"])
 
 Places = dict[int, Sequence[int]]
@@ -29,7 +33,7 @@ class Known(NamedTuple):
     """The segments at one moment. A closed one without a filter is asked about every event."""
 
     open: int
-    filters: Mapping[int, KeyFilter]
+    filters: Mapping[int, Filter]
     unfiltered: Sequence[int]
 
     @property
@@ -62,13 +66,25 @@ class _Noted:
 class Segments:
     """The segments that are known, and which events were stored lately."""
 
-    def __init__(self, database: Database, *, events_max: int, filters_bytes_max: int) -> None:
-        """`events_max`: what a segment is to hold; `filters_bytes_max`: for all filters."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        events_max: int,
+        filters_bytes_max: int,
+        resident_bytes_max: int,
+        directory: str,
+    ) -> None:
+        """`events_max`: what a segment is to hold; `filters_bytes_max`: for all filters;
+        `resident_bytes_max`: for those that stay in memory; the others lie in files in `directory`.
+        """
         self._database = database
         self._events_max = events_max
         self._filters_bytes_max = filters_bytes_max
+        self._resident_bytes_max = resident_bytes_max
+        self._directory = directory
         self._known: Known | None = None
-        # Of the open segment and the one before.
+        # Of the open segment, and of the one before until its filter is there.
         self._noted: dict[int, _Noted] = {}
         self.filter_missing = asyncio.Event()
 
@@ -81,38 +97,62 @@ class Segments:
         async with self._database.transaction() as connection:
             rows = await repository.list_segments(connection)
             before = self._known.filters if self._known else {}
-            new = [row.segment for row in rows if row.filtered and row.segment not in before]
-            loaded = await repository.load_key_filters(connection, new) if new else {}
-        filters = {row.segment: before[row.segment] for row in rows if row.segment in before}
-        filters |= {segment: KeyFilter.from_bytes(stored) for segment, stored in loaded.items()}
+            filters: dict[int, Filter] = {}
+            for segment in self._within_bounds(rows):
+                if segment in before:
+                    filters[segment] = before[segment]
+                # One by one: together they would take as much memory as all filters have bytes.
+                elif (stored := await repository.load_key_filter(connection, segment)) is not None:
+                    filters[segment] = await asyncio.to_thread(self._made, stored)
         return self._learn(rows, filters)
 
-    def _learn(self, rows: Sequence[repository.SegmentRow], filters: dict[int, KeyFilter]) -> Known:
+    def _within_bounds(self, rows: Sequence[repository.SegmentRow]) -> list[int]:
+        """The newest segments whose filters fit; an older one is asked directly, which is slow."""
+        kept: list[int] = []
+        left_bytes = self._filters_bytes_max
+        for row in reversed(rows):
+            if row.filter_bytes is None:
+                continue
+            left_bytes -= row.filter_bytes
+            if left_bytes < 0 or len(kept) == FILTERS_MAX:
+                log.warning("key_filters_too_large", segment=row.segment)
+                break
+            kept.append(row.segment)
+        return kept
+
+    def _made(self, stored: bytes) -> Filter:
+        try:
+            return PagedFilter(stored, self._directory)
+        except OSError as error:
+            log.warning("key_filter_stays_in_memory", error=repr(error))
+            return MemoryFilter(stored)
+
+    def _learn(self, rows: Sequence[repository.SegmentRow], filters: Mapping[int, Filter]) -> Known:
         closed = [row.segment for row in rows if row.close_time is not None]
         [opened] = [row.segment for row in rows if row.close_time is None]
-        kept = self._within_bounds(filters)
-        known = Known(opened, kept, [segment for segment in closed if segment not in kept])
+        known = Known(opened, filters, [segment for segment in closed if segment not in filters])
         if self._known is None or known.open >= self._known.open:
             # Another process may have read later than this one, and returned first.
             self._known = known
+            self._page_out(filters)
+            self._noted = {at: each for at, each in self._noted.items() if at not in filters}
             if known.unfiltered:
                 self.filter_missing.set()
         _SEGMENTS.labels("closed").set(len(closed))
         _SEGMENTS.labels("without_filter").set(len(known.unfiltered))
         return self._known
 
-    def _within_bounds(self, filters: dict[int, KeyFilter]) -> dict[int, KeyFilter]:
-        """The newest filters that fit; an older segment is asked directly, which is slow."""
-        kept: dict[int, KeyFilter] = {}
-        size_bytes = 0
+    def _page_out(self, filters: Mapping[int, Filter]) -> None:
+        """Let the newest filters stay in memory, as many as fit: most retries are of late."""
+        left_bytes = self._resident_bytes_max
         for segment in sorted(filters, reverse=True):
-            size_bytes += filters[segment].size_bytes
-            if size_bytes > self._filters_bytes_max:
-                log.warning("key_filters_too_large", segment=segment, size_bytes=size_bytes)
-                break
-            kept[segment] = filters[segment]
-        _FILTER_BYTES.set(min(size_bytes, self._filters_bytes_max))
-        return kept
+            left_bytes -= filters[segment].resident_bytes
+            if left_bytes < 0:
+                filters[segment].page_out()
+        resident_bytes = sum(each.resident_bytes for each in filters.values())
+        size_bytes = sum(each.size_bytes for each in filters.values())
+        _FILTER_BYTES.labels("memory").set(resident_bytes)
+        _FILTER_BYTES.labels("file").set(size_bytes - resident_bytes)
 
     def note_stored(self, segment: int, ids: HashedIds) -> None:
         """These, all new, were stored in a segment just now."""

@@ -41,6 +41,10 @@ class Ingest:
         nothing.set_result(NOTHING_RECORDED)
         return nothing
 
+    def require_room(self, events: int) -> None:
+        """OverloadedError when `record` has no room for so many events now."""
+        self._queue.require_room(events)
+
     async def room(self, events: int, size_bytes: int) -> None:
         """Return when `record` would take a call of this size."""
         await self._queue.room(events, size_bytes)

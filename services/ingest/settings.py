@@ -32,7 +32,16 @@ class IngestSettings(ServiceSettings):
     key_filters_bytes_max: int = Field(
         default=256 * 1024**2,
         ge=1024**2,
-        description="memory for the keys of closed segments, 1.5 bytes each; older ones are asked",
+        description="for the keys of closed segments, 1.5 bytes each; older segments are asked",
+    )
+    key_filters_memory_bytes_max: int = Field(
+        default=9 * 1024**2,
+        ge=0,
+        description="how much of that stays in memory, the newest; the others lie in files",
+    )
+    key_filters_directory: str = Field(
+        default="/var/tmp",  # noqa: S108 - the files have no name
+        description="for these files, on a disk: in a tmpfs they would take memory all the same",
     )
     publish_events_queued_max: int = Field(
         default=20_000, ge=1, description="stored events that may wait in memory for NATS"

@@ -8,17 +8,13 @@ import asyncio
 import itertools
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Protocol
 
-import grpc
 import structlog
-from pydantic import SecretStr
-from usageflow.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 
 from services.ingest.domain import Outcome, Status, Tenant
-from services.kit.errors import DomainError, FieldProblem, UnavailableError, from_rpc_error
+from services.kit.errors import DomainError, FieldProblem, UnavailableError
 from services.kit.events import is_metric
-from services.kit.grpc_client import internal_metadata
+from services.kit.metrics import FoundMetrics, MetricsSource
 
 log = structlog.get_logger()
 
@@ -45,40 +41,10 @@ _UNDECIDED = Outcome(
 )
 
 
-class DefinedMetricsSource(Protocol):
-    """Who knows which metrics are defined."""
-
-    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
-        """Those that somebody has defined. UnavailableError."""
-
-
-class AggregatorMetrics:
-    """A DefinedMetricsSource that asks aggregator."""
-
-    def __init__(self, channel: grpc.aio.Channel, token: SecretStr) -> None:
-        self._stub = aggregator_pb2_grpc.AggregatorInternalServiceStub(channel)
-        self._token = token
-
-    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
-        """Those that somebody has defined. UnavailableError."""
-        request = aggregator_pb2.FindDefinedMetricsRequest(
-            organization_id=tenant.organization_id,
-            mode=tenant.mode,  # type: ignore[arg-type] # the proto's number
-            keys=sorted(metrics),
-        )
-        try:
-            response = await self._stub.FindDefinedMetrics(
-                request, timeout=ASK_TIMEOUT_S, metadata=internal_metadata(self._token)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-        return response.keys
-
-
 class NoMetrics:
-    """A DefinedMetricsSource where no aggregator is set: events are refused until one is."""
+    """A MetricsSource where no aggregator is set: events are refused until one is."""
 
-    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
+    async def find(self, organization_id: str, mode: int, keys: Collection[str]) -> FoundMetrics:
         """UnavailableError."""
         raise UnavailableError("aggregator's address is not set (USAGEFLOW_AGGREGATOR_ADDRESS)")
 
@@ -86,7 +52,7 @@ class NoMetrics:
 class StrictMetrics:
     """Decides which events an organization with strict metrics does not want."""
 
-    def __init__(self, source: DefinedMetricsSource) -> None:
+    def __init__(self, source: MetricsSource) -> None:
         self._source = source
         self._asking = asyncio.Semaphore(ASKING_MAX)
         self._defined: dict[tuple[Tenant, str], None] = {}
@@ -103,12 +69,12 @@ class StrictMetrics:
             return NONE_REFUSED
         try:
             async with self._asking:
-                found = set(await self._source.defined(tenant, unknown))
+                found = await self._source.find(tenant.organization_id, tenant.mode, unknown)
         except DomainError as error:
             log.warning("metrics_not_looked_up", error=error.message)
             return dict.fromkeys(unknown, _UNDECIDED)
-        self._defined.update(dict.fromkeys((tenant, metric) for metric in found))
+        self._defined.update(dict.fromkeys((tenant, metric) for metric in found.defined))
         surplus = max(len(self._defined) - REMEMBERED_MAX, 0)
         for key in list(itertools.islice(self._defined, surplus)):
             del self._defined[key]
-        return dict.fromkeys(unknown - found, _UNDEFINED)
+        return dict.fromkeys(unknown - found.defined, _UNDEFINED)

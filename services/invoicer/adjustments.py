@@ -38,6 +38,7 @@ class Terms:
 
     While it is not `over` there is no minimum. `words` name it when it is not the invoice's own.
     `undivided` is what amounts off are for: a first period counts as a whole one, however short.
+    `exact` is the part by time, to the second; None: the period.
     """
 
     period: Period
@@ -47,6 +48,7 @@ class Terms:
     over: bool = True
     words: str = ""
     undivided: Period | None = None
+    exact: Period | None = None
 
     @property
     def change_sums(self) -> bool:
@@ -130,10 +132,11 @@ def _share(
     amount: Decimal, name: str, terms: Terms, whole: Period | None, currency: str
 ) -> tuple[Decimal, tuple[str, ...]]:
     """What of an amount for `whole` falls on the period."""
-    if whole is None or terms.period == whole:
+    part = terms.exact or terms.period
+    if whole is None or part == whole:
         return round_money(amount, currency), ()
     words = f"{name}: {readable(amount)} {currency}"
-    result = prorate(amount, words, currency, terms.period, whole)
+    result = prorate(amount, words, currency, part, whole)
     return result.amount, result.steps
 
 

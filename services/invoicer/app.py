@@ -38,7 +38,6 @@ from services.invoicer.customers_seen import (
     INBOX_CONSUMER,
     CustomersSeenHandler,
 )
-from services.invoicer.defined_metrics import AggregatorMetrics
 from services.invoicer.document_servicer import DocumentsServicer
 from services.invoicer.event_prices import EventPricedUsage, IngestAmounts
 from services.invoicer.limit_teller import AggregatorLimits, LimitTeller
@@ -85,7 +84,9 @@ from services.kit.grpc_server import GrpcServer
 from services.kit.idempotency import Answers
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import USAGE, Messaging
+from services.kit.metrics import AggregatorMetrics
 from services.kit.migrations import migrate
+from services.kit.money import trap_inexact
 from services.kit.outbox import OutboxRelay, TableOutbox
 from services.kit.readiness import DatabaseCheck
 from services.kit.runtime import Runtime
@@ -100,6 +101,7 @@ _AGGREGATOR = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorInternalServ
 async def main(settings: InvoicerSettings | None = None) -> None:
     """Run invoicer until it is asked to stop."""
     settings = settings or InvoicerSettings()
+    trap_inexact()
     async with Runtime("invoicer", settings) as runtime:
         url = settings.database_url.get_secret_value()
         await migrate(url, PACKAGE)
@@ -196,15 +198,12 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         subscriptions = Subscriptions(
             database, clock.now, wakes, retry_days=settings.payment_retry_days
         )
+        metrics = AggregatorMetrics(
+            aggregator, settings.internal_token, settings.aggregator_timeout_s
+        )
         servicer = InvoicerServicer(
             Customers(database, clock.now),
-            Plans(
-                database,
-                clock.now,
-                AggregatorMetrics(
-                    aggregator, settings.internal_token, settings.aggregator_timeout_s
-                ),
-            ),
+            Plans(database, clock.now, metrics),
             subscriptions,
             invoices,
             Revenues(database, usage, clock.now, LATE),
@@ -263,7 +262,7 @@ async def main(settings: InvoicerSettings | None = None) -> None:
         )
         server.add(
             simulation_pb2_grpc.add_SimulationServiceServicer_to_server,
-            SimulationServicer(Simulations(database, usage, clock.now)),
+            SimulationServicer(Simulations(database, usage, clock.now, metrics)),
             "usageflow.invoicer.v1.SimulationService",
         )
         server.add(

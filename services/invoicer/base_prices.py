@@ -58,11 +58,13 @@ def base_lines(part: BasePart, prepaid: Sequence[Prepaid] = ()) -> Iterator[Invo
     for segment in part.segments:
         covered = segment.period.start
         for paid in prepaid:
-            if not segment.period.start <= paid.period.start < segment.period.end:
+            if _segment_of(part, paid) is not segment:
                 continue
             now = (plan.base_price, Decimal(segment.quantity))
             same = (paid.unit_price, paid.quantity) == now
-            used = min(paid.period.end, segment.period.end) if same else paid.period.start
+            used = paid.period.start
+            if same:
+                used = max(used, min(paid.period.end, segment.period.end))
             covered = max(covered, used)
             if used < paid.period.end and not paid.void and paid.amount > 0:
                 yield _unused_line(part, paid, Period(used, paid.period.end))
@@ -72,6 +74,12 @@ def base_lines(part: BasePart, prepaid: Sequence[Prepaid] = ()) -> Iterator[Invo
             yield base_line(
                 plan, rest, part.whole, part.time_zone, part.discounts, segment.quantity
             )
+
+
+def _segment_of(part: BasePart, paid: Prepaid) -> Segment | None:
+    """The one that a base price was charged from; one that ends in its first second too."""
+    begun = (each for each in reversed(part.segments) if each.period.start <= paid.period.start)
+    return next(begun, None)
 
 
 def _unused_line(part: BasePart, paid: Prepaid, unused: Period) -> InvoiceLine:

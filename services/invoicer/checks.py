@@ -199,17 +199,25 @@ _CUSTOMER_CHECKS = {
 }
 
 
-def check_plan(given: PlanInput) -> PlanContent:
-    """The plan's content; InvalidArgumentError names all that is wrong."""
+def check_plan(given: PlanInput, unpriceable: Mapping[str, str]) -> PlanContent:
+    """The plan's content; InvalidArgumentError names all that is wrong.
+
+    `unpriceable`: metrics that can't be priced, and why.
+    """
     checks = FieldChecks()
     checks.require(bool(given.name.strip()), "name", "is required")
-    content = _plan_content(checks, given)
+    content = check_draft(checks, given, unpriceable)
     checks.done()
     return content
 
 
-def check_draft(checks: FieldChecks, given: PlanInput) -> PlanContent:
+def check_draft(
+    checks: FieldChecks, given: PlanInput, unpriceable: Mapping[str, str]
+) -> PlanContent:
     """A plan to calculate with, which needs no name; problems go to `checks`."""
+    for index, price in enumerate(given.metrics):
+        if price.metric in unpriceable:
+            checks.require(False, f"metrics[{index}].metric", unpriceable[price.metric])
     return _plan_content(checks, given)
 
 

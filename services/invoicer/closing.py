@@ -22,6 +22,7 @@ from services.invoicer.domain import (
 from services.invoicer.exact import ZERO, total
 from services.invoicer.lines import (
     Billed,
+    Share,
     carried_line,
     days,
     late_line,
@@ -234,12 +235,12 @@ class OpenPeriod:
         following = self._charged_in_advance()
         if following is not None:
             yield from base_lines(self._base_part(*following))
-        whole = self.subscription.whole_of(self.period)
+        share = self._share(self.period)
         usage = next(usages) if content.metrics else {}
         discounts = self._discounts(content, self.period)
         for price in content.metrics:
             yield usage_line(
-                price, usage[price.metric], content.currency, self.period, whole, discounts
+                price, usage[price.metric], content.currency, self.period, share, discounts
             )
 
     def _charged_in_advance(self) -> tuple[PlanContent, Period] | None:
@@ -252,12 +253,17 @@ class OpenPeriod:
         billed = is_billed(self.subscription, following)
         return (content, following) if in_advance and billed else None
 
+    def _share(self, part: Period) -> Share:
+        """What of a period is priced by time."""
+        return Share(self.subscription.exact(part), self.subscription.whole_of(part))
+
     def _base_part(self, plan: PlanContent, part: Period) -> BasePart:
+        exact = self.subscription.exact(part)
         segments = tuple(
             Segment(
                 Period(
-                    max(phase.start_time, part.start),
-                    part.end if phase.end_time is None else min(phase.end_time, part.end),
+                    max(phase.priced_from, exact.start),
+                    min(phase.priced_until or exact.end, exact.end),
                 ),
                 phase.quantity,
             )
@@ -278,7 +284,7 @@ class OpenPeriod:
     ) -> Iterator[tuple[EarlierPeriod, list[InvoiceLine]]]:
         for earlier in self.earlier if self._asks else ():
             usage = next(usages) if earlier.plan.metrics else {}
-            whole = self.subscription.whole_of(earlier.period)
+            share = self._share(earlier.period)
             discounts = self._discounts(earlier.plan, earlier.period)
             lines = (
                 late_line(
@@ -288,7 +294,7 @@ class OpenPeriod:
                     earlier.plan.currency,
                     earlier.period,
                     self.subscription.time_zone,
-                    whole,
+                    share,
                     discounts,
                 )
                 for price in earlier.plan.metrics
@@ -330,16 +336,18 @@ class OpenPeriod:
         """What changes the sum of a period, when `prices` are billed for it besides those that
         were.
         """
-        whole = self.subscription.whole_of(period)
+        share = self._share(period)
         anchor = self.subscription.cycle_at(period.start).start
+        first = Period(max(share.whole.start, anchor), share.whole.end)
         terms = Terms(
             period=period,
-            whole=whole,
+            exact=share.part,
+            whole=share.whole,
             discounts=self._discounts(plan, period),
             limits=plan.limits,
             over=over,
             words=words,
-            undivided=Period(max(whole.start, anchor), whole.end),
+            undivided=Period(self.subscription.exact(first).start, first.end),
         )
         if terms.change_sums:
             yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)

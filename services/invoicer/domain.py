@@ -225,16 +225,25 @@ class Subscription:
             return part
         whole = whole_at(self.cycle_at(part.start), part.start)
         start = whole.start if self._is_cut(run, part.start) else part.start
-        end = max(whole.end, part.end) if part.end == run[-1].end_time else part.end
+        end = max(whole.end, part.end) if self._is_cut(run, part.end) else part.end
         return Period(start, end)
 
-    def _is_cut(self, run: tuple[Phase, ...], start: datetime) -> bool:
-        """Whether a part that begins at `start` need not begin where a period does.
+    def exact(self, part: Period) -> Period:
+        """What of time is priced in `part`: to the second where another phase begins or ends."""
+        start = (each.priced_from for each in self.phases if each.start_time == part.start)
+        end = (each.priced_until for each in self.phases if each.end_time == part.end)
+        return Period(next(start, part.start), next(end, None) or part.end)
 
-        A boundary may have moved by new rules of the zone since the period before it ended.
+    def _is_cut(self, run: tuple[Phase, ...], instant: datetime) -> bool:
+        """Whether a part that begins or ends at `instant` need not do so where a period does.
+
+        A boundary may have moved by new rules of the zone since the period before it ended; what
+        is cut within a quarter of an hour never was one.
         """
-        near = boundary_near(self.cycle_at(start), start)
-        return start == run[0].start_time or abs(near - start) > _BOUNDARY_MOVES_MAX
+        exact = any(each.start_time == instant and each.exact_start_time for each in run)
+        near = boundary_near(self.cycle_at(run[0].start_time), instant)
+        ends = (run[0].start_time, run[-1].end_time)
+        return exact or instant in ends or abs(near - instant) > _BOUNDARY_MOVES_MAX
 
     def plan_since(self, instant: datetime) -> datetime:
         """Since when it has been on the plan that it is on then, of whatever version."""

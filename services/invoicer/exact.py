@@ -1,22 +1,19 @@
 """Exact arithmetic: an operation that would lose a digit raises decimal.Inexact.
 
 Python's own operators on Decimal round silently to 28 digits, so amounts and quantities are added
-and multiplied here only. The one rounding of a line is kit.money.round_money.
+and multiplied here only. What is divided is a Fraction, which loses nothing either. The one
+rounding of a line is kit.money.round_money.
 """
 
 from collections.abc import Iterable
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
+from fractions import Fraction
 
-from services.kit.money import EXACT, format_decimal, format_money, round_money
+from services.kit.money import EXACT, format_decimal, format_money, round_half_up, round_money
 
 ZERO = Decimal(0)
 ONE = Decimal(1)
 HUNDRED = Decimal(100)
-
-# Cut off, never rounded up: what is then rounded half up to a minor unit gives the same as
-# rounding the true quotient, since a half stays a half and what is below it stays below.
-_QUOTIENT = Context(prec=60, rounding=ROUND_DOWN)
-_NEAREST = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:
@@ -40,9 +37,8 @@ def percent(amount: Decimal, rate: Decimal) -> Decimal:
 
 
 def less_percent(amount: Decimal, rate: Decimal) -> Decimal:
-    """amount x (100 - rate) / 100, cut off after 60 digits: good for one rounding."""
-    rest = EXACT.subtract(HUNDRED, rate)
-    return _QUOTIENT.scaleb(_QUOTIENT.multiply(amount, rest), -2)
+    """amount x (100 - rate) / 100, all digits: of twenty discounts these may be more than 60."""
+    return _all_digits(Fraction(amount) * Fraction(EXACT.subtract(HUNDRED, rate)) / 100)
 
 
 def started(quantity: Decimal, size: Decimal) -> Decimal:
@@ -59,27 +55,31 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
     return result
 
 
-def share(amount: Decimal, part_seconds: int, whole_seconds: int) -> Decimal:
-    """amount x part / whole, cut off after 60 digits: good for one rounding to a minor unit.
-
-    ValueError unless 0 <= part <= whole and 0 < whole.
-    """
+def share(amount: Decimal, part_seconds: int, whole_seconds: int) -> Fraction:
+    """amount x part / whole. ValueError unless 0 <= part <= whole and 0 < whole."""
     if not 0 <= part_seconds <= whole_seconds or whole_seconds == 0:
         raise ValueError(f"no share of a whole: {part_seconds} / {whole_seconds} s")
-    product = _QUOTIENT.multiply(amount, Decimal(part_seconds))
-    return _QUOTIENT.divide(product, Decimal(whole_seconds))
+    return Fraction(amount) * part_seconds / whole_seconds
 
 
-def fraction(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
-    """amount x part / whole (> 0), cut off after 60 digits: good for one rounding."""
-    return _QUOTIENT.divide(multiply(amount, part), whole)
+def fraction(amount: Decimal, part: Decimal, whole: Decimal) -> Fraction:
+    """amount x part / whole (> 0)."""
+    return Fraction(amount) * Fraction(part) / Fraction(whole)
 
 
 def nearest(dividend: Decimal, divisor: Decimal, *, like: Decimal) -> Decimal:
     """dividend / divisor, rounded half up to as many digits after the point as `like` has."""
-    exponent = min(int(like.as_tuple().exponent), 0)
-    quotient = _QUOTIENT.divide(dividend, divisor)
-    return quotient.quantize(Decimal(1).scaleb(exponent), context=_NEAREST)
+    places = max(-int(like.as_tuple().exponent), 0)
+    return round_half_up(Fraction(dividend) / Fraction(divisor), places)
+
+
+def _all_digits(value: Fraction) -> Decimal:
+    """A fraction that has an end: its denominator is made of twos and fives."""
+    # There are fewer of either than the denominator has bits.
+    places = value.denominator.bit_length()
+    digits, rest = divmod(value.numerator * 10**places, value.denominator)
+    assert rest == 0, "has an end"
+    return Decimal(f"{digits}E-{places}")
 
 
 def readable(value: Decimal) -> str:

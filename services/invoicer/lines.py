@@ -23,13 +23,21 @@ from services.invoicer.exact import (
     readable,
     subtract,
 )
-from services.invoicer.periods import Period
+from services.invoicer.periods import Period, is_on_quarter_hour
 from services.invoicer.pricing.charge import Charge, Limits, charge, included_of
 from services.invoicer.pricing.usage import MetricUsage
 from services.invoicer.proration import prorate
 from services.kit.money import format_decimal, format_money, round_money
 
 _DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a whole period is priced by time, to the second."""
+
+    part: Period
+    whole: Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,8 @@ def base_line(
     if period != whole:
         description = f"base price, {_part_of(period, whole)}"
         result = prorate(base_price, words, plan.currency, period, whole)
-        amount, steps = result.amount, (*steps, *result.steps)
+        times = _times(period, whole, time_zone)
+        amount, steps = result.amount, (*times, *steps, *result.steps)
     else:
         amount = round_money(base_price, plan.currency)
         steps = steps or (words,)
@@ -108,15 +117,15 @@ def usage_line(
     usage: MetricUsage,
     currency: str,
     period: Period,
-    whole: Period | None = None,
+    share: Share | None = None,
     discounts: Sequence[Discount] = (),
 ) -> InvoiceLine:
     """A metric's usage, also of none: that nothing was used is told, and may have a price.
 
-    `whole` is the period that `period` is a part of; None: itself. Of `discounts` those in percent
+    `share` is what of a period is priced by time; None: all of it. Of `discounts` those in percent
     are taken off.
     """
-    result = _charge(price, usage, currency, period, whole, discounts)
+    result = _charge(price, usage, currency, share, discounts)
     return InvoiceLine(
         kind=LineKind.USAGE,
         metric=price.metric,
@@ -137,7 +146,7 @@ def late_line(
     currency: str,
     period: Period,
     time_zone: str,
-    whole: Period | None = None,
+    share: Share | None = None,
     discounts: Sequence[Discount] = (),
 ) -> InvoiceLine | None:
     """What `usage`, the whole of an earlier period, costs more (or less) than was billed for it.
@@ -149,7 +158,7 @@ def late_line(
     same = usage.quantity == billed.quantity
     if (same and price.model.by_quantity) or usage.events_dropped:
         return None
-    now = _charge(price, usage, currency, period, whole, discounts)
+    now = _charge(price, usage, currency, share, discounts)
     if same and now.amount == billed.amount:
         return None
     before = included_of(billed.quantity, price.included_units)
@@ -182,7 +191,8 @@ def carried_line(
 
     The total is `amount` less the credit that earlier invoices have `carried`, but never below 0.
     What does not fit is carried on: the line is then above 0. `carried` is the sum of the earlier
-    lines of this kind; it can be below 0 when an invoice that carried credit was declared void.
+    lines of this kind; it is below 0 when an invoice that carried credit on was declared void, as
+    those that came to nothing could be before they were paid at once.
     """
     sum_due = max(subtract(amount, carried), ZERO)
     moved = subtract(sum_due, amount)
@@ -213,16 +223,15 @@ def _charge(
     price: MetricPrice,
     usage: MetricUsage,
     currency: str,
-    period: Period,
-    whole: Period | None,
+    share: Share | None,
     discounts: Sequence[Discount],
 ) -> Charge:
     """The charge; the minimum of a part of a period is its share by seconds."""
     limits, percents = price.limits, percents_of(discounts)
-    if limits.minimum is None or whole is None or whole == period:
+    if limits.minimum is None or share is None or share.part == share.whole:
         return charge(price.model, price.included_units, usage, currency, limits, percents=percents)
     words = f"minimum: {format_price(limits.minimum, currency)} {currency}"
-    minimum = prorate(limits.minimum, words, currency, period, whole)
+    minimum = prorate(limits.minimum, words, currency, share.part, share.whole)
     limits = Limits(minimum.amount, limits.maximum)
     result = charge(price.model, price.included_units, usage, currency, limits, percents=percents)
     return replace(result, steps=(*minimum.steps, *result.steps))
@@ -254,6 +263,16 @@ def _part_of(period: Period, whole: Period) -> str:
     if part_s % _DAY_S == 0 and whole_s % _DAY_S == 0:
         return f"{part_s // _DAY_S} of {whole_s // _DAY_S} days"
     return f"{part_s:,} of {whole_s:,} seconds"
+
+
+def _times(period: Period, whole: Period, time_zone: str) -> tuple[str, ...]:
+    """A step that tells where a part begins and ends, when that is not on a quarter of an hour."""
+    if is_on_quarter_hour(period.start) and is_on_quarter_hour(period.end):
+        return ()
+    zone = ZoneInfo(time_zone)
+    instants = (period.start, period.end, whole.start, whole.end)
+    start, end, first, last = (f"{each.astimezone(zone):%Y-%m-%d %H:%M:%S}" for each in instants)
+    return (f"from {start} to {end} ({time_zone}), of the period from {first} to {last}",)
 
 
 def days(period: Period, time_zone: str) -> str:

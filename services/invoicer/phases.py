@@ -1,7 +1,8 @@
 """How a subscription goes on: phases, each on a version of a plan. Pure.
 
 Phases abut from the subscription's start to its end, so that each second has exactly one. A phase
-never changes once what it says is invoiced.
+never changes once what it says is invoiced. Usage is cut at quarters of an hour, what is priced by
+time at the second: each border of phases has two instants, of which one is on a quarter.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ class PhaseKind(StrEnum):
 class Phase:
     """[start_time, end_time), None: open, with one plan and quantity.
 
-    Periods are cut as from `anchor_time`; `quantity` times the base price is charged.
+    Periods are cut as from `anchor_time`; `quantity` times the base price is charged. From
+    `exact_start_time` to `exact_end_time` it is billed by time; None: as usage is.
     """
 
     start_time: datetime
@@ -36,6 +38,18 @@ class Phase:
     anchor_time: datetime
     quantity: int
     create_time: datetime
+    exact_start_time: datetime | None = None
+    exact_end_time: datetime | None = None
+
+    @property
+    def priced_from(self) -> datetime:
+        """From when on it is billed by time: within the quarter of an hour around its start."""
+        return self.exact_start_time or self.start_time
+
+    @property
+    def priced_until(self) -> datetime | None:
+        """Until when it is billed by time, where the next one begins to be; None: open."""
+        return self.exact_end_time or self.end_time
 
     def is_at(self, instant: datetime) -> bool:
         """Whether `instant` lies in it."""
@@ -58,6 +72,21 @@ class Phase:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Border:
+    """Where phases meet, or the last one ends: for usage at `time`, on a quarter of an hour; for
+    what is priced by time at `exact`, a whole second.
+    """
+
+    time: datetime
+    exact: datetime
+
+    @property
+    def exact_time(self) -> datetime | None:
+        """As a phase has it."""
+        return None if self.exact == self.time else self.exact
+
+
 def run_at(phases: Sequence[Phase], instant: datetime) -> tuple[Phase, ...]:
     """The phase that `instant` lies in, with those around it that differ in quantity only.
 
@@ -74,24 +103,59 @@ def run_at(phases: Sequence[Phase], instant: datetime) -> tuple[Phase, ...]:
     return tuple(phases[first : last + 1])
 
 
-def cut_at(phases: Sequence[Phase], instant: datetime) -> list[Phase]:
-    """The same, with a border at `instant` when it lies within a phase."""
+def cut_at(phases: Sequence[Phase], border: Border) -> list[Phase]:
+    """The same, with the border when it lies within a phase; one that is there stays as it is."""
     pieces: list[Phase] = []
     for phase in phases:
-        if phase.is_at(instant) and phase.start_time != instant:
-            pieces += [replace(phase, end_time=instant), replace(phase, start_time=instant)]
+        if phase.is_at(border.time) and phase.start_time != border.time:
+            pieces += [ended(phase, border), _begun(phase, _within(phase, border))]
         else:
             pieces.append(phase)
     return pieces
 
 
-def joined(phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """The same, with neighbours that do not differ in one."""
+def ended(phase: Phase, border: Border) -> Phase:
+    """The phase, over at the border; never after it was over before, nor before it began."""
+    inside = _within(phase, border)
+    return replace(phase, end_time=inside.time, exact_end_time=inside.exact_time)
+
+
+def moved_to(phases: Sequence[Phase], border: Border) -> list[Phase]:
+    """The same, with the border that is at this quarter of an hour at another second."""
+    return [
+        _begun(phase, border)
+        if phase.start_time == border.time
+        else replace(phase, exact_end_time=border.exact_time)
+        if phase.end_time == border.time
+        else phase
+        for phase in phases
+    ]
+
+
+def _begun(phase: Phase, border: Border) -> Phase:
+    return replace(phase, start_time=border.time, exact_start_time=border.exact_time)
+
+
+def _within(phase: Phase, border: Border) -> Border:
+    """The border, with its second within those of the phase."""
+    exact = max(border.exact, phase.priced_from)
+    return replace(border, exact=min(exact, phase.priced_until or exact))
+
+
+def joined(phases: Sequence[Phase], invoiced: datetime | None = None) -> tuple[Phase, ...]:
+    """The same, with neighbours that do not differ in one.
+
+    Where what is invoiced (until `invoiced`) ends within a quarter of an hour the border stays.
+    """
     result: list[Phase] = []
     for phase in phases:
         before = result[-1] if result else None
-        if before and phase.continues(before) and phase.quantity == before.quantity:
-            result[-1] = replace(before, end_time=phase.end_time)
+        kept = invoiced and phase.start_time <= invoiced and phase.exact_start_time
+        same = before and phase.continues(before) and phase.quantity == before.quantity
+        if before and same and not kept:
+            result[-1] = replace(
+                before, end_time=phase.end_time, exact_end_time=phase.exact_end_time
+            )
         else:
             result.append(phase)
     return tuple(result)

@@ -22,8 +22,8 @@ from services.invoicer.domain import (
     SubscriptionStatus,
 )
 from services.invoicer.exact import ZERO, add, subtract, total
-from services.invoicer.periods import BillingAnchor, Period
-from services.invoicer.phases import Phase, PhaseKind, joined
+from services.invoicer.periods import BillingAnchor, Cycle, Period, whole_at
+from services.invoicer.phases import Border, Phase, PhaseKind, joined, moved_to
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.percentage import Percentage
 from services.invoicer.pricing.usage import MetricUsage
@@ -175,7 +175,15 @@ def phases_within(phases: Sequence[Phase], window: Period) -> tuple[Phase, ...]:
 def _clipped(phase: Phase, window: Period, whole: Period | None) -> Phase:
     start = whole.start if whole else max(phase.start_time, window.start)
     end = window.end if phase.end_time is None else min(phase.end_time, window.end)
-    return replace(phase, start_time=start, end_time=end)
+    priced_from = start if whole else max(phase.priced_from, window.start)
+    priced_until = min(phase.priced_until or window.end, window.end)
+    return replace(
+        phase,
+        start_time=start,
+        end_time=end,
+        exact_start_time=Border(start, priced_from).exact_time,
+        exact_end_time=Border(end, priced_until).exact_time,
+    )
 
 
 def _periods(
@@ -186,6 +194,16 @@ def _periods(
     The plan's discounts count the subscription's first periods from `since` on.
     """
     begun = _billed_from(phases)
+    cycle = Cycle(
+        begun,
+        BillingAnchor.CALENDAR,
+        given.subscription.time_zone,
+        plan.content.billing_period,
+    )
+    for each in phases:
+        if whole_at(cycle, each.start_time).start == each.start_time < each.priced_from:
+            # As ever, a whole period begins on its quarter of an hour; these periods are others.
+            phases = moved_to(phases, Border(each.start_time, each.start_time))
     moved = joined(
         [
             replace(

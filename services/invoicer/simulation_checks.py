@@ -1,7 +1,7 @@
 """What may be simulated; all problems are named at once. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,10 +42,12 @@ class Simulation:
     plan_id: str
 
 
-def check_simulation(given: SimulationInput, now: datetime) -> Simulation:
-    """InvalidArgumentError names all that is wrong."""
+def check_simulation(
+    given: SimulationInput, now: datetime, unpriceable: Mapping[str, str]
+) -> Simulation:
+    """InvalidArgumentError names all that is wrong. `unpriceable`: as for check_plan."""
     checks = FieldChecks()
-    content = check_draft(checks, given.plan)
+    content = check_draft(checks, given.plan, unpriceable)
     first = _month(checks, given.from_month, "from", now)
     last = _month(checks, given.to_month, "to", now)
     ordered = checks.require(first <= last, "from", "must not be after to")

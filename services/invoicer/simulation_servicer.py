@@ -25,7 +25,7 @@ class SimulationServicer(SimulationServiceServicer):
         self, request: pb.SimulatePlanRequest, context: object
     ) -> AsyncIterator[pb.SimulatePlanResponse]:
         """What months that have been cost with a plan."""
-        tenant = require_scope("read").tenant
+        caller = require_scope("read")
         given = SimulationInput(
             plan=plan_input(request.plan),
             from_month=request.from_month,
@@ -33,7 +33,10 @@ class SimulationServicer(SimulationServiceServicer):
             customer_ids=request.customer_ids,
             plan_id=request.plan_id,
         )
-        async with aclosing(self._simulations.simulate(tenant, given)) as parts:
+        simulation = self._simulations.simulate(
+            caller.tenant, given, strict_metrics=caller.strict_metrics
+        )
+        async with aclosing(simulation) as parts:
             async for part in parts:
                 yield _part(part, request.plan.currency)
 

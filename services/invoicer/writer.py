@@ -227,8 +227,9 @@ async def write_drafts(
 ) -> list[Invoice]:
     """Store drafts, by invoice id, as final invoices with their events; without lines.
 
-    Prepaid credits pay what they can: what is then not due any more is paid at once. Nobody else
-    of the tenant gets a number until the transaction ends: do this last.
+    Prepaid credits pay what they can. Of what then nothing is due, also when it came to nothing
+    from the start, is paid at once, without a payment. Nobody else of the tenant gets a number
+    until the transaction ends: do this last.
     """
     await invoices.insert_drafts(connection, tenant, drafts, now)
     applied = await pay_from_credits(connection, tenant, drafts, now)
@@ -236,9 +237,7 @@ async def write_drafts(
     written = _finalized(drafts, numbers, applied, now)
     events = [invoice_event(tenant, INVOICE_CREATED, each, now) for each in written]
     paid = {
-        each.id: replace(each, status=InvoiceStatus.PAID)
-        for each in written
-        if each.credits_applied and not each.amount_due
+        each.id: replace(each, status=InvoiceStatus.PAID) for each in written if not each.amount_due
     }
     if paid:
         await invoices.set_paid(connection, tenant, list(paid), now)

@@ -36,13 +36,7 @@ from services.kit.errors import (
 )
 from services.kit.events import MICROS_PER_DAY, PAST_DAYS_DEFAULT
 from services.kit.grpc_client import internal_metadata
-from services.kit.keys import (
-    PORTAL_START,
-    SESSION_START,
-    is_portal_token,
-    looks_like_key,
-    split_session,
-)
+from services.kit.keys import PORTAL_START, SESSION_START, looks_like_key
 from services.kit.limits import (
     EVENTS_PER_S_DEFAULT,
     REQUESTS_PER_S_DEFAULT,
@@ -51,6 +45,7 @@ from services.kit.limits import (
     networks,
 )
 from services.kit.messaging import Messaging
+from services.kit.signatures import Signatures
 from services.kit.tenant import TenantKey
 
 KEY_CHANGED_SUBJECT = "usageflow.accounts.api_key_changed"
@@ -262,8 +257,16 @@ class KeyResolver(Protocol):
 
     async def resolve(self, secret: str) -> Principal:
         """UnauthenticatedError for a key that is wrong, revoked or expired, and for a session
-        (keys.session_credential) that is wrong or has ended.
+        or portal link (signatures.py) that is wrong or has ended.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An RPC of accounts that looks something up, and its request; the answer has `principal`."""
+
+    rpc: Any
+    request: Any
 
 
 @dataclass(slots=True)
@@ -283,6 +286,7 @@ class KeyCache:
         self._members = members_pb2_grpc.MembersInternalServiceStub(channel)
         self._portals = portal_pb2_grpc.PortalInternalServiceStub(channel)
         self._token = internal_token
+        self._signatures = Signatures(internal_token)
         self._messaging = messaging
         self._remembered: dict[str, _Remembered] = {}
         self._refused_until_s: dict[str, float] = {}
@@ -343,22 +347,25 @@ class KeyCache:
         principal = self.cached(secret)
         if principal is not None:
             return principal
-        if not (looks_like_key(secret) or split_session(secret) or is_portal_token(secret)):
-            raise invalid_credential(secret)
+        question = self._question(secret)
         if time.monotonic() < self._refused_until_s.get(secret, 0):
             raise invalid_credential(secret)
         # Many callers with one key ask accounts once.
         task = self._running.get(secret)
         if task is None:
-            task = asyncio.create_task(self._ask(secret))
+            task = asyncio.create_task(self._ask(secret, question))
             self._running[secret] = task
             task.add_done_callback(lambda _task: self._running.pop(secret, None))
         return await asyncio.shield(task)
 
-    async def _ask(self, secret: str) -> Principal:
+    async def _ask(self, secret: str, question: _Question) -> Principal:
         changes = self._changes
+        metadata = internal_metadata(self._token)
         try:
-            principal = Principal.from_proto(await self._look_up(secret))
+            answer = await question.rpc(
+                question.request, timeout=RESOLVE_TIMEOUT_S, metadata=metadata
+            )
+            principal = Principal.from_proto(answer.principal)
         except grpc.aio.AioRpcError as rpc_error:
             error, refusal = from_rpc_error(rpc_error), invalid_credential(secret)
             if isinstance(error, UnauthenticatedError) and error.reason == refusal.reason:
@@ -371,21 +378,21 @@ class KeyCache:
             self._remember(secret, principal)
         return principal
 
-    async def _look_up(self, secret: str) -> accounts_pb2.Principal:
-        options: dict[str, Any] = {
-            "timeout": RESOLVE_TIMEOUT_S,
-            "metadata": internal_metadata(self._token),
-        }
-        if is_portal_token(secret):
-            link = portal_pb2.ResolvePortalLinkRequest(token=secret)
-            return (await self._portals.ResolvePortalLink(link, **options)).principal
-        session = split_session(secret)
-        if session is None:
+    def _question(self, secret: str) -> _Question:
+        """Whom to ask what; UnauthenticatedError for what is wrong without asking."""
+        if looks_like_key(secret):
             key = accounts_pb2.ResolveApiKeyRequest(secret=secret)
-            return (await self._accounts.ResolveApiKey(key, **options)).principal
-        token, mode = session
-        request = members_pb2.ResolveSessionRequest(token=token, mode=MODE_NUMBERS[mode])
-        return (await self._members.ResolveSession(request, **options)).principal
+            return _Question(self._accounts.ResolveApiKey, key)
+        session = self._signatures.read_session(secret)
+        if session is not None:
+            token, mode = session
+            request = members_pb2.ResolveSessionRequest(token=token, mode=MODE_NUMBERS[mode])
+            return _Question(self._members.ResolveSession, request)
+        link = self._signatures.read_portal_link(secret)
+        if link is not None:
+            asked = portal_pb2.ResolvePortalLinkRequest(token=link)
+            return _Question(self._portals.ResolvePortalLink, asked)
+        raise invalid_credential(secret)
 
     def _still_valid(self, secret: str) -> Principal:
         """Accounts is away: go on with what is remembered while revocations would reach us."""

@@ -15,7 +15,6 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-import services.kit.lean_nats  # noqa: F401 - before nats
 from services.kit import context
 from services.kit.errors import UnavailableError
 

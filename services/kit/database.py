@@ -1,8 +1,8 @@
 """PostgreSQL through SQLAlchemy's asyncio engine and asyncpg."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +84,19 @@ def sqlalchemy_url(url: str) -> str:
     return f"postgresql+asyncpg://{rest}"
 
 
+@contextmanager
+def _telling_when_away() -> Iterator[None]:
+    """UnavailableError in the place of whatever means that PostgreSQL is away."""
+    try:
+        yield
+    except Exception as error:
+        if is_unavailable(error):
+            raise UnavailableError(
+                "The database is away; try again", retry_after_s=RETRY_AFTER_S
+            ) from error
+        raise
+
+
 class Database:
     """A service's own database: a pool of connections and transactions on them."""
 
@@ -126,19 +139,13 @@ class Database:
             if joined is not None and joined.database is self
             else None
         )
-        try:
+        with _telling_when_away():
             if begun is not None and joined is not None:
                 async with begun:
                     yield joined.connection
                 return
             async with self.engine.begin() as connection:
                 yield connection
-        except Exception as error:
-            if is_unavailable(error):
-                raise UnavailableError(
-                    "The database is away; try again", retry_after_s=RETRY_AFTER_S
-                ) from error
-            raise
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[AsyncConnection]:
@@ -158,13 +165,22 @@ class Database:
                 await doing
 
     @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own, without BEGIN and
+        COMMIT: for what is read by one statement. UnavailableError as above.
+        """
+        with _telling_when_away():
+            async with self._alone.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
     async def driving(self) -> AsyncIterator[Any]:
         """asyncpg's own connection from the pool, each statement a transaction of its own: for one
         that is asked thousands of times a second, at a third of the processor time.
 
         A connection that anything went wrong with is closed. UnavailableError as above.
         """
-        try:
+        with _telling_when_away():
             async with self._alone.connect() as connection:
                 pooled = await connection.get_raw_connection()
                 try:
@@ -172,12 +188,6 @@ class Database:
                 except BaseException:
                     await connection.invalidate()
                     raise
-        except Exception as error:
-            if is_unavailable(error):
-                raise UnavailableError(
-                    "The database is away; try again", retry_after_s=RETRY_AFTER_S
-                ) from error
-            raise
 
     async def ping(self) -> None:
         """Return when PostgreSQL answers; UnavailableError when it does not."""

@@ -9,12 +9,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256 as _sha256
 from uuid import UUID
 
 from services.kit.errors import FieldProblem
+from services.kit.money import format_decimal
 
 METRIC_CHARS_MAX = 128
 CUSTOMER_ID_CHARS_MAX = 255
@@ -54,7 +55,6 @@ _is_canonical_amount = re.compile(r"(?:0|[1-9][0-9]{0,25})(?:\.[0-9]{0,11}[1-9])
 # A JSON number's exponent is read too: JavaScript writes 0.0000001 as 1e-7.
 _is_amount = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?").fullmatch
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
-_EXACT = Context(prec=AMOUNT_CHARS_MAX, traps=[Inexact])
 
 _BAD_METRIC = FieldProblem(
     "metric", f"must be 1-{METRIC_CHARS_MAX} characters of A-Z a-z 0-9 _ . : -"
@@ -177,8 +177,7 @@ def canonical_amount(text: str) -> str:
         raise ValueError(f"not an amount: {text!r}")
     if not value:
         return "0"
-    # normalize() drops zeros at the end; the format writes no exponent.
-    return f"{value.normalize(_EXACT):f}"
+    return format_decimal(value)
 
 
 def event_ids(organization_uuid_bytes: bytes, mode: int) -> Callable[[bytes], bytes]:

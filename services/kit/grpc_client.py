@@ -95,8 +95,7 @@ def caller_metadata(credential: str) -> Metadata:
     """Metadata of a call in the name of an API key's holder, of a member with a session, or of who
     has a link to the customer portal.
 
-    `credential` is the key, what keys.session_credential gives, or the link's token. Services look
-    it up.
+    `credential` is the key, or what Signatures gives for a session or a link. Services look it up.
     """
     header = SESSION_HEADER if credential.startswith(NO_KEY_STARTS) else API_KEY_HEADER
     return ((header, credential), *context.outgoing_headers().items())

@@ -1,14 +1,14 @@
 """A gRPC server with health, reflection, limits, and the interceptor around every call."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.kit.auth import KeyResolver
 from services.kit.grpc_client import KEEPALIVE_MS, MESSAGE_BYTES_MAX
@@ -25,6 +25,38 @@ METADATA_BYTES_MAX = 16 * 1024
 LIVE = "live"
 
 
+class Methods(grpc.GenericRpcHandler):
+    """All methods of a server by their names ("/package.Service/Rpc"), each with what goes around
+    it; in the place of the server to what generated code registers them with.
+
+    grpc.aio waits for the next call of each method that is registered with itself, for all of them
+    anew at every call. Of what stands here it waits for one, however many methods there are.
+    """
+
+    def __init__(self, around: Callable[[Any, str], Any]):
+        self._around = around
+        self._handlers: dict[str, Any] = {}
+
+    def registrar(self) -> grpc.aio.Server:
+        """As generated code wants it: it calls the two methods below, and nothing else."""
+        return cast(grpc.aio.Server, self)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, Any]
+    ) -> None:
+        """Generated code calls this with the methods of a service."""
+        for name, handler in method_handlers.items():
+            method = f"/{service_name}/{name}"
+            self._handlers[method] = self._around(handler, method)
+
+    def add_generic_rpc_handlers(self, _handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Generated code calls this too, with the same methods once more."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """grpc.aio calls this for every RPC."""
+        return self._handlers.get(handler_call_details.method)
+
+
 class GrpcServer:
     """Serves one or more gRPC services on one port.
 
@@ -38,12 +70,18 @@ class GrpcServer:
         keys: KeyResolver,
         database: DatabaseCheck | None = None,
         answers: Answers | None = None,
+        admission: grpc.aio.ServerInterceptor | None = None,
     ) -> None:
-        """`answers`: where those under idempotency keys are kept; None: keys are ignored."""
+        """`answers`: where those under idempotency keys are kept; None: keys are ignored.
+        `admission` is asked first, before a call's message is read.
+        """
         self._listen = settings.grpc_listen
         self._stop_s = settings.shutdown_s
+        interceptor = CallInterceptor(keys, settings.internal_token, answers)
+        self._methods = Methods(interceptor.around)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(keys, settings.internal_token, answers)],
+            interceptors=[] if admission is None else [admission],
+            handlers=[self._methods],
             maximum_concurrent_rpcs=CALLS_RUNNING_MAX,
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -66,14 +104,17 @@ class GrpcServer:
         """Serve `servicer`: `register` is the generated add_XServicer_to_server, `full_name` for
         example "usageflow.ingest.v1.IngestService".
         """
-        register(servicer, self._server)
+        register(servicer, self._methods.registrar())
         self._names.append(full_name)
 
     async def start(self) -> None:
         """Bind, serve, and report SERVING unless the database is away."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        registrar = self._methods.registrar()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         reflected = (*self._names, reflection.SERVICE_NAME, "grpc.health.v1.Health")
-        reflection.enable_server_reflection(reflected, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer(reflected), registrar
+        )
         self.port = self._server.add_insecure_port(self._listen)
         # Before anybody can ask: an unknown name would be answered with NOT_FOUND.
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)

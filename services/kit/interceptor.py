@@ -3,6 +3,7 @@
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -40,8 +41,8 @@ _SECONDS = Histogram("usageflow_grpc_call_seconds", "Time to answer an RPC", ["m
 _OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a server."""
+class CallInterceptor:
+    """Goes around every handler of a server, but health and reflection."""
 
     def __init__(
         self, keys: auth.KeyResolver, internal_token: SecretStr, answers: Answers | None = None
@@ -50,26 +51,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._keys = keys
         self._answers = answers
         self._token = internal_token.get_secret_value().encode()
-        # By method, of which there are few: each handler, and what is wrapped around it.
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """grpc.aio calls this for every RPC."""
-        handler: Any = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith(_OPEN_TO_ALL):
+    def around(self, handler: Any, method: str) -> Any:
+        """`handler` of "/package.Service/Rpc" for those who may call it. Once a method: what
+        grpc.aio calls an interceptor is asked at every call, and gets no request.
+        """
+        if method.startswith(_OPEN_TO_ALL):
             return handler
-        known, wrapped = self._wrapped.get(method, (None, None))
-        if known is not handler:
-            wrapped = self._wrap(handler, method)
-            self._wrapped[method] = (handler, wrapped)
-        return wrapped
-
-    def _wrap(self, handler: Any, method: str) -> Any:
         call = _Call(self._keys, self._token, method, self._answers)
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
@@ -100,8 +88,15 @@ class _Call:
         # What would be worked out anew for each call.
         self._internal = "InternalService/" in method
         self._only_reads = permissions.only_reads(method.rpartition("/")[2])
-        self._answered = _CALLS.labels(method, "OK")
-        self._seconds = _SECONDS.labels(method)
+
+    # Made with the first call, so that only methods that are called are exported.
+    @cached_property
+    def _answered(self) -> Counter:
+        return _CALLS.labels(self._method, "OK")
+
+    @cached_property
+    def _seconds(self) -> Histogram:
+        return _SECONDS.labels(self._method)
 
     def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         async def answer(request: Any, servicer_context: grpc.aio.ServicerContext[Any, Any]) -> Any:

@@ -55,24 +55,6 @@ def is_token(text: str, start: str) -> bool:
     return checksum(body) == end
 
 
-def session_credential(token: str, mode: str) -> str:
-    """A session as it travels: its token, and the mode that its member looks at."""
-    return f"{token}.{mode}"
-
-
-def split_session(credential: str) -> tuple[str, str] | None:
-    """Token and mode of a session's credential; None when it is none."""
-    token, _, mode = credential.partition(".")
-    if mode not in KEY_MODES or not is_token(token, SESSION_START):
-        return None
-    return token, mode
-
-
-def is_portal_token(token: str) -> bool:
-    """Whether `token` has the form of a portal link's."""
-    return is_token(token, PORTAL_START)
-
-
 def checksum(body: str) -> str:
     """CRC32 of `body` as 6 base62 characters (62^6 > 2^32), most significant first."""
     value = zlib.crc32(body.encode())

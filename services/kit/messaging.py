@@ -18,7 +18,6 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-import services.kit.lean_nats  # noqa: F401 - before nats
 from services.kit import context
 from services.kit.consumer import Consumer, Handler
 from services.kit.errors import UnavailableError

@@ -1,15 +1,28 @@
-"""Exact decimals, and money rounded once to a currency's ISO 4217 minor unit. No floats."""
+"""Exact decimals, and money rounded once to a currency's ISO 4217 minor unit. No floats.
+
+What has no end in decimals, the share of an amount, is a Fraction until it is rounded.
+"""
 
 import re
-from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow
+from decimal import (
+    ROUND_HALF_UP,
+    Context,
+    Decimal,
+    DefaultContext,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    setcontext,
+)
+from fractions import Fraction
 
 from services.kit.errors import FieldProblem, InvalidArgumentError
 
 # 60 digits hold the product of any two quantities the contract allows; an operation that would
 # lose a digit raises instead (decimal.Inexact), and so does one that has no result, which would
-# otherwise go on as NaN. The one rounding is in round_money.
+# otherwise go on as NaN. Digits are dropped in round_half_up, and nowhere else.
 EXACT = Context(prec=60, rounding=ROUND_HALF_UP, traps=[Inexact, InvalidOperation, Overflow])
-_ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
+_ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
 
 # ISO 4217 (list one, 2026): digits after the point, where they are not 2.
 _MINOR_DIGITS_0 = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
@@ -38,6 +51,18 @@ _DECIMAL = re.compile(r"-?(\d+)(?:\.(\d+))?", re.ASCII)
 DECIMAL_CHARS_MAX = 64
 
 
+def trap_inexact() -> None:
+    """Let Python's operators on Decimal raise where EXACT does, in this process: called when it
+    starts. What somebody forgot to compute in EXACT then fails, and no digit is lost unnoticed.
+    """
+    setcontext(EXACT)
+    # What each new thread's context is a copy of.
+    DefaultContext.prec = EXACT.prec
+    DefaultContext.rounding = EXACT.rounding
+    for signal, trapped in EXACT.traps.items():
+        DefaultContext.traps[signal] = trapped
+
+
 def is_currency(code: str) -> bool:
     """Whether `code` is an ISO 4217 currency."""
     return code in _MINOR_DIGITS
@@ -48,20 +73,37 @@ def minor_digits(currency: str) -> int:
     return _MINOR_DIGITS[currency]
 
 
-def round_money(amount: Decimal, currency: str) -> Decimal:
+def round_half_up(value: Decimal | Fraction, places: int) -> Decimal:
+    """`value` rounded once, half up (away from zero), to `places` digits after the point.
+
+    Below 0 places are digits before the point. decimal.InvalidOperation, or Inexact for a Fraction,
+    when the result has more than 60 digits.
+    """
+    if isinstance(value, Decimal):
+        return value.quantize(Decimal(1).scaleb(-places, EXACT), context=_ROUNDING)
+    scaled = abs(value) * Fraction(10) ** places
+    above, below = scaled.numerator, scaled.denominator
+    whole = (2 * above + below) // (2 * below)
+    return Decimal(whole if value >= 0 else -whole).scaleb(-places, EXACT)
+
+
+def round_money(amount: Decimal | Fraction, currency: str) -> Decimal:
     """`amount` rounded half up (away from zero) to the currency's minor unit."""
-    return amount.quantize(Decimal(1).scaleb(-minor_digits(currency)), context=_ROUNDING)
+    return round_half_up(amount, minor_digits(currency))
 
 
 def format_money(amount: Decimal, currency: str) -> str:
     """An amount that already is in minor units, for example "120.00"; decimal.Inexact if not."""
-    exact = Context(prec=60, traps=[Inexact])
-    return f"{amount.quantize(Decimal(1).scaleb(-minor_digits(currency)), context=exact):f}"
+    unit = Decimal(1).scaleb(-minor_digits(currency), EXACT)
+    return f"{amount.quantize(unit, context=EXACT):f}"
 
 
 def format_decimal(value: Decimal) -> str:
     """Plain digits: no exponent, no trailing zeros after the point, never "-0"."""
-    text = f"{value:f}"
+    # str() takes half the time, and writes few numbers with an exponent.
+    text = str(value)
+    if "E" in text:
+        text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

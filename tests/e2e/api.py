@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import httpx
+from pydantic import SecretStr
 from usageflow.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from usageflow.common.v1 import common_pb2
 
@@ -110,8 +111,12 @@ def first_organization_id(home: Path) -> str:
 
 def internal_metadata(home: Path) -> tuple[tuple[str, str], ...]:
     """What UsageFlow's own processes send along."""
-    token = json.loads((home / "secrets.json").read_text())["internal_token"]
-    return (("x-usageflow-internal-token", token),)
+    return (("x-usageflow-internal-token", internal_token(home).get_secret_value()),)
+
+
+def internal_token(home: Path) -> SecretStr:
+    """The shared secret of the stack's own processes."""
+    return SecretStr(json.loads((home / "secrets.json").read_text())["internal_token"])
 
 
 def issue_key(

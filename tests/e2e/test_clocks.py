@@ -110,6 +110,40 @@ def test_a_year_of_weeks_passes_though_invoicer_is_killed(
     wait_for("its end", lambda: api.track(**early).status_code == 400, WAIT_S)
 
 
+def test_time_is_billed_to_the_second_and_the_audit_follows(api: Api, stack_home: Path) -> None:
+    api.post("/api/metrics", {"key": METRIC})
+    price = {"metric": METRIC, "model": "PER_UNIT", "unitPrice": "0.10", "minimum": "7.77"}
+    plan: dict[str, Any] = {"name": "Small", "currency": "USD", "basePrice": "31.00"}
+    plan |= {"billingPeriod": "MONTHLY", "basePriceTiming": "IN_ADVANCE", "minimum": "60.00"}
+    plan |= {"metrics": [price], "discounts": [{"amount": "5.00"}]}
+    small = api.post("/api/plans", plan)["id"]
+    big = api.post("/api/plans", plan | {"name": "Big", "basePrice": "93.00"})["id"]
+    clock = api.post("/api/test-clocks", {"customerId": CUSTOMER})["id"]
+    time = ready(api, clock)
+    subscription = api.post("/api/subscriptions", {"customerId": CUSTOMER, "planId": small})["id"]
+    path = f"/api/subscriptions/{subscription}"
+    for what, body in [
+        ("change", {"quantity": 3}),
+        ("change", {"planId": big}),
+        ("pause", {"at": "NOW"}),
+        ("resume", {}),
+        ("change", {"planId": small, "quantity": 2}),
+        ("cancel", {"at": "NOW"}),
+    ]:
+        time += timedelta(days=9, minutes=7, seconds=31)
+        advance(api, clock, time)
+        assert ready(api, clock) == time
+        api.ok(api.http.post(f"{path}/{what}", json=body))
+    advance(api, clock, time + timedelta(days=2))
+    ready(api, clock)
+    invoices = api.get("/api/invoices", customerId=CUSTOMER, limit="100")["data"]
+    found = [api.get(f"/api/invoices/{each['id']}") for each in invoices]
+    starts = {line["periodStart"] for each in found for line in each["lines"]} - {None}
+    assert sum(datetime.fromisoformat(start).second > 0 for start in starts) >= 3
+    done = audit(api, stack_home, "--to", f"{time + timedelta(days=9):%Y-%m-%d}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_costs_less_after_all_is_a_credit_note_that_the_audit_follows(
     api: Api, stack: Connection, stack_home: Path
 ) -> None:

@@ -197,3 +197,39 @@ def test_with_strict_metrics_events_and_prices_of_an_undefined_metric_are_refuse
     api.post("/api/plans", plan)
     assert api.track(new_key(), metric=metric, amount=1).status_code == 200
     assert api.batch(sent)["accepted"] == 1
+
+
+def test_a_plan_prices_a_metric_once_somebody_has_defined_it_or_its_first_event_is_counted(
+    stack: Connection, stack_home: Path
+) -> None:
+    api = Api(stack.http, new_organization(stack_home, stack.grpc["accounts"]))
+    defined, sent = new_key("DEFINED"), new_key("SENT")
+    prices = [
+        {"metric": metric, "model": "PER_UNIT", "unitPrice": "1"} for metric in (defined, sent)
+    ]
+    plan = {"name": "Pro", "currency": "USD", "metrics": prices}
+
+    def refused() -> list[str]:
+        answer = api.http.post("/api/plans", json=plan)
+        assert answer.status_code in (201, 400), answer.text
+        return [each["field"] for each in answer.json().get("details", [])]
+
+    assert refused() == ["metrics[0].metric", "metrics[1].metric"]
+    assert api.get("/api/plans")["data"] == []
+    api.post("/api/metrics", {"key": defined})
+    assert refused() == ["metrics[1].metric"]
+    assert api.track(new_key(), metric=sent, amount=1).status_code == 200
+    wait_for("the first event", lambda: not refused(), WAIT_S)
+    made = api.get("/api/plans")["data"][0]
+    months = {"from": "2026-01", "to": "2026-01"}
+    typo = {**plan, "metrics": [{**prices[0], "metric": new_key("TYPO")}]}
+    for path, body in (
+        (f"/api/plans/{made['id']}/versions", typo),
+        ("/api/plans/simulate", {"plan": typo, **months}),
+    ):
+        answer = api.http.post(path, json=body)
+        assert answer.status_code == 400
+        assert [each["field"] for each in answer.json()["details"]] == ["metrics[0].metric"]
+    assert api.http.post("/api/plans/quote", json={"plan": typo}).status_code == 200
+    api.post(f"/api/metrics/{defined}/archive", {})
+    assert refused() == ["metrics[0].metric"]

@@ -186,6 +186,7 @@ def test_a_compressed_csv_is_imported_by_its_header(
 def test_late_events_of_invoiced_periods_are_billed_with_the_next_invoice(
     api: Api, command: Command, tmp_path: Path
 ) -> None:
+    api.post("/api/metrics", {"key": "API_CALL"})
     prices = [{"metric": "API_CALL", "model": "PER_UNIT", "unitPrice": "0.01"}]
     plan = {"name": "P", "currency": "USD", "basePrice": "10.00", "metrics": prices}
     plan_id = api.post("/api/plans", plan)["id"]

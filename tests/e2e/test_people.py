@@ -11,12 +11,13 @@ from usageflow.accounts.v1 import members_pb2, members_pb2_grpc
 from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from cli.connection import Connection
-from services.kit.keys import split_session
+from services.kit.signatures import Signatures
 from tests.e2e.api import (
     REQUEST_TIMEOUT_S,
     Api,
     first_organization_id,
     internal_metadata,
+    internal_token,
     new_key,
     new_organization,
     wait_for,
@@ -299,8 +300,9 @@ def test_who_signs_out_is_out_everywhere_at_once(stack: Connection, stack_home: 
     form = {"csrf": browser.http.headers["x-csrf-token"]}
     assert browser.http.post("/sign-out", data=form).status_code == 303
     assert "usageflow-session" not in browser.http.cookies
-    token, _mode = split_session(credential) or ("", "")
-    for mode in ("test", "live"):
-        browser.http.headers["cookie"] = f"usageflow-session={token}.{mode}"
+    signatures = Signatures(internal_token(stack_home))
+    token, _mode = signatures.read_session(credential) or ("", "")
+    for ended in (credential, signatures.session(token, "live")):
+        browser.http.headers["cookie"] = f"usageflow-session={ended}"
         assert browser.http.get("/api/metrics").status_code == 401
     browser.http.close()

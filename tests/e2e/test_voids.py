@@ -45,6 +45,8 @@ def test_a_correction_is_a_void_and_an_event_with_another_key(api: Api) -> None:
     key = new_key()
     wrong = api.ok(api.track(key, metric=metric, amount="500"))["eventId"]
     tracked(api, metric, "1")
+    # The void's token speaks of the void alone, not of what was tracked before it.
+    api.await_usage("501", WAIT_S, metric=metric)
     answer = api.http.post(f"/api/events/{wrong}/void", json={"reason": "a typo"})
     event = api.ok(answer)
     assert (event["id"], event["amount"], event["voidReason"]) == (wrong, "500", "a typo")

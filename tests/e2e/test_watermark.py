@@ -43,6 +43,7 @@ def test_invoice_waits_for_events_that_nats_holds_up_across_the_periods_end(
     try:
         with running_stack(tmp_path / "stack", environ=environ) as connection:
             api = Api(connection.http, connection.api_key)
+            api.post("/api/metrics", {"key": "API_CALL"})
             price = {"metric": "API_CALL", "model": "PER_UNIT", "unitPrice": "1.00"}
             plan = {"name": "P", "currency": "USD", "basePrice": "10.00", "metrics": [price]}
             plan_id = api.post("/api/plans", plan)["id"]

@@ -68,6 +68,24 @@ class Books:
         phases = self.subscriptions[invoice["subscription_id"]]["phases"]
         return next(each for each in reversed(phases) if time_of(each["start_time"]) <= instant)
 
+    def exact(self, invoice: Row, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """What of [start, end) is priced by time: to the second where phases begin or end."""
+        for phase in self.subscriptions[invoice["subscription_id"]]["phases"]:
+            start_time, end_time = phase["start_time"], phase["end_time"]
+            if phase["exact_start_time"] and time_of(start_time) == start:
+                start = time_of(phase["exact_start_time"])
+            if phase["exact_end_time"] and time_of(end_time) == end:
+                end = time_of(phase["exact_end_time"])
+        return start, end
+
+    def phase_ends(self, invoice: Row) -> Iterator[tuple[datetime, datetime]]:
+        """Where phases begin or end, for what is priced by time and for usage."""
+        for phase in self.subscriptions[invoice["subscription_id"]]["phases"]:
+            for which in ("start_time", "end_time"):
+                if phase[which] is not None:
+                    exact = phase[f"exact_{which}"] or phase[which]
+                    yield time_of(exact), time_of(phase[which])
+
     def plan(self, invoice: Row, instant: datetime) -> Row:
         """The version of the plan at an instant."""
         phase = self.phase(invoice, instant)

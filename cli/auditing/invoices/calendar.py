@@ -55,16 +55,16 @@ class Calendar:
         return number
 
     def share(
-        self, start: datetime, end: datetime, *, undivided: bool = False
+        self, start: datetime, end: datetime, undivided: datetime | None = None
     ) -> tuple[Fraction, Fraction]:
         """How much is left of the period in which [start, end) lies, at its start and end.
 
-        With `undivided` a first period counts as a whole one, however short it is.
+        `undivided`: from when on what is billed of the period counts as a whole one.
         """
         number = self.number_at(start)
         begin, over = self.begin(number), self.begin(number + 1)
-        if undivided:
-            begin = max(begin, self.start)
+        if undivided is not None:
+            begin = max(begin, undivided)
         whole = Fraction((over - begin).total_seconds())
         left = (Fraction((over - at).total_seconds()) / whole for at in (start, end))
         first, last = left

@@ -64,7 +64,7 @@ class Lines:
             used,
             invoice["currency"],
             self._books.percents(invoice, start),
-            self._books.calendar(invoice, start).share(start, end),
+            self._books.calendar(invoice, start).share(*self._books.exact(invoice, start, end)),
         )
         expected = {
             "quantity": used.quantity - before,
@@ -140,9 +140,8 @@ class Lines:
     def _unused(self, invoice: Row, line: Row) -> Iterator[Problem]:
         """A credit of what was paid in advance: of the time since the base price changed."""
         start, end = time_of(line["period_start"]), time_of(line["period_end"])
-        phases = self._books.subscriptions[invoice["subscription_id"]]["phases"]
         changes = {start, time_of(invoice["period_end"])}
-        changes |= {time_of(each["start_time"]) for each in phases}
+        changes |= {exact for exact, _ in self._books.phase_ends(invoice)}
         seconds = Fraction((end - start).total_seconds())
         allowed = []
         for paid in self._books.before(invoice):

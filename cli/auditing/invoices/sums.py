@@ -54,7 +54,7 @@ def check_sums(books: Books, invoice: Row) -> Iterator[Problem]:
         return
     before, now = books.before(invoice), list(entries_of(invoice))
     own = datetime.fromisoformat(invoice["period_start"])
-    for start, end in sorted(_periods(invoice, now)):
+    for start, end in sorted(_periods(books, invoice, now)):
         of_period = [each for each in before + now if start <= each.start < end]
         stages = _stages(books, invoice, (start, end), of_period)
         for kind, due in zip(ADJUSTMENTS, stages, strict=True):
@@ -65,8 +65,8 @@ def check_sums(books: Books, invoice: Row) -> Iterator[Problem]:
             yield from compare(invoice, 0, f"{kind} of {start:%Y-%m-%d}", stored, due - billed)
 
 
-def _periods(invoice: Row, entries: list[Entry]) -> set[tuple[datetime, datetime]]:
-    """Its own, those of late usage, and the one that it charges in advance."""
+def _periods(books: Books, invoice: Row, entries: list[Entry]) -> set[tuple[datetime, datetime]]:
+    """Its own, those of late usage, and the one that it charges in advance, as usage is cut."""
     start, end = (datetime.fromisoformat(invoice[f"period_{each}"]) for each in ("start", "end"))
     of = {(e.start, e.end) for e in entries if e.kind in (*ADJUSTMENTS, "LATE_USAGE")}
     if invoice["kind"] == "PERIOD":
@@ -74,7 +74,9 @@ def _periods(invoice: Row, entries: list[Entry]) -> set[tuple[datetime, datetime
     ahead = start if invoice["kind"] == "OPENING" else end
     based = [e for e in entries if e.kind == "BASE" and e.start >= ahead]
     if based:
-        of.add((min(e.start for e in based), max(e.end for e in based)))
+        aligned = dict(books.phase_ends(invoice))
+        first, last = min(e.start for e in based), max(e.end for e in based)
+        of.add((aligned.get(first, first), aligned.get(last, last)))
     return of
 
 
@@ -88,7 +90,10 @@ def _stages(
     currency, start = invoice["currency"], period[0]
     plan, calendar = books.plan(invoice, start), books.calendar(invoice, start)
     charged = left = amount_of(each for each in of_period if each.is_price)
-    whole = calendar.share(*period, undivided=True)
+    exact = books.exact(invoice, *period)
+    number = calendar.number_at(start)
+    begun, _ = books.exact(invoice, max(calendar.begin(number), calendar.start), period[1])
+    whole = calendar.share(*exact, undivided=begun)
     for amount in books.amounts_off(invoice, start):
         off = rounded(part_of(amount, whole, currency), currency)
         left -= min(off, max(left, ZERO))
@@ -96,7 +101,7 @@ def _stages(
     if plan["maximum"] is not None:
         capped = raised = min(left, rounded(fraction(plan["maximum"]), currency))
     if plan["minimum"] is not None:
-        share = calendar.share(*period)
+        share = calendar.share(*exact)
         least = rounded(part_of(fraction(plan["minimum"]), share, currency), currency)
         raised = max(capped, least)
     return left - charged, capped - left, raised - capped

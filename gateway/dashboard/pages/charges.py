@@ -42,12 +42,14 @@ async def create_charge(visit: Visited) -> Response[bytes]:
 @post("/dashboard/charges/{charge_id:str}/delete", include_in_schema=False)
 async def delete_charge(visit: Visited, charge_id: FromPath[str]) -> Response[bytes]:
     """Take back one that waits for an invoice."""
-    request = billing_terms_pb2.DeleteChargeRequest(charge_id=charge_id)
+    request = billing_terms_pb2.DeleteChargeRequest(
+        charge_id=charge_id, if_match=visit.form.if_match
+    )
     try:
         await visit.calls.call(visit.calls.terms.DeleteCharge, request)
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show(visit, visit.form, 400)
+        status = visit.form.refuse(error)
+        return await _show(visit, visit.form, status)
     return visit.go("/dashboard/charges", "deleted")
 
 
@@ -65,6 +67,7 @@ async def _show(visit: Visit, form: Form, status: int = 200) -> Response[bytes]:
         form=form,
         timings=TIMINGS,
         charges=[billing_terms.charge_from_proto(each) for each in answer.charges],
+        etags={each.id: each.etag for each in answer.charges},
         cursor=answer.next_page_token,
     )
 

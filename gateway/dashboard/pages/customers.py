@@ -1,6 +1,7 @@
 """/dashboard/customers"""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -19,7 +20,7 @@ from usageflow.invoicer.v1 import (
 from gateway.calls import Calls
 from gateway.dashboard import questions
 from gateway.dashboard.charts.scale import percent
-from gateway.dashboard.forms import Form
+from gateway.dashboard.forms import ETAG, Form, problem
 from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import (
     budgets,
@@ -30,7 +31,7 @@ from gateway.shapes import (
     quotas,
     subscriptions,
 )
-from gateway.shapes.budgets import Budget, NewBudget
+from gateway.shapes.budgets import NewBudget
 from gateway.shapes.customers import Customer, CustomerChange, NewCustomer
 from gateway.shapes.metrics import Metric
 from gateway.shapes.quotas import NewQuota, QuotaState
@@ -39,8 +40,8 @@ from gateway.shapes.usage import UsageQuery
 from services.kit.errors import (
     DomainError,
     InvalidArgumentError,
-    NotFoundError,
     PreconditionError,
+    StaleError,
 )
 
 PAGE_ROWS: Final = 50
@@ -104,10 +105,12 @@ async def new_customer(visit: Visited) -> Response[bytes]:
 
 @post("/dashboard/customers/new", include_in_schema=False)
 async def create_customer(visit: Visited) -> Response[bytes]:
-    """Make a customer, or set in full the one with the id."""
+    """Make a customer, or tell more of one that is known by events only."""
     try:
         customer = visit.form.read(NewCustomer)
-        await visit.calls.call(visit.calls.invoicer.PutCustomer, customers.to_proto(customer))
+        request = customers.to_proto(customer)
+        request.if_match.extend(await _still_unknown(visit, customer.id))
+        await visit.calls.call(visit.calls.invoicer.PutCustomer, request)
     except DomainError as error:
         visit.form.refuse(error)
         return visit.page("customer_edit.html", 400, customer=None)
@@ -124,16 +127,37 @@ async def show_customer(visit: Visited, customer_id: FromPath[str]) -> Response[
 async def edit_customer(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
     """The form with what is known."""
     visit.require("billing")
-    customer = await _customer(visit.calls, customer_id)
+    customer, form = await _filled(visit, customer_id)
+    return visit.page("customer_edit.html", customer=customer, form=form)
+
+
+async def _still_unknown(visit: Visit, customer_id: str) -> list[str]:
+    """The tag of a customer of whom nothing is known but the id; [] when there is none.
+    InvalidArgumentError: somebody has told more of them.
+    """
+    known = await questions.found(_message(visit.calls, customer_id))
+    if known is None:
+        return []
+    customer = customers.from_proto(known)
+    if customer.name or customer.email or customer.timezone or customer.currency:
+        raise problem("id", "is a customer already: edit that one")
+    return [known.etag]
+
+
+async def _filled(visit: Visit, customer_id: str) -> tuple[Customer, Form]:
+    """The customer, and the form with what is known."""
+    message = await _message(visit.calls, customer_id)
+    customer = customers.from_proto(message)
     form = Form(
         [
             ("name", customer.name),
             ("email", customer.email or ""),
             ("timezone", customer.timezone or ""),
             ("currency", customer.currency or ""),
+            (ETAG, message.etag),
         ]
     )
-    return visit.page("customer_edit.html", customer=customer, form=form)
+    return customer, form
 
 
 @post("/dashboard/customers/{customer_id:str}/edit", include_in_schema=False)
@@ -148,7 +172,12 @@ async def change_customer(visit: Visited, customer_id: FromPath[str]) -> Respons
             currency=visit.form.get("currency", ""),
         )
         request = customers.change_to_proto(customer_id, change)
+        request.if_match.extend(visit.form.if_match)
         await visit.calls.call(visit.calls.invoicer.PutCustomer, request)
+    except StaleError:
+        customer, now = await _filled(visit, customer_id)
+        form = visit.form.outdated(now)
+        return visit.page("customer_edit.html", 412, customer=customer, form=form)
     except DomainError as error:
         visit.form.refuse(error)
         return visit.page("customer_edit.html", 400, customer=customer)
@@ -159,11 +188,16 @@ async def change_customer(visit: Visited, customer_id: FromPath[str]) -> Respons
 async def set_quota(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
     """Limit what the customer may use."""
     try:
-        quota = visit.form.read(NewQuota, customerId=customer_id)
-        await visit.calls.call(visit.calls.quotas.SetQuota, quotas.to_proto(quota))
+        request = quotas.to_proto(visit.form.read(NewQuota, customerId=customer_id))
+        present = [
+            each.etag
+            for each in await _own_quotas(visit.calls, customer_id)
+            if (each.metric, each.period) == (request.quota.metric, request.quota.period)
+        ]
+        request.if_match.extend(visit.form.seen(present[0] if present else ""))
+        await visit.calls.call(visit.calls.quotas.SetQuota, request)
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show(visit, customer_id, 400)
+        return await _show(visit, customer_id, visit.form.refuse(error))
     return visit.go(_path(customer_id), "saved")
 
 
@@ -174,8 +208,11 @@ async def delete_quota(
     visit: Visited, customer_id: FromPath[str], quota_id: FromPath[str]
 ) -> Response[bytes]:
     """Take a limit away."""
-    request = quotas_pb2.DeleteQuotaRequest(id=quota_id)
-    await visit.calls.call(visit.calls.quotas.DeleteQuota, request)
+    request = quotas_pb2.DeleteQuotaRequest(id=quota_id, if_match=visit.form.if_match)
+    try:
+        await visit.calls.call(visit.calls.quotas.DeleteQuota, request)
+    except StaleError as error:
+        return await _show(visit, customer_id, visit.form.refuse(error))
     return visit.go(_path(customer_id), "deleted")
 
 
@@ -183,12 +220,13 @@ async def delete_quota(
 async def set_budget(visit: Visited, customer_id: FromPath[str]) -> Response[bytes]:
     """Watch what a period of one of the customer's subscriptions comes to."""
     try:
-        budget = visit.form.read(NewBudget)
-        request = budgets.to_proto(visit.form.get("_subscriptionId", ""), budget)
+        budget, subscription_id = visit.form.read(NewBudget), visit.form.get("_subscriptionId", "")
+        request = budgets.to_proto(subscription_id, budget)
+        present = await _budget(visit.calls, subscription_id)
+        request.if_match.extend(visit.form.seen(present.etag if present else ""))
         await visit.calls.call(visit.calls.budgets.SetBudget, request)
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show(visit, customer_id, 400)
+        return await _show(visit, customer_id, visit.form.refuse(error))
     return visit.go(_path(customer_id), "saved")
 
 
@@ -200,8 +238,13 @@ async def remove_budget(
     visit: Visited, customer_id: FromPath[str], subscription_id: FromPath[str]
 ) -> Response[bytes]:
     """Watch it no more."""
-    request = budgets_pb2.RemoveBudgetRequest(subscription_id=subscription_id)
-    await visit.calls.call(visit.calls.budgets.RemoveBudget, request)
+    request = budgets_pb2.RemoveBudgetRequest(
+        subscription_id=subscription_id, if_match=visit.form.if_match
+    )
+    try:
+        await visit.calls.call(visit.calls.budgets.RemoveBudget, request)
+    except StaleError as error:
+        return await _show(visit, customer_id, visit.form.refuse(error))
     return visit.go(_path(customer_id), "deleted")
 
 
@@ -212,7 +255,7 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
     uses, limits, own = await asyncio.gather(
         questions.together([_use(visit, each, customer_id) for each in metrics[:METRICS_MAX]]),
         _limits(calls, metrics, customer_id),
-        calls.call(calls.quotas.ListQuotas, quotas_pb2.ListQuotasRequest(customer_id=customer_id)),
+        _own_quotas(calls, customer_id),
     )
     plans, balances, subscribed, billed, credited = await asyncio.gather(
         questions.all_plans(calls),
@@ -239,6 +282,7 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         for each in map(subscriptions.from_proto, subscribed.subscriptions)
         if each.current_period_end
     ]
+    watched = await _budgets(calls, live)
     return visit.page(
         "customer.html",
         status,
@@ -246,12 +290,13 @@ async def _show(visit: Visit, customer_id: str, status: int = 200) -> Response[b
         uses=[each for each in uses if each.value != "0"],
         metrics_left_out=max(0, len(metrics) - METRICS_MAX),
         limits=limits,
-        own_quotas={each.id for each in own.quotas},
+        quota_etags={each.id: each.etag for each in own},
         quota_metrics=[each for each in metrics if each.aggregation in _QUOTA_AGGREGATIONS],
         quota_periods=QUOTA_PERIODS,
         enforcements=ENFORCEMENTS,
         live_plans={each.id: names.get(each.plan_id, each.plan_id) for each in live},
-        budgets=await _budgets(calls, live),
+        budgets=[budgets.from_proto(each) for each in watched],
+        budget_etags={each.subscription_id: each.etag for each in watched},
         plan_names=names,
         subscriptions=[subscriptions.from_proto(each) for each in subscribed.subscriptions],
         invoices=[invoices.from_proto(each) for each in billed.invoices],
@@ -266,18 +311,22 @@ async def _use(visit: Visit, metric: Metric, customer_id: str) -> MetricUse:
     return MetricUse(metric, usage.data[0].value if usage.data else "0")
 
 
-async def _budgets(calls: Calls, live: list[Subscription]) -> list[Budget]:
+async def _budgets(calls: Calls, live: list[Subscription]) -> list[budgets_pb2.Budget]:
     """What periods of the subscriptions are expected to cost, where somebody has said so."""
     found = await questions.together([_budget(calls, each.id) for each in live])
     return [budget for budget in found if budget is not None]
 
 
-async def _budget(calls: Calls, subscription_id: str) -> Budget | None:
+async def _budget(calls: Calls, subscription_id: str) -> budgets_pb2.Budget | None:
     request = budgets_pb2.GetBudgetRequest(subscription_id=subscription_id)
-    try:
-        return budgets.from_proto((await calls.call(calls.budgets.GetBudget, request)).budget)
-    except NotFoundError:
-        return None
+    found = await questions.found(calls.call(calls.budgets.GetBudget, request))
+    return found.budget if found else None
+
+
+async def _own_quotas(calls: Calls, customer_id: str) -> Sequence[quotas_pb2.Quota]:
+    """Those that are this customer's alone."""
+    request = quotas_pb2.ListQuotasRequest(customer_id=customer_id)
+    return (await calls.call(calls.quotas.ListQuotas, request)).quotas
 
 
 async def _limits(calls: Calls, metrics: list[Metric], customer_id: str) -> list[QuotaUse]:
@@ -306,8 +355,12 @@ async def _check(calls: Calls, metric: Metric, customer_id: str) -> list[QuotaUs
 
 
 async def _customer(calls: Calls, customer_id: str) -> Customer:
+    return customers.from_proto(await _message(calls, customer_id))
+
+
+async def _message(calls: Calls, customer_id: str) -> invoicer_pb2.Customer:
     request = invoicer_pb2.GetCustomerRequest(customer_id=customer_id)
-    return customers.from_proto((await calls.call(calls.invoicer.GetCustomer, request)).customer)
+    return (await calls.call(calls.invoicer.GetCustomer, request)).customer
 
 
 def _path(customer_id: str) -> str:

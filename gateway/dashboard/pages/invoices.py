@@ -103,7 +103,7 @@ async def _show(visit: Visit, invoice_id: str, status: int = 200) -> Response[by
         "invoice.html",
         status,
         invoice=invoice,
-        credited=_credited(invoice),
+        credited=credited(invoice),
         credited_rows=_credited_rows(visit.form, invoice),
         credit_notes=[credit_notes.from_proto(each) for each in notes.credit_notes],
         payments=attempts_from_proto(payments),
@@ -175,7 +175,7 @@ def _amount(row: int) -> str:
     return f"lines[{row}].amount"
 
 
-def _credited(invoice: Invoice) -> Decimal:
+def credited(invoice: Invoice) -> Decimal:
     """What credit notes took off before it was paid."""
     return Decimal(invoice.amount) - Decimal(invoice.credits_applied) - Decimal(invoice.amount_due)
 

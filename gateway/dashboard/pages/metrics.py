@@ -7,12 +7,12 @@ from litestar.params import FromPath
 from usageflow.aggregator.v1 import aggregator_pb2
 
 from gateway.dashboard import questions
-from gateway.dashboard.forms import Form, split
+from gateway.dashboard.forms import ETAG, Form, split
 from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import metrics
 from gateway.shapes.metrics import Metric, MetricChange, NewMetric
 from gateway.shapes.usage import UsageQuery
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, StaleError
 
 AGGREGATIONS = (
     ("SUM", "Sum of amounts"),
@@ -70,8 +70,16 @@ async def show_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
 async def edit_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
     """The form with its definition."""
     visit.require("metrics")
-    metric = await _metric(visit, key)
+    metric, form = await _filled(visit, key)
+    return _form(visit, form, metric)
+
+
+async def _filled(visit: Visit, key: str) -> tuple[Metric, Form]:
+    """The metric, and the form with its definition."""
+    message = await _message(visit, key)
+    metric = metrics.from_proto(message)
     pairs = [
+        (ETAG, message.etag),
         ("name", metric.name),
         ("unit", metric.unit),
         ("aggregation", metric.aggregation),
@@ -79,7 +87,7 @@ async def edit_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
         ("uniqueBy", metric.unique_by or ""),
         *([("percentiles", "on")] if metric.percentiles else []),
     ]
-    return _form(visit, Form(pairs), metric)
+    return metric, Form(pairs)
 
 
 @post("/dashboard/metrics/{key:str}/edit", include_in_schema=False)
@@ -97,7 +105,11 @@ async def change_metric(visit: Visited, key: FromPath[str]) -> Response[bytes]:
             percentiles="percentiles" in form,
         )
         request = metrics.change_to_proto(key, change)
+        request.if_match.extend(form.if_match)
         await visit.calls.call(visit.calls.aggregator.UpdateMetric, request)
+    except StaleError:
+        metric, now = await _filled(visit, key)
+        return _form(visit, form.outdated(now), metric, 412)
     except DomainError as error:
         form.refuse(error)
         return _form(visit, form, await _metric(visit, key), 400)
@@ -111,9 +123,12 @@ def _form(visit: Visit, form: Form, metric: Metric, status: int = 200) -> Respon
 
 
 async def _metric(visit: Visit, key: str) -> Metric:
+    return metrics.from_proto(await _message(visit, key))
+
+
+async def _message(visit: Visit, key: str) -> aggregator_pb2.Metric:
     request = aggregator_pb2.GetMetricRequest(key=key)
-    answer = await visit.calls.call(visit.calls.aggregator.GetMetric, request)
-    return metrics.from_proto(answer.metric)
+    return (await visit.calls.call(visit.calls.aggregator.GetMetric, request)).metric
 
 
 HANDLERS = [list_metrics, new_metric, create_metric, show_metric, edit_metric, change_metric]

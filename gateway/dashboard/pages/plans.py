@@ -15,13 +15,14 @@ from gateway.calls import Calls
 from gateway.dashboard import questions
 from gateway.dashboard.charts.curve import Curve, priced
 from gateway.dashboard.charts.scale import nice_maximum
-from gateway.dashboard.forms import Form, problem
+from gateway.dashboard.forms import ETAG, Form, problem
 from gateway.dashboard.text import number as grouped
 from gateway.dashboard.visit import Visit, Visited, html
 from gateway.fields import Quantity
 from gateway.shapes import plans
 from gateway.shapes.plans import NewMetricPrice, NewPlan, Plan, QuotedPlan, QuoteRequest
 from services.kit.errors import DomainError, InvalidArgumentError
+from services.kit.money import is_currency, minor_digits
 
 MODELS: Final = (
     ("PER_UNIT", "Per unit"),
@@ -42,6 +43,10 @@ TIMINGS: Final = (("IN_ARREARS", "At the period's end"), ("IN_ADVANCE", "At the 
 # Points of a price's curve; each is a quote.
 POINTS: Final = 24
 CHARTS_MAX: Final = 8
+# Jumps of a price that its curve shows upright.
+JUMPS_MAX: Final = 12
+# However low a price is.
+UNITS_SHOWN_MAX: Final = Decimal(1_000_000_000)
 # Of a chart: prices by dimension beyond them are in the table only.
 LINES_MAX: Final = 6
 QUANTITY_DEFAULT: Final = Decimal(10_000)
@@ -114,13 +119,16 @@ async def edit_plan(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]:
     """The editor with a plan's newest version in it."""
     visit.require("billing")
     plan = await _plan(visit.calls, plan_id, 0)
-    return await _editor(visit, Form(filled(plan)), plan)
+    return await _editor(visit, _newest(plan), plan)
 
 
 @post("/dashboard/plans/{plan_id:str}/edit", include_in_schema=False)
 async def change_plan(visit: Visited, plan_id: FromPath[str]) -> Response[bytes]:
     """Make the plan's next version; those who are on an older one stay there."""
     plan = await _plan(visit.calls, plan_id, 0)
+    if visit.form.if_match not in ([], _newest(plan).if_match):
+        # Both versions would stay, but the newest would not have what the other one changed.
+        return await _editor(visit, visit.form.outdated(_newest(plan)), plan, 412)
     try:
         changed = plans.to_proto(_read(visit.form, NewPlan), plan_id)
         request = invoicer_pb2.CreatePlanVersionRequest(plan=changed)
@@ -151,6 +159,11 @@ async def preview_plan(visit: Visited) -> Response[bytes]:
             problems=[],
         )
     )
+
+
+def _newest(plan: Plan) -> Form:
+    """The editor with a plan's newest version in it."""
+    return Form([*filled(plan), (ETAG, str(plan.version))])
 
 
 async def _editor(
@@ -310,9 +323,12 @@ async def _curves(calls: Calls, plan: NewPlan, uses: Sequence[Use]) -> list[Pric
 async def _curve(calls: Calls, plan: NewPlan, price: NewMetricPrice, wanted: Use) -> PriceCurve:
     # Whole events, where the price depends on them.
     unit = wanted.event_amount if price.model == "PERCENTAGE" else Decimal(1)
-    last = max(wanted.quantity, _interesting(price, wanted.event_amount)) // unit
+    worth_seeing = _interesting(price, wanted.event_amount, plan.currency)
+    last = max(wanted.quantity, worth_seeing) // unit
     last, _step = nice_maximum(max(last, Decimal(POINTS)))
-    steps = [(last * point / POINTS).to_integral_value() * unit for point in range(POINTS + 1)]
+    even = {(last * point / POINTS).to_integral_value() for point in range(POINTS + 1)}
+    jumps = {each for end in _jumps(price) for each in (end, end + 1) if each <= last}
+    steps = [step * unit for step in sorted(even | jumps)]
     matches = _matches(price)
     shown = matches if len(matches) <= LINES_MAX else [*matches[: LINES_MAX - 1], {}]
     alone = _as_quoted(NewPlan(name="", currency=plan.currency, metrics=[price]))
@@ -341,9 +357,19 @@ def _label(match: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in match.items()) or "any other"
 
 
-def _interesting(price: NewMetricPrice, event_amount: Decimal) -> Decimal:
+def _jumps(price: NewMetricPrice) -> list[Decimal]:
+    """After which quantities the amount jumps, as a curve through even steps would not show it."""
+    if price.package_size:
+        size = Decimal(price.package_size)
+        ends = [size * count for count in range(JUMPS_MAX)]
+    else:
+        ends = [Decimal(tier.up_to) for tier in price.tiers[:JUMPS_MAX] if tier.up_to]
+    return [Decimal(price.included_units) + end for end in ends]
+
+
+def _interesting(price: NewMetricPrice, event_amount: Decimal, currency: str) -> Decimal:
     """Up to where a price has something to show: twice what is included or free, somewhat beyond
-    its tiers, some packages.
+    its tiers, some packages, otherwise so many units that an amount isn't all rounding.
     """
     ends = [Decimal(price.included_units) * 2]
     if price.model == "PERCENTAGE":
@@ -356,7 +382,20 @@ def _interesting(price: NewMetricPrice, event_amount: Decimal) -> Decimal:
         ends.append(max(limits) * Decimal("1.5"))
     if price.package_size:
         ends.append(Decimal(price.package_size) * 6)
-    return max(ends) or Decimal(1_000)
+    if not max(ends):
+        ends.append(_worth(price, currency))
+    return max(ends)
+
+
+def _worth(price: NewMetricPrice, currency: str) -> Decimal:
+    """How many units come to 1,000 of the currency's smallest coins, at the highest price; 1,000
+    units at least.
+    """
+    digits = minor_digits(currency) if is_currency(currency) else 2
+    unit_prices = [price.unit_price, *(each.unit_price for each in price.prices)]
+    highest = max(Decimal(each or 0) for each in unit_prices)
+    coins = Decimal(1_000).scaleb(-digits)
+    return max(Decimal(1_000), min(coins / highest, UNITS_SHOWN_MAX) if highest else Decimal(0))
 
 
 def filled(plan: Plan) -> list[tuple[str, str]]:

@@ -40,12 +40,13 @@ async def create_rate(visit: Visited) -> Response[bytes]:
 @post("/dashboard/taxes/default", include_in_schema=False)
 async def set_default(visit: Visited) -> Response[bytes]:
     """Set the rates of all customers without rates of their own."""
-    request = billing_terms_pb2.AssignTaxRatesRequest(tax_rate_ids=visit.form.all(_RATES))
+    request = billing_terms_pb2.AssignTaxRatesRequest(
+        tax_rate_ids=visit.form.all(_RATES), if_match=visit.form.if_match
+    )
     try:
         await visit.calls.call(visit.calls.terms.AssignTaxRates, request)
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show(visit, 400)
+        return await _show(visit, visit.form.refuse(error))
     return visit.go("/dashboard/taxes", "saved")
 
 
@@ -63,12 +64,12 @@ async def set_customer_taxes(visit: Visited, customer_id: FromPath[str]) -> Resp
         customer_id=customer_id,
         tax_rate_ids=visit.form.all(_RATES) if own else [],
         inherit=not own,
+        if_match=visit.form.if_match,
     )
     try:
         await visit.calls.call(visit.calls.terms.AssignTaxRates, request)
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show_customer(visit, customer_id, 400)
+        return await _show_customer(visit, customer_id, visit.form.refuse(error))
     return visit.go(f"/dashboard/customers/{quote(customer_id, safe='')}/taxes", "saved")
 
 
@@ -78,8 +79,13 @@ async def _show(visit: Visit, status: int = 200) -> Response[bytes]:
         _rates(visit),
         calls.call(calls.terms.GetAssignedTaxRates, billing_terms_pb2.GetAssignedTaxRatesRequest()),
     )
-    assigned = {rate.id for rate in default.assigned.rates}
-    return visit.page("taxes.html", status, rates=rates, assigned=assigned)
+    return visit.page(
+        "taxes.html",
+        status,
+        rates=rates,
+        assigned={rate.id for rate in default.assigned.rates},
+        etag=default.assigned.etag,
+    )
 
 
 async def _show_customer(visit: Visit, customer_id: str, status: int = 200) -> Response[bytes]:
@@ -94,6 +100,7 @@ async def _show_customer(visit: Visit, customer_id: str, status: int = 200) -> R
         rates=rates,
         inherited=answer.assigned.inherited,
         assigned={rate.id for rate in answer.assigned.rates},
+        etag=answer.assigned.etag,
     )
 
 

@@ -44,7 +44,9 @@ async def invite(visit: Visited) -> Response[bytes]:
 @post("/dashboard/team/invitations/{invitation_id:str}/revoke", include_in_schema=False)
 async def revoke_invitation(visit: Visited, invitation_id: FromPath[str]) -> Response[bytes]:
     """Take an invitation back."""
-    request = members_pb2.RevokeInvitationRequest(invitation_id=invitation_id)
+    request = members_pb2.RevokeInvitationRequest(
+        invitation_id=invitation_id, if_match=visit.form.if_match
+    )
     asked = visit.calls.call(visit.calls.members.RevokeInvitation, request)
     return await _done(visit, asked, "deleted")
 
@@ -53,6 +55,7 @@ async def revoke_invitation(visit: Visited, invitation_id: FromPath[str]) -> Res
 async def change_role(visit: Visited, member_id: FromPath[str]) -> Response[bytes]:
     """Let a member do more, or less."""
     request = people.change_to_proto(member_id, visit.form.read(MemberChange))
+    request.if_match.extend(visit.form.if_match)
     asked = visit.calls.call(visit.calls.members.UpdateMember, request)
     return await _done(visit, asked, "saved")
 
@@ -60,7 +63,7 @@ async def change_role(visit: Visited, member_id: FromPath[str]) -> Response[byte
 @post("/dashboard/team/members/{member_id:str}/remove", include_in_schema=False)
 async def remove_member(visit: Visited, member_id: FromPath[str]) -> Response[bytes]:
     """Take a member out of the organization, at once."""
-    request = members_pb2.RemoveMemberRequest(member_id=member_id)
+    request = members_pb2.RemoveMemberRequest(member_id=member_id, if_match=visit.form.if_match)
     asked = visit.calls.call(visit.calls.members.RemoveMember, request)
     return await _done(visit, asked, "removed")
 
@@ -78,8 +81,7 @@ async def _done(visit: Visit, asked: Awaitable[Any], note: str) -> Response[byte
     try:
         await asked
     except DomainError as error:
-        visit.form.refuse(error)
-        return await _show(visit, 400)
+        return await _show(visit, visit.form.refuse(error))
     return visit.go("/dashboard/team", note)
 
 
@@ -103,6 +105,8 @@ async def _show(visit: Visit, status: int = 200) -> Response[bytes]:
         status,
         members=[members.member_from_proto(each) for each in listed.members],
         invitations=[each for each in invitations if each.status == "OPEN"],
+        etags={each.id: each.etag for each in listed.members}
+        | {each.id: each.etag for each in invited.invitations},
         sessions=[members.session_from_proto(each) for each in sessions.sessions],
         roles=ROLES,
     )

@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 from usageflow.notifier.v1 import notifier_pb2
 
-from gateway.dashboard.forms import Form, split
+from gateway.dashboard.forms import ETAG, Form, split
 from gateway.dashboard.text import indented
 from gateway.dashboard.visit import Visit, Visited
 from gateway.shapes import webhooks
@@ -20,7 +20,7 @@ from gateway.shapes.webhooks import (
     Webhook,
     WebhookChange,
 )
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, StaleError
 from services.kit.pages import PAGE_SIZE_MAX
 
 EVENT_TYPES: Final = (
@@ -81,6 +81,10 @@ async def create_webhook(visit: Visited) -> Response[bytes]:
 @get("/dashboard/webhooks/{webhook_id:str}", include_in_schema=False)
 async def show_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[bytes]:
     """One endpoint, how it is doing, and its deliveries."""
+    return await _show(visit, webhook_id)
+
+
+async def _show(visit: Visit, webhook_id: str, http_status: int = 200) -> Response[bytes]:
     query = visit.request.query_params
     status = query.get("status", "")
     calls = visit.calls
@@ -89,8 +93,8 @@ async def show_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[by
         limit=PAGE_ROWS,
         cursor=query.get("cursor", ""),
     )
-    endpoint, stats, deliveries = await asyncio.gather(
-        _endpoint(visit, webhook_id),
+    message, stats, deliveries = await asyncio.gather(
+        _message(visit, webhook_id),
         calls.call(
             calls.notifier.GetEndpointStats,
             notifier_pb2.GetEndpointStatsRequest(endpoint_id=webhook_id),
@@ -100,7 +104,9 @@ async def show_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[by
     page = webhooks.page_from_proto(deliveries)
     return visit.page(
         "webhook.html",
-        endpoint=endpoint,
+        http_status,
+        endpoint=webhooks.from_proto(message),
+        etag=message.etag,
         stats=webhooks.stats_from_proto(stats),
         deliveries=page.data,
         cursor=page.next_cursor,
@@ -113,15 +119,23 @@ async def show_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[by
 async def edit_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[bytes]:
     """The form with what is set."""
     visit.require("webhooks")
-    endpoint = await _endpoint(visit, webhook_id)
+    endpoint, form = await _filled(visit, webhook_id)
+    return _form(visit, form, endpoint)
+
+
+async def _filled(visit: Visit, webhook_id: str) -> tuple[Webhook, Form]:
+    """The endpoint, and the form with what is set."""
+    message = await _message(visit, webhook_id)
+    endpoint = webhooks.from_proto(message)
     pairs = [
+        (ETAG, message.etag),
         ("url", endpoint.url),
         ("description", endpoint.description),
         ("rateLimit", str(endpoint.rate_limit)),
         *(("events", each) for each in endpoint.events if each in EVENT_TYPES),
         ("_patterns", ", ".join(each for each in endpoint.events if each not in EVENT_TYPES)),
     ]
-    return _form(visit, Form(pairs), endpoint)
+    return endpoint, Form(pairs)
 
 
 @post("/dashboard/webhooks/{webhook_id:str}/edit", include_in_schema=False)
@@ -134,7 +148,11 @@ async def change_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[
             description=visit.form.get("description", ""),
         )
         request = webhooks.change_to_proto(webhook_id, change)
+        request.if_match.extend(visit.form.if_match)
         await visit.calls.call(visit.calls.notifier.UpdateEndpoint, request)
+    except StaleError:
+        endpoint, now = await _filled(visit, webhook_id)
+        return _form(visit, visit.form.outdated(now), endpoint, 412)
     except DomainError as error:
         visit.form.refuse(error)
         return _form(visit, visit.form, await _endpoint(visit, webhook_id), 400)
@@ -181,8 +199,13 @@ async def rotate_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[
 @post("/dashboard/webhooks/{webhook_id:str}/delete", include_in_schema=False)
 async def delete_webhook(visit: Visited, webhook_id: FromPath[str]) -> Response[bytes]:
     """End it; what is pending for it is dropped."""
-    request = notifier_pb2.DeleteEndpointRequest(endpoint_id=webhook_id)
-    await visit.calls.call(visit.calls.notifier.DeleteEndpoint, request)
+    request = notifier_pb2.DeleteEndpointRequest(
+        endpoint_id=webhook_id, if_match=visit.form.if_match
+    )
+    try:
+        await visit.calls.call(visit.calls.notifier.DeleteEndpoint, request)
+    except StaleError as error:
+        return await _show(visit, webhook_id, visit.form.refuse(error))
     return visit.go("/dashboard/webhooks", "deleted")
 
 
@@ -230,9 +253,12 @@ def _form(visit: Visit, form: Form, endpoint: Webhook | None, status: int = 200)
 
 
 async def _endpoint(visit: Visit, webhook_id: str) -> Webhook:
+    return webhooks.from_proto(await _message(visit, webhook_id))
+
+
+async def _message(visit: Visit, webhook_id: str) -> notifier_pb2.Endpoint:
     request = notifier_pb2.GetEndpointRequest(endpoint_id=webhook_id)
-    answer = await visit.calls.call(visit.calls.notifier.GetEndpoint, request)
-    return webhooks.from_proto(answer.endpoint)
+    return (await visit.calls.call(visit.calls.notifier.GetEndpoint, request)).endpoint
 
 
 def _path(webhook_id: str) -> str:

@@ -5,9 +5,9 @@ combined in any order and any grouping (sums, extremes, the last by time and eve
 figure does not depend on how events were cut into batches, buckets and series.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.aggregator.aggregations import average, count, latest, maximum, minimum, unique_count
 from services.aggregator.aggregations import sum as sum_
@@ -33,4 +33,17 @@ KINDS: Mapping[str, Kind] = {
     "UNIQUE_COUNT": unique_count,
 }
 
-__all__ = ["KINDS", "Kind", "Part", "Tally"]
+
+def figures_of(aggregation: str, columns: Sequence[Sequence[Any]]) -> Sequence[Decimal]:
+    """The figure of each row of parts; `columns`: one for each of the kind's PARTS, in order.
+
+    A kind of one part has no other figure than that. Not of UNIQUE_COUNT, whose values are no part.
+    """
+    kind = KINDS[aggregation]
+    if len(columns) == 1:
+        return list(map(Decimal, columns[0]))
+    rows = zip(*columns, strict=True)
+    return [kind.figure(Tally(**dict(zip(kind.PARTS, row, strict=True)))) for row in rows]
+
+
+__all__ = ["KINDS", "Kind", "Part", "Tally", "figures_of"]

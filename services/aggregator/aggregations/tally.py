@@ -19,5 +19,3 @@ class Tally:
     latest_value: Decimal = Decimal(0)
     # Different values of the metric's property; only of UNIQUE_COUNT.
     unique_count: int = 0
-    # Only when a percentile was asked for.
-    percentile: Decimal = Decimal(0)

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 
 import grpc
 from usageflow.aggregator.v1 import live_pb2 as pb
@@ -34,14 +36,16 @@ class LiveUsageServicer(LiveUsageServiceServicer):
         question = request.question
         token = usage_token.decode(question.usage_token) if question.usage_token else None
 
-        async def still_allowed() -> None:
+        async def still_allowed() -> datetime | None:
             principal = await self._keys.resolve(secret)
             # Other networks than before: whoever asks again is looked at again.
             moved = principal.networks != caller.networks
             if principal.tenant != tenant or not principal.may("read") or moved:
                 raise PermissionDeniedError("The API key has changed", reason="missing_scope")
+            return principal.time_of(question.customer_id)
 
-        watch = self._live.watch(tenant, question_of(question), token, still_allowed)
+        asked = replace(question_of(question), now=caller.time_of(question.customer_id))
+        watch = self._live.watch(tenant, asked, token, still_allowed)
         async with aclosing(watch) as answers:
             async for usage in answers:
                 yield pb.WatchUsageResponse(usage=usage_response(usage))

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from prometheus_client import Gauge
 
@@ -42,8 +43,9 @@ RETRY_AFTER_S = 5.0
 
 _WATCHES = Gauge("usageflow_usage_watches", "Questions that are being watched")
 
-# Returns when the caller may still see the answers; raises otherwise.
-StillAllowed = Callable[[], Awaitable[None]]
+# When the caller may still see the answers, what a test clock shows to those whom the question is
+# about (None: the real time holds); raises otherwise.
+StillAllowed = Callable[[], Awaitable[datetime | None]]
 
 
 class LiveUsage:
@@ -108,7 +110,8 @@ class LiveUsage:
                 break
             # Before the question: what changes from here on is asked for once more.
             event.clear()
-            await still_allowed()
+            # A clock may have been advanced, and "now" and "this month" with it.
+            asked = replace(asked, now=await still_allowed())
             try:
                 async with self._asking:
                     usage = await self._answers.query(tenant, asked)

@@ -20,7 +20,7 @@ from services.invoicer.payments.domain import (
     Outcome,
 )
 from services.kit.errors import UnavailableError
-from services.kit.money import minor_digits
+from services.kit.money import EXACT, minor_digits
 
 if TYPE_CHECKING:
     import stripe
@@ -173,7 +173,7 @@ class StripeProvider:
 def minor_units(amount: Decimal, currency: str) -> int | None:
     """The amount as Stripe counts it; None: it can't be charged to the unit."""
     digits = _DIGITS.get(currency, minor_digits(currency))
-    units = amount.scaleb(digits)
+    units = amount.scaleb(digits, EXACT)
     # Stripe takes amounts of three digits in tens, and the crowns and shillings above in hundreds.
     step = 100 if currency in ("ISK", "UGX") else 10 if digits == 3 else 1
     return int(units) if units == int(units) and int(units) % step == 0 else None

@@ -11,15 +11,19 @@ main{max-width:52rem;margin:2rem auto;padding:0 1.5rem}
 header{display:flex;justify-content:space-between;gap:2rem;align-items:flex-start}
 h1{font-size:1.6rem;margin:1.5rem 0 .5rem}
 .issuer,.recipient{white-space:pre-line;overflow-wrap:anywhere}
-.issuer{text-align:right;color:#55606e}.logo{max-height:4.5rem;max-width:14rem}
+.issuer{text-align:right;color:#55606e;min-width:0}.logo{max-height:4.5rem;max-width:14rem}
 .status{border:1px solid currentColor;border-radius:1rem;padding:.1rem .7rem;font-size:.85rem}
+.status{white-space:nowrap}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem 1rem;margin:1rem 0}
 dt{color:#55606e}dd{margin:0;overflow-wrap:anywhere}
 table{width:100%;border-collapse:collapse;margin-top:1.5rem}
 th,td{text-align:left;vertical-align:top;padding:.45rem .3rem;border-bottom:1px solid #dfe4ea}
 .number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .more{color:#55606e;font-size:.85rem}details{color:#55606e;font-size:.85rem}
-tfoot td{border:0}tfoot tr:last-child td{font-weight:700;border-top:2px solid #1c2430}
+tfoot td{border:0}tfoot td:first-child{white-space:normal;overflow-wrap:anywhere}
+tfoot tr:last-child td{font-weight:700;border-top:2px solid #1c2430}
+@media(max-width:40rem){body{font-size:13px}main{padding:0 .75rem}th.number{white-space:normal}
+.more,details{font-size:.75rem}td:first-child{overflow-wrap:anywhere}}
 footer{margin:2rem 0;color:#55606e;font-size:.8rem;white-space:pre-line;overflow-wrap:anywhere}
 @media print{main{margin:0;max-width:none}details{display:none}}
 """

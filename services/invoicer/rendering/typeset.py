@@ -9,8 +9,17 @@ import sys
 
 import typst
 
-# Latin, Greek, Cyrillic, Vietnamese; Arabic; Chinese, Japanese, Korean.
-FONTS = ("fontpkg_noto_sans", "fontpkg_noto_sans_arabic", "cvttf_NotoSansCJK_Regular")
+# Latin, Greek, Cyrillic, Vietnamese, Devanagari; the scripts that the names tell; Chinese,
+# Japanese, Korean. The template has them in the order in which they are tried.
+FONTS = (
+    "fontpkg_noto_sans",
+    "fontpkg_noto_sans_arabic",
+    "fontpkg_noto_sans_khmer",
+    "fontpkg_noto_sans_tamil",
+    "fontpkg_noto_sans_telugu",
+    "fontpkg_noto_sans_thai",
+    "cvttf_NotoSansCJK_Regular",
+)
 
 
 def main() -> None:

@@ -55,6 +55,9 @@ def view_of(invoice: Invoice, customer: Customer, issuer: Issuer = NO_ISSUER) ->
     if invoice.finalize_time is not None:
         facts.append(("Date", _day(invoice.finalize_time, zone)))
     facts.append(("Period", _days(invoice.period, zone)))
+    sums = _sums(invoice)
+    label, amount = sums[-1]
+    facts.append((label.removesuffix(f" {invoice.currency}"), f"{amount} {invoice.currency}"))
     return View(
         title=f"Invoice {invoice.number}",
         status=_STATUS[invoice.status],
@@ -64,7 +67,7 @@ def view_of(invoice: Invoice, customer: Customer, issuer: Issuer = NO_ISSUER) ->
         lines=tuple(
             _line(line, invoice, zone) for line in invoice.lines if line.kind is not LineKind.TAX
         ),
-        sums=_sums(invoice),
+        sums=sums,
         currency=invoice.currency,
         hash=invoice.hash,
     )
@@ -112,7 +115,7 @@ def _sums(invoice: Invoice) -> tuple[tuple[str, str], ...]:
 
 def money(amount: Decimal, currency: str) -> str:
     """With the currency's digits and thousands apart: "1,234.50"."""
-    text = format_money(abs(amount), currency)
+    text = format_money(amount.copy_abs(), currency)
     whole, point, digits = text.partition(".")
     sign = "\N{MINUS SIGN}" if amount < ZERO else ""
     return f"{sign}{int(whole):,}{point}{digits}"
@@ -121,6 +124,8 @@ def money(amount: Decimal, currency: str) -> str:
 def _days(period: Period, zone: ZoneInfo) -> str:
     """First and last day; with the time where a period is not made of days."""
     start, end = period.start.astimezone(zone), period.end.astimezone(zone)
+    if start.second or end.second:
+        return f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S}"
     if (start.hour, start.minute, end.hour, end.minute) != (0, 0, 0, 0):
         return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
     last = end - timedelta(days=1)

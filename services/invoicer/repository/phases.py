@@ -1,6 +1,7 @@
 """The phases of subscriptions."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Row, delete, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -56,6 +57,8 @@ async def insert_phases(
             "anchor_time": phase.anchor_time,
             "quantity": phase.quantity,
             "create_time": phase.create_time,
+            "exact_start_time": phase.exact_start_time,
+            "exact_end_time": phase.exact_end_time,
         }
         for phase in phases
     ]
@@ -90,11 +93,11 @@ async def replace_phases(
         )
     # Those that end earlier come first, so that no two ever overlap.
     for start in sorted(kept):
-        if old[start].end_time != new[start].end_time:
+        if _end(old[start]) != _end(new[start]):
             await connection.execute(
                 update(subscription_phases)
                 .where(*whose, columns.start_time == start)
-                .values(end_time=new[start].end_time)
+                .values(**_end(new[start]))
             )
     added = [phase for start, phase in new.items() if start not in kept]
     await insert_phases(connection, before, added)
@@ -108,7 +111,12 @@ def _but_end(phase: Phase) -> tuple[object, ...]:
         phase.billing_period,
         phase.anchor_time,
         phase.quantity,
+        phase.exact_start_time,
     )
+
+
+def _end(phase: Phase) -> dict[str, datetime | None]:
+    return {"end_time": phase.end_time, "exact_end_time": phase.exact_end_time}
 
 
 def _phase_of(row: Row[tuple[object, ...]]) -> Phase:
@@ -122,4 +130,6 @@ def _phase_of(row: Row[tuple[object, ...]]) -> Phase:
         anchor_time=row.anchor_time,
         quantity=row.quantity,
         create_time=row.create_time,
+        exact_start_time=row.exact_start_time,
+        exact_end_time=row.exact_end_time,
     )

@@ -7,15 +7,16 @@ import structlog
 
 from services.invoicer import audited
 from services.invoicer.checks import PlanInput, QuoteInput, check_plan, check_quote
-from services.invoicer.defined_metrics import DefinedMetrics
 from services.invoicer.domain import Plan, PlanContent
+from services.invoicer.plan_metrics import unpriceable
 from services.invoicer.quotes import Quote, quote
 from services.invoicer.repository import plans
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.kit import pages
 from services.kit.database import Database, TenantKey
-from services.kit.errors import FieldChecks, NotFoundError
+from services.kit.errors import NotFoundError
 from services.kit.ids import is_id, new_id
+from services.kit.metrics import MetricsSource
 
 log = structlog.get_logger()
 
@@ -24,7 +25,7 @@ class Plans:
     """What a subscription costs, in versions that never change."""
 
     def __init__(
-        self, database: Database, now: Callable[[], datetime], metrics: DefinedMetrics
+        self, database: Database, now: Callable[[], datetime], metrics: MetricsSource
     ) -> None:
         self._database = database
         self._now = now
@@ -33,10 +34,10 @@ class Plans:
     async def create_plan(
         self, tenant: TenantKey, given: PlanInput, *, strict_metrics: bool = False
     ) -> Plan:
-        """A new plan, version 1; with `strict_metrics` all that it prices must be defined."""
-        content = check_plan(given)
-        if strict_metrics:
-            await self._check_defined(tenant, content)
+        """A new plan, version 1. The metrics that it prices must be known, with `strict_metrics`
+        defined. UnavailableError when that can't be told now.
+        """
+        content = await self._checked(tenant, given, strict_metrics)
         plan = Plan(new_id("plan"), 1, content, self._now())
         async with self._database.transaction() as connection:
             await plans.insert_plan(connection, tenant, plan)
@@ -48,11 +49,9 @@ class Plans:
         self, tenant: TenantKey, plan_id: str, given: PlanInput, *, strict_metrics: bool = False
     ) -> Plan:
         """The plan's next version, as in create_plan; subscriptions stay on theirs."""
-        content = check_plan(given)
+        content = await self._checked(tenant, given, strict_metrics)
         if not is_id(plan_id, "plan"):
             raise NotFoundError("No such plan")
-        if strict_metrics:
-            await self._check_defined(tenant, content)
         async with self._database.transaction() as connection:
             version = await plans.take_next_version(connection, tenant, plan_id)
             if version is None:
@@ -64,17 +63,11 @@ class Plans:
         log.info("plan_version_created", plan_id=plan_id, version=version)
         return plan
 
-    async def _check_defined(self, tenant: TenantKey, content: PlanContent) -> None:
-        keys = [price.metric for price in content.metrics]
-        defined = set(await self._metrics.defined(tenant, keys)) if keys else set()
-        checks = FieldChecks()
-        for number, key in enumerate(keys):
-            checks.require(
-                key in defined,
-                f"metrics[{number}].metric",
-                "must be a metric that is defined: the organization has strict metrics",
-            )
-        checks.done()
+    async def _checked(
+        self, tenant: TenantKey, given: PlanInput, strict_metrics: bool
+    ) -> PlanContent:
+        refused = await unpriceable(self._metrics, tenant, given, strict=strict_metrics)
+        return check_plan(given, refused)
 
     async def get_plan(self, tenant: TenantKey, plan_id: str, version: int) -> Plan:
         """A version of a plan; 0: the newest."""

@@ -15,6 +15,7 @@ from services.invoicer.closer import (
     SELECTIONS_A_CALL_MAX,
 )
 from services.invoicer.closing import Selection, Usage
+from services.invoicer.plan_metrics import unpriceable
 from services.invoicer.repository import plans, simulations
 from services.invoicer.simulation import (
     Answers,
@@ -36,6 +37,7 @@ from services.kit.errors import (
     NotFoundError,
     NotYetError,
 )
+from services.kit.metrics import MetricsSource
 
 # Customers whose usage is asked for, and who are told, together.
 CUSTOMERS_A_PART = 100
@@ -58,22 +60,32 @@ class SimulatedPart:
 class Simulations:
     """Runs a few simulations at a time."""
 
-    def __init__(self, database: Database, usage: UsageSource, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        usage: UsageSource,
+        now: Callable[[], datetime],
+        metrics: MetricsSource,
+    ) -> None:
         self._database = database
         self._usage = usage
         self._now = now
+        self._metrics = metrics
         self._running = 0
 
     async def simulate(
-        self, tenant: TenantKey, given: SimulationInput
+        self, tenant: TenantKey, given: SimulationInput, *, strict_metrics: bool = False
     ) -> AsyncGenerator[SimulatedPart]:
-        """The parts, the last one with the totals. UnavailableError; InvalidArgumentError."""
+        """The parts, the last one with the totals; the draft's metrics must be known, as those of a
+        plan that is stored. UnavailableError; InvalidArgumentError.
+        """
         if self._running >= SIMULATIONS_RUNNING_MAX:
             message = f"{SIMULATIONS_RUNNING_MAX} simulations run already: try again later"
             raise NotYetError(message, retry_after_s=RETRY_AFTER_S)
         self._running += 1
         try:
-            wanted = check_simulation(given, self._now())
+            refused = await unpriceable(self._metrics, tenant, given.plan, strict=strict_metrics)
+            wanted = check_simulation(given, self._now(), refused)
             run = _Run(self._database, self._usage, tenant, wanted, self._now())
             async with aclosing(run.parts()) as parts:
                 async for part in parts:

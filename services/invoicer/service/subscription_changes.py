@@ -17,6 +17,7 @@ from services.invoicer.credit_use import would_pay
 from services.invoicer.domain import InvoiceDraft, InvoiceLine, LineKind, Plan, Subscription
 from services.invoicer.exact import add, total
 from services.invoicer.late_credits import credited_late
+from services.invoicer.phases import Border
 from services.invoicer.repository import closing, ledger, plans, subscriptions
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import (
@@ -187,7 +188,9 @@ class SubscriptionChanges:
                 connection, tenant, subscription_id, lock=not dry_run
             )
             now = before.now(self._now())
-            start = now if before.period is None else begin_at(before, timing, now)
+            ended = before.period is None
+            border = Border(now, now) if ended else begin_at(before, timing, now)
+            start = border.time
             version = next(
                 (
                     phase.plan_version
@@ -201,7 +204,7 @@ class SubscriptionChanges:
             try:
                 check_goes_on(before, now)
                 _same_currency(await _plan_at(connection, before, start), plan)
-                after = migrated(before, start, plan, now)
+                after = migrated(before, border, plan, now)
                 check_cuts(after, now)
             except DomainError as error:
                 return replace(done, problem=error.message)
@@ -225,7 +228,8 @@ class SubscriptionChanges:
             check_quantity(checks, given.quantity)
         checks.done()
         check_goes_on(before, now)
-        start = begin_at(before, timing, now)
+        border = begin_at(before, timing, now)
+        start = border.time
         if before.cancel_time is not None and before.cancel_time <= start:
             raise ended_by_then()
         phase, current = before.phase_at(start), await _plan_at(connection, before, start)
@@ -238,7 +242,7 @@ class SubscriptionChanges:
         checks.done()
         assert plan is not None
         _same_currency(current, plan)
-        after = changed(before, start, plan, given.quantity or phase.quantity, now)
+        after = changed(before, border, plan, given.quantity or phase.quantity, now)
         check_cuts(after, now)
         return after, start
 

@@ -13,12 +13,13 @@ from services.invoicer import audited, billing_events
 from services.invoicer.billing_events import subscription_event
 from services.invoicer.changes import (
     Timing,
-    begin_at,
     cancelled,
     end_at,
     first_phases,
+    first_second,
     is_paused,
     paused,
+    resume_at,
     resumed,
     uncancelled,
 )
@@ -32,8 +33,8 @@ from services.invoicer.checks import (
 from services.invoicer.clocks import now_of
 from services.invoicer.closing import opens
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
-from services.invoicer.periods import days_later
-from services.invoicer.phases import PhaseKind
+from services.invoicer.periods import Cycle, days_later
+from services.invoicer.phases import Border, PhaseKind
 from services.invoicer.repository import (
     billing_settings,
     clocks,
@@ -67,7 +68,9 @@ PHASES_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionInput:
-    """A subscription as asked for; no `start_time`: the running quarter of an hour."""
+    """A subscription as asked for; no `start_time`: now, its usage with the running quarter of an
+    hour.
+    """
 
     customer_id: str
     plan_id: str
@@ -162,6 +165,10 @@ class Subscriptions:
         trial_end = given.trial_end_time
         if given.trial_days:
             trial_end = days_later(start, given.trial_days, customer.time_zone)
+        begun = start
+        if given.start_time is None:
+            length = plan.content.billing_period
+            begun = first_second(Cycle(start, anchor, customer.time_zone, length), now)
         subscription = Subscription(
             tenant=tenant,
             id=new_id("sub"),
@@ -177,7 +184,7 @@ class Subscriptions:
             cancel_time=None,
             revision=1,
             create_time=now,
-            phases=first_phases(plan, start, trial_end, given.quantity, now),
+            phases=first_phases(plan, start, trial_end, given.quantity, now, begun),
             clock=clock,
         )
         period = subscription.part_from(start)
@@ -212,9 +219,9 @@ class Subscriptions:
     async def cancel_subscription(
         self, tenant: TenantKey, subscription_id: str, timing: str = Timing.PERIOD_END
     ) -> Subscription:
-        """End it: with the running period, or NOW, with the running quarter of an hour, which is
-        then invoiced. One that has not begun never begins. Repeating it changes nothing; one that
-        is to end later can be ended now.
+        """End it: with the running period, or NOW: its time at once, its usage with the running
+        quarter of an hour; what ends is then invoiced. One that has not begun never begins.
+        Repeating it changes nothing; one that is to end later can be ended now.
         """
         at = check_timing(timing)
         async with self._database.transaction() as connection:
@@ -224,10 +231,10 @@ class Subscriptions:
             now = subscription.now(self._now())
             if subscription.period is None:
                 return subscription
-            end = subscription.start_time
+            end = Border(subscription.start_time, subscription.start_time)
             if now >= subscription.start_time:
                 end = end_at(subscription, at, now)
-            if subscription.cancel_time is not None and subscription.cancel_time <= end:
+            if subscription.cancel_time is not None and subscription.cancel_time <= end.time:
                 return subscription
             ended = await self._change(
                 connection,
@@ -289,8 +296,8 @@ class Subscriptions:
             if subscription.phase_at(max(now, subscription.start_time)).kind is PhaseKind.TRIAL:
                 raise PreconditionError("The subscription is in its trial", reason="in_trial")
             start = end_at(subscription, at, now)
-            check_resume(resume_time, start)
-            if subscription.cancel_time is not None and subscription.cancel_time <= start:
+            check_resume(resume_time, start.time)
+            if subscription.cancel_time is not None and subscription.cancel_time <= start.time:
                 raise ended_by_then()
             # A pause that was asked for before is replaced.
             again = resumed(subscription, start, now)
@@ -306,8 +313,8 @@ class Subscriptions:
         return changed
 
     async def resume_subscription(self, tenant: TenantKey, subscription_id: str) -> Subscription:
-        """End a pause, with the running quarter of an hour billed again, or call it off; make a
-        suspended one active again. PreconditionError when it is cancelled.
+        """End a pause, with usage of the running quarter of an hour billed again, or call it off;
+        make a suspended one active again. PreconditionError when it is cancelled.
         """
         async with self._database.transaction() as connection:
             subscription = await require_subscription(
@@ -321,8 +328,7 @@ class Subscriptions:
             is_active = subscription.status is SubscriptionStatus.ACTIVE
             if is_active and not is_paused(subscription, now):
                 return subscription
-            start = begin_at(subscription, Timing.NOW, now)
-            after = resumed(subscription, start, now)
+            after = resumed(subscription, resume_at(subscription, now), now)
             check_cuts(after, now)
             after = replace(after, status=SubscriptionStatus.ACTIVE)
             changed = await self._change(

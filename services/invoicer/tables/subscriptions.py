@@ -132,6 +132,9 @@ subscription_phases = Table(
     # How many times the base price is charged.
     Column("quantity", Integer, nullable=False),
     time_column("create_time"),
+    # From when and until when it is billed by time; NULL: as usage is.
+    time_column("exact_start_time", nullable=True),
+    time_column("exact_end_time", nullable=True),
     PrimaryKeyConstraint("organization_id", "mode", "subscription_id", "start_time"),
     subscription_key("fk_subscription_phases_subscriptions"),
     plan_version_key(

@@ -36,6 +36,20 @@ WAIT_MS = 30_000
 ZONE = "Australia/Adelaide"
 WIDTH, HEIGHT = 1280, 900
 TELEPHONE_WIDTH = 380
+# Controls that lie on each other.
+OVERLAPPING = """() => {
+    const controls = [...document.querySelectorAll("input, select, textarea, button, .button")]
+        .filter((each) => each.checkVisibility() && !each.closest(".confirm > .body"))
+        .map((each) => [each.name || each.textContent.trim(), each.getBoundingClientRect()]);
+    return controls.flatMap(([one, a], index) => controls.slice(index + 1)
+        .filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1
+            && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+        .map(([other]) => `${one} and ${other}`));
+}"""
+# Tables with columns that only show when somebody finds out that they can be moved.
+CUT_OFF = """() => [...document.querySelectorAll(".table")]
+    .filter((each) => each.checkVisibility() && each.scrollWidth > each.clientWidth + 1)
+    .map((each) => `${each.textContent.trim().slice(0, 80)}: ${each.scrollWidth} px`)"""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +153,11 @@ class Visitor:
         ]
 
     def examine(self, name: str) -> None:
-        """The page is accessible, light and dark, and fits a telephone; pictures are kept."""
+        """The page is accessible, light and dark, nothing of it covers or cuts off anything, and it
+        fits a telephone; pictures are kept.
+        """
         assert self.serious_findings() == []
+        assert self.page.evaluate(OVERLAPPING) == []
         self.picture(f"{name}-light")
         self.page.emulate_media(color_scheme="dark")
         # Nothing else depends on colors.
@@ -150,6 +167,7 @@ class Visitor:
         with self.on_a_telephone():
             self.picture(f"{name}-380")
             assert self.needs_no_sideways_scrolling()
+            assert self.page.evaluate(CUT_OFF) == []
 
     @contextmanager
     def on_a_telephone(self) -> Iterator[None]:

@@ -30,7 +30,14 @@ def billed(stack: Connection) -> None:
     body = {"planId": api.post("/api/plans", plan)["id"], "startsAt": start}
     api.post("/api/subscriptions", body | {"customerId": CUSTOMER})
     api.await_usage("1234", metric="PORTAL_CALLS")
-    wait_for("an invoice", lambda: api.get("/api/invoices", customerId=CUSTOMER)["data"], 60)
+
+    def two_invoices() -> bool:
+        return len(api.get("/api/invoices", customerId=CUSTOMER)["data"]) == 2
+
+    wait_for("two invoices", two_invoices, 60)
+    newest = api.get("/api/invoices", customerId=CUSTOMER)["data"][0]["id"]
+    credited = {"reason": "Outage", "lines": [{"line": 1, "amount": "5"}]}
+    api.post(f"/api/invoices/{newest}/credit-notes", credited)
 
 
 def test_a_customer_sees_usage_and_invoices_until_the_link_is_revoked(
@@ -52,6 +59,8 @@ def test_a_customer_sees_usage_and_invoices_until_the_link_is_revoked(
     seen.set_viewport_size({"width": TELEPHONE_WIDTH, "height": 800})
     seen.get_by_role("link", name=re.compile("^INV-[0-9]+$")).first.click()
     expect(seen.get_by_role("heading", name=re.compile("Invoice INV-"))).to_be_visible()
+    expect(seen.get_by_role("row", name="Credited by credit notes")).to_contain_text("$5.00")
+    expect(seen.get_by_role("row", name="Amount due")).to_contain_text("$15.00")
     customer.examine("portal-invoice")
     pdf = seen.get_by_role("link", name="PDF").get_attribute("href")
 

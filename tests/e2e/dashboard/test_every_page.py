@@ -145,6 +145,8 @@ def test_an_invoice_for_people_shows_hostile_texts_as_they_are(
     page.goto(f"{owner.url}/api/invoices/{made['invoice']}/html")
     assert page.locator("body").inner_text().count(HOSTILE) >= len(ISSUER)
     assert page.locator("img[onerror], b").count() == 0
+    with owner.on_a_telephone():
+        assert owner.needs_no_sideways_scrolling()
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-in?token=x", "/invitation?token=x", "/portal"])
@@ -219,6 +221,8 @@ def test_a_viewer_sees_no_control_that_writes_and_gets_403_when_forcing_one(
         ("/webhooks/new", {"url": "http://127.0.0.1:9/"}),
         ("/plans/new", {"name": "Forced", "currency": "USD"}),
         ("/settings", {"name": "Forced"}),
+        ("/settings/invoices", {"name": "Forced"}),
+        ("/settings/invoices/logo/remove", {}),
         (f"/plans/{made['plan']}/edit", {"name": "Forced", "currency": "USD"}),
         (f"/invoices/{made['invoice']}/void", {}),
         (f"/subscriptions/{made['subscription']}/cancel", {}),

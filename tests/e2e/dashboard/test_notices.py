@@ -37,6 +37,7 @@ def test_the_overview_tells_what_accrues_and_which_endpoint_was_disabled(
     api.post(f"/api/webhooks/{endpoint}/test", {})
     wait_for("410", lambda: not api.get(f"/api/webhooks/{endpoint}")["enabled"], 60)
     plan = {"name": "P", "currency": "EUR", "basePrice": "0.00"}
+    api.post("/api/metrics", {"key": "NOTICED"})
     price = {"metric": "NOTICED", "model": "PER_UNIT", "unitPrice": "2"}
     plan_id = api.post("/api/plans", plan | {"metrics": [price]})["id"]
     api.post("/api/subscriptions", {"customerId": "c", "planId": plan_id})

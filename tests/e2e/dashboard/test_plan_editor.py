@@ -72,6 +72,9 @@ def test_a_plan_of_every_model_is_previewed_made_and_edited(
         expect(preview.get_by_role("img", name=f"Price of EDITED_{model} by")).to_be_visible()
     expect(preview.locator(".legend")).to_contain_text("model=gpt-4")
     expect(preview.locator(".legend")).to_contain_text("any other")
+    # At the end of a tier the curve jumps from one unit to the next.
+    for jump in ("500: $10.00", "501: $5.01", "500: $5.00", "501: $8.00"):
+        expect(preview.locator(f"[data-tip='{jump}']")).not_to_have_count(0)
 
     page.locator("[name='discounts[0].name']").fill("Launch")
     page.locator("[name='discounts[0].percent']").fill("10")
@@ -115,6 +118,15 @@ def fill_price(page: Page, row: int, model: str) -> None:
 def content(plan: dict[str, Any]) -> dict[str, Any]:
     """A plan without what tells its versions apart."""
     return {name: plan[name] for name in plan if name not in ("version", "createdAt")}
+
+
+def test_a_very_low_price_is_shown_over_as_many_units_as_it_takes(owner: Visitor) -> None:
+    page = owner.open("/plans/new")
+    fill_price(page, 0, "PER_UNIT")
+    page.locator("[name='metrics[0].includedUnits']").fill("")
+    page.get_by_label("Price of a unit").fill("0.00002")
+    page.get_by_label("Name").fill("Low")
+    expect(page.locator("[data-preview] [data-tip='500,000: $10.00']")).to_have_count(1)
 
 
 def test_a_price_without_its_metric_is_not_lost_silently(owner: Visitor) -> None:

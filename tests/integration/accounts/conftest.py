@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from argon2 import PasswordHasher
+from pydantic import SecretStr
 
 from cli.embedded import EmbeddedPostgres
 from services.accounts.app import people_of
@@ -12,9 +13,12 @@ from services.accounts.passwords import Passwords
 from services.accounts.service import Accounts
 from services.accounts.signing_in import SigningIn
 from services.kit.database import Database, TenantKey
+from services.kit.signatures import Signatures
 from tests.conftest import migrated_database
 
 PEPPER = b"a pepper of more than 32 characters"
+INTERNAL_TOKEN = SecretStr("t" * 32)
+SIGNATURES = Signatures(INTERNAL_TOKEN)
 
 
 class RecordedChanges:

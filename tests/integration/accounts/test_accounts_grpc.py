@@ -22,7 +22,7 @@ from services.kit.errors import UnauthenticatedError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.messaging import Messaging
-from tests.integration.accounts.conftest import PEPPER, quick_passwords
+from tests.integration.accounts.conftest import INTERNAL_TOKEN, PEPPER, SIGNATURES, quick_passwords
 
 WAIT_S = 15
 DEADLINE_S = 10.0
@@ -73,7 +73,7 @@ def settings(database_url: str, nats_url: str) -> AccountsSettings:
     return AccountsSettings(
         database_url=database_url,
         nats_url=nats_url,
-        internal_token="t" * 32,
+        internal_token=INTERNAL_TOKEN,
         key_pepper=PEPPER.decode(),
     )
 
@@ -93,8 +93,9 @@ async def client(
     """A client of a running accounts."""
     changes = ChangeBroadcast(messaging)
     people = people_of(database, PEPPER, changes, quick_passwords())
-    server = GrpcServer(settings, OwnKeys(people.accounts, people.signing_in, people.portals))
-    add_services(server, people, AuditLog(database))
+    own_keys = OwnKeys(people.accounts, people.signing_in, people.portals, SIGNATURES)
+    server = GrpcServer(settings, own_keys)
+    add_services(server, people, AuditLog(database), SIGNATURES)
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:
         yield Client(channel, settings)

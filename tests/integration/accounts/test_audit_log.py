@@ -29,6 +29,7 @@ from services.kit.ids import new_id
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import AUDIT, Messaging
 from services.kit.outbox import outbox_table
+from tests.waiting import until
 
 WAIT_S = 30.0
 EVERYTHING = AuditFilter()
@@ -262,13 +263,13 @@ async def running(
 
 async def outbox_is_empty(database: Database) -> None:
     """Return when everything told has arrived."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            async with database.transaction() as connection:
-                left = await connection.execute(select(func.count()).select_from(OUTBOX))
-                if not left.scalar_one():
-                    return
-            await asyncio.sleep(0.05)
+
+    async def is_empty() -> bool:
+        async with database.transaction() as connection:
+            left = await connection.execute(select(func.count()).select_from(OUTBOX))
+            return not left.scalar_one()
+
+    await until("all that was told", is_empty, WAIT_S)
 
 
 async def test_what_a_service_tells_arrives_and_leaves_its_outbox(

@@ -23,7 +23,7 @@ from services.kit.errors import (
     UnauthenticatedError,
 )
 from services.kit.keys import PORTAL_START, make_token
-from tests.integration.accounts.conftest import RecordedChanges
+from tests.integration.accounts.conftest import SIGNATURES, RecordedChanges
 
 BY = "key_0"
 
@@ -54,8 +54,8 @@ async def test_a_link_stands_for_one_customer_and_may_only_read(
 ) -> None:
     link, token = await people.portals.create(tenant, "ada/é", None, by=BY)
     assert link.expire_time - link.create_time == timedelta(days=1)
-    keys = OwnKeys(people.accounts, people.signing_in, people.portals)
-    principal = await keys.resolve(token)
+    keys = OwnKeys(people.accounts, people.signing_in, people.portals, SIGNATURES)
+    principal = await keys.resolve(SIGNATURES.portal_link(token, link.expire_time))
     assert (principal.tenant, principal.customer_id) == (tenant, "ada/é")
     assert (principal.scopes, principal.actor_id) == (frozenset({"read"}), link.id)
     assert (principal.member_id, principal.key_id, principal.role) == ("", "", "")

@@ -4,10 +4,13 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.event import listen
 
 from services.accounts.audit import AuditLog
 from services.accounts.audit_repository import AuditFilter
+from services.accounts.keys import OwnKeys
 from services.accounts.members_servicer import People
 from services.accounts.people import SESSIONS_PER_MEMBER_MAX, Seen
 from services.accounts.signing_in import OWNER_EMAIL_DEFAULT, SigningIn
@@ -15,7 +18,8 @@ from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from services.kit.keys import SESSION_START, SIGN_IN_LINK_START, make_token
-from tests.integration.accounts.conftest import RecordedChanges
+from services.kit.signatures import Signatures
+from tests.integration.accounts.conftest import SIGNATURES, RecordedChanges
 
 HERE = Seen("192.0.2.1", "Firefox")
 
@@ -146,6 +150,32 @@ async def test_a_session_has_ended_although_nobody_can_be_told(
 async def test_what_is_no_session_stands_for_nobody(signing_in: SigningIn, token: str) -> None:
     with pytest.raises(UnauthenticatedError):
         await signing_in.resolve(token)
+
+
+async def test_what_we_did_not_sign_never_reaches_the_database(
+    people: People, tenant: TenantKey, database: Database, link: str
+) -> None:
+    _, _, session = await people.signing_in.by_link(link, HERE)
+    made, portal_link = await people.portals.create(tenant, "ada", None, by="key_0")
+    asked: list[str] = []
+    listen(database.engine.sync_engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
+    keys = OwnKeys(people.accounts, people.signing_in, people.portals, SIGNATURES)
+    rotated = Signatures(SecretStr("another internal token of 32 characters or more"))
+    for unsigned in (
+        session,
+        f"{session}.test",
+        rotated.session(session, "test"),
+        SIGNATURES.session(portal_link, "test"),
+        portal_link,
+        rotated.portal_link(portal_link, made.expire_time),
+        SIGNATURES.portal_link(session, made.expire_time),
+    ):
+        with pytest.raises(UnauthenticatedError) as refused:
+            await keys.resolve(unsigned)
+        assert refused.value.reason in ("invalid_session", "invalid_portal_link")
+    assert asked == []
+    await keys.resolve(SIGNATURES.session(session, "test"))
+    assert asked
 
 
 async def test_a_session_that_is_not_used_ends_after_a_week(

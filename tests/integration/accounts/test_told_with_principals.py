@@ -11,8 +11,7 @@ from services.accounts.people import Seen
 from services.kit.database import TenantKey
 from services.kit.errors import NotFoundError
 from services.kit.ids import new_id
-from services.kit.keys import session_credential
-from tests.integration.accounts.conftest import RecordedChanges
+from tests.integration.accounts.conftest import SIGNATURES, RecordedChanges
 
 MAY = datetime(2027, 5, 1, tzinfo=UTC)
 JUNE = datetime(2027, 6, 1, tzinfo=UTC)
@@ -23,13 +22,18 @@ async def callers(people: People, tenant: TenantKey) -> dict[str, str]:
     live = TenantKey(tenant.organization_id, "live")
     _, link, _ = await people.signing_in.create_link(tenant.organization_id)
     _, _, session = await people.signing_in.by_link(link, Seen("127.0.0.1", "pytest"))
+
+    async def link_of(tenant: TenantKey) -> str:
+        made, token = await people.portals.create(tenant, "ada", None, by="key_0")
+        return SIGNATURES.portal_link(token, made.expire_time)
+
     return {
         "key": (await people.accounts.create_api_key(tenant, NewKey("A", ["read"], None)))[1],
         "live key": (await people.accounts.create_api_key(live, NewKey("B", ["read"], None)))[1],
-        "session": session_credential(session, "test"),
-        "live session": session_credential(session, "live"),
-        "link": (await people.portals.create(tenant, "ada", None, by="key_0"))[1],
-        "live link": (await people.portals.create(live, "ada", None, by="key_0"))[1],
+        "session": SIGNATURES.session(session, "test"),
+        "live session": SIGNATURES.session(session, "live"),
+        "link": await link_of(tenant),
+        "live link": await link_of(live),
     }
 
 
@@ -38,7 +42,7 @@ async def test_who_calls_in_test_mode_is_told_what_clocks_show(
 ) -> None:
     secrets = await callers(people, tenant)
     other = (await people.accounts.create_organization("Other")).id
-    keys = OwnKeys(people.accounts, people.signing_in, people.portals)
+    keys = OwnKeys(people.accounts, people.signing_in, people.portals, SIGNATURES)
 
     async def shown() -> dict[str, datetime | None]:
         return {who: (await keys.resolve(secret)).time_of("ada") for who, secret in secrets.items()}
@@ -67,7 +71,7 @@ async def test_keys_and_sessions_are_told_of_strict_metrics(
     people: People, tenant: TenantKey
 ) -> None:
     secrets = await callers(people, tenant)
-    keys = OwnKeys(people.accounts, people.signing_in, people.portals)
+    keys = OwnKeys(people.accounts, people.signing_in, people.portals, SIGNATURES)
     change = OrganizationChange(strict_metrics=True)
     await people.accounts.update_organization(tenant.organization_id, change)
     assert {

@@ -102,7 +102,7 @@ def watermark() -> SetWatermark:
 @pytest.fixture
 def answers(database: Database, watermark: SetWatermark, waits: TokenWait) -> UsageAnswers:
     """The use cases of usage."""
-    return UsageAnswers(database, watermark, waits, NoReplay())
+    return UsageAnswers(database, watermark, waits, NoReplay(), watermark_recent_s=0.0)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from services.aggregator.folder import Folder
 from services.aggregator.service import Metrics
 from services.aggregator.tables import metadata
 from services.kit.database import Database, TenantKey
-from services.kit.migrations import migrate
 from tests.integration.aggregator.sending import Event, batch
 
 BUCKET = (
@@ -216,8 +215,3 @@ async def test_the_migrations_make_the_tables_as_declared(database: Database) ->
             lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
         )
     assert differences == []
-
-
-async def test_migrating_again_changes_nothing(database: Database, database_url: str) -> None:
-    await migrate(database_url, "services.aggregator")
-    await database.ping()

@@ -171,7 +171,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         watermark = IngestWatermark(to_ingest, settings.internal_token)
         waits = TokenWait(database, watermark, settings.usage_token_wait_s)
         replay = IngestReplay(to_ingest, settings.internal_token, timeout_s=DEADLINE_S)
-        answers = UsageAnswers(database, watermark, waits, replay)
+        answers = UsageAnswers(database, watermark, waits, replay, watermark_recent_s=0.0)
         server = GrpcServer(settings, Keys())
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
@@ -435,9 +435,13 @@ async def test_billable_usage_takes_the_internal_token_only(client: Client, fold
 async def test_what_somebody_has_defined_is_told_ingest_and_nobody_else(
     client: Client, folder: Folder
 ) -> None:
-    await client.create("admin", pb.Metric(key="A"))
+    for key in ("A", "D"):
+        await client.create("admin", pb.Metric(key=key))
+    await client.public.ArchiveMetric(
+        pb.ArchiveMetricRequest(key="D"), timeout=DEADLINE_S, metadata=api_key_metadata("admin")
+    )
     await folder.apply([batch(TENANT, Event("B", "1"))])
-    keys = ["A", "B", "C", "no key"]
+    keys = ["A", "B", "C", "D", "no key"]
     told = []
     for mode in (common_pb2.MODE_LIVE, common_pb2.MODE_TEST):
         request = pb.FindDefinedMetricsRequest(
@@ -448,9 +452,9 @@ async def test_what_somebody_has_defined_is_told_ingest_and_nobody_else(
             timeout=DEADLINE_S,
             metadata=internal_metadata(client.settings.internal_token),
         )
-        told.append(list(response.keys))
-    # B has defined itself.
-    assert told == [["A"], []]
+        answers = (response.keys, response.self_defined_keys, response.archived_keys)
+        told.append([list(keys) for keys in answers])
+    assert told == [[["A", "D"], ["B"], ["D"]], [[], [], []]]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.internal.FindDefinedMetrics(
             request, timeout=DEADLINE_S, metadata=api_key_metadata("admin")

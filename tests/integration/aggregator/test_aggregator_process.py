@@ -19,6 +19,7 @@ from services.kit.grpc_client import open_channel
 from services.kit.messaging import EVENTS, Messaging
 from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import Event, batch, total
+from tests.waiting import until
 
 START_S = 20.0
 STOP_S = 20.0
@@ -92,23 +93,23 @@ async def send(messaging: Messaging, made: EventBatch, copy: str = "") -> None:
 async def counted(database: Database, events: int) -> None:
     """Until so many events are in the buckets."""
     query = text("SELECT coalesce(sum(event_count), 0) FROM usage_buckets")
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            async with database.transaction() as connection:
-                if (await connection.execute(query)).scalar_one() == events:
-                    return
-            await asyncio.sleep(0.02)
+
+    async def all_are() -> bool:
+        async with database.transaction() as connection:
+            return bool((await connection.execute(query)).scalar_one() == events)
+
+    await until(f"{events} events", all_are, WAIT_S)
 
 
 async def all_acknowledged(messaging: Messaging) -> None:
     """Until no message of the consumer is pending or waits for its acknowledgement."""
     jetstream = messaging.client.jetstream()
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            info = await jetstream.consumer_info(EVENTS.name, "aggregator")
-            if info.num_pending == 0 and info.num_ack_pending == 0:
-                return
-            await asyncio.sleep(0.05)
+
+    async def none_is_left() -> bool:
+        info = await jetstream.consumer_info(EVENTS.name, "aggregator")
+        return bool(info.num_pending == 0 and info.num_ack_pending == 0)
+
+    await until("the acknowledgements", none_is_left, WAIT_S)
 
 
 async def test_the_process_counts_answers_senders_and_stops_without_showing_a_secret(

@@ -1,10 +1,12 @@
 """The largest of a range whose edges are in buckets: as if all were told and sorted."""
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import event
 
 from services.aggregator import largest, spans, usage_source
 from services.aggregator.domain import NewMetric
@@ -104,3 +106,26 @@ async def test_of_most_customers_no_bucket_is_read(
         found = await find_candidates(connection, query, read, rolled_until, keys, [])
     assert found is not None
     assert 3 <= len(found) < 40  # of 60 series, two of each customer
+
+
+@pytest.mark.parametrize("metric", ["SUM", "COUNT"])
+async def test_days_of_all_customers_are_read_from_their_index_alone(
+    database: Database, answers: UsageAnswers, filled: TenantKey, metric: str
+) -> None:
+    """Left to itself PostgreSQL reads so little as a whole, so it has to do without."""
+    statements: list[tuple[str, Sequence[object]]] = []
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cu, statement, values, *_rest: statements.append((statement, values)),
+    )
+    month = {"start": START, "end": END, "group_by": ("customerId",), "top": 3}
+    assert len(await told(answers, filled, UsageQuestion(metric, **month))) == 3  # type: ignore[arg-type]
+    statement, values = statements[-1]
+    async with database.driving() as driver:
+        await driver.execute("VACUUM ANALYZE usage_rollups")
+        await driver.execute("SET enable_seqscan = off")
+        await driver.execute("SET enable_bitmapscan = off")
+        plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN {statement}", *values))
+        await driver.execute("RESET ALL")
+    assert "Index Only Scan using ix_usage_rollups_days" in plan

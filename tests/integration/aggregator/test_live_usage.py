@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -48,7 +48,7 @@ METRIC = "GB"
 
 
 async def allowed() -> None:
-    """The key still holds."""
+    """The key still holds; there is no test clock."""
 
 
 @pytest.fixture
@@ -326,9 +326,9 @@ class Served:
     keys: Keys
     channel: grpc.aio.Channel
 
-    def watch(self, key: str) -> Any:
+    def watch(self, key: str, asked: aggregator_pb2.QueryUsageRequest | None = None) -> Any:
         stub = live_pb2_grpc.LiveUsageServiceStub(self.channel)
-        request = live_pb2.WatchUsageRequest(question=march())
+        request = live_pb2.WatchUsageRequest(question=asked or march())
         return stub.WatchUsage(request, timeout=60, metadata=api_key_metadata(key))
 
 
@@ -399,6 +399,34 @@ async def test_it_is_watched_over_grpc_by_those_who_may(
     assert not read.done()
     stranger.cancel()
     await asyncio.gather(read, return_exceptions=True)
+
+
+async def test_a_question_without_times_goes_by_the_customers_test_clock_and_on_with_it(
+    served: Served, folder: Folder, tenant: TenantKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "RECHECK_S", 0.6)
+    may, june = utc("2041-05-20T12:00"), utc("2041-06-03T12:00")
+
+    def shows(time: datetime) -> None:
+        clocks = (("user_1", round(time.timestamp() * 1_000_000)),)
+        served.keys.known["reader"] = replace(principal(tenant, "read"), test_clocks=clocks)
+
+    await folder.apply(
+        [
+            batch(
+                tenant,
+                Event(METRIC, "5", time=may - timedelta(days=1)),
+                Event(METRIC, "6", time=june - timedelta(hours=1)),
+            )
+        ]
+    )
+    shows(may)
+    call = served.watch(
+        "reader", aggregator_pb2.QueryUsageRequest(metric=METRIC, customer_id="user_1")
+    )
+    assert await value(call) == "5"
+    shows(june)
+    assert await value(call) == "6"
 
 
 async def test_a_revoked_key_sees_nothing_more(

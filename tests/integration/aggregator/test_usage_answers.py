@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
@@ -384,16 +384,73 @@ async def test_while_ingest_is_away_the_last_known_watermark_is_told(
     tenant: TenantKey,
 ) -> None:
     await folder.apply([batch(tenant, Event("A"))])
-    answers = UsageAnswers(database, watermark, waits, NoReplay())
+    answers = UsageAnswers(database, watermark, waits, NoReplay(), watermark_recent_s=0.0)
     told = (await answers.query(tenant, question("A"))).as_of
     watermark.now = None
     assert (await answers.query(tenant, question("A"))).as_of == told
     # A replica that has just started knows what another one has noted, or nothing at all.
-    fresh = UsageAnswers(database, away(), waits, NoReplay())
+    fresh = UsageAnswers(database, away(), waits, NoReplay(), watermark_recent_s=0.0)
     assert (await fresh.query(tenant, question("A"))).as_of == utc("1970-01-01")
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE fold_state SET watermark = '2026-03-30 UTC'"))
     assert (await fresh.query(tenant, question("A"))).as_of == utc("2026-03-30")
+
+
+@pytest.mark.usefixtures("token_usage")
+async def test_what_is_asked_again_takes_one_statement(
+    database: Database, folder: Folder, answers: UsageAnswers, tenant: TenantKey
+) -> None:
+    statements: list[str] = []
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cu, statement, *_rest: statements.append(statement),
+    )
+    counts = []
+    for more in (
+        {"customer_id": "user_1", "window": "HOUR"},
+        {"customer_id": "user_1", "window": "HOUR"},
+        {"group_by": ("model",), "page_size": 1, "time_zone": "Asia/Kolkata"},
+        {"group_by": ("customerId",), "top": 1},
+    ):
+        await answers.query(tenant, question("AI_TOKEN", **more))
+        counts.append(len(statements))
+        statements.clear()
+    # The snapshot, the metric, how things stand; then only the figures.
+    assert counts == [4, 1, 1, 1]
+    # What was counted since is in all the same.
+    await folder.apply([batch(tenant, Event("AI_TOKEN", "1"))])
+    assert await total(answers, tenant, "AI_TOKEN") == Decimal("7124.75")
+    assert len(statements) >= 1
+
+
+async def test_a_definition_that_another_replica_has_changed_is_known_at_once(
+    answers: UsageAnswers, metrics: Metrics, folder: Folder, tenant: TenantKey
+) -> None:
+    """A metric that is remembered as the sum that it was by its first event."""
+    await folder.apply([batch(tenant, Event("A", "3"), Event("A", "5"))])
+    assert await total(answers, tenant, "A") == 8
+    with pytest.raises(InvalidArgumentError):
+        await total(answers, tenant, "A", group_by=("model",))
+    await metrics.create(tenant, NewMetric("A", aggregation="MAX"))
+    assert await total(answers, tenant, "A") == 5
+    await metrics.create(tenant, NewMetric("B", dimensions=("model",)))
+    await folder.apply([batch(tenant, Event("B", "2", metadata={"model": "x"}))])
+    found = await rows(answers, tenant, question("B", group_by=("model",)))
+    assert found == [(MARCH, ("x",), "2")]
+
+
+async def test_strangers_with_the_same_metric_are_told_apart_when_it_is_remembered(
+    answers: UsageAnswers, folder: Folder, tenant: TenantKey
+) -> None:
+    others = (new_tenant(), TenantKey(tenant.organization_id, "test"))
+    await folder.apply([batch(tenant, Event("A", "3"))])
+    await folder.apply([batch(others[0], Event("A", "5"))])
+    for _ in range(2):
+        assert await total(answers, tenant, "A") == 3
+        assert await total(answers, others[0], "A") == 5
+        with pytest.raises(InvalidArgumentError):
+            await total(answers, others[1], "A")
 
 
 def away() -> SetWatermark:

@@ -1,9 +1,14 @@
 """The fixtures that every other integration test stands on."""
 
+import os
+from pathlib import Path
+
 import nats
 import pytest
 
 from cli.databases import connected
+from tests.conftest import TEMPORARY_BYTES_MAX
+from tests.tools import memory_file_system
 
 
 async def test_database_url_is_an_empty_database_of_its_own_role(database_url: str) -> None:
@@ -27,3 +32,9 @@ async def test_nats_url_has_no_stream_of_an_earlier_test(nats_url: str, round_nu
         await jetstream.publish("s.1", b"kept")
     finally:
         await connection.close()
+
+
+def test_tests_write_to_memory_where_there_is_enough(tmp_path: Path) -> None:
+    memory = memory_file_system(TEMPORARY_BYTES_MAX)
+    assert memory is None or tmp_path.is_relative_to(os.environ["PYTEST_DEBUG_TEMPROOT"])
+    assert memory_file_system(1 << 60) is None

@@ -70,17 +70,15 @@ from services.kit.keys import (
     KEY_MODES,
     PORTAL_START,
     SESSION_START,
-    is_portal_token,
-    looks_like_key,
     make_key,
     make_token,
-    session_credential,
-    split_session,
 )
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
+from services.kit.signatures import Signatures
 
 TOKEN = SecretStr("internal token of these tests, long")
+SIGNATURES = Signatures(TOKEN)
 ORGANIZATION_ID = "org_" + "a" * 32
 USAGE_TOKEN = usage_token.encode([new_uuid()], clock.now())
 ALL_SCOPES = ("track", "read", "admin")
@@ -111,6 +109,8 @@ class World:
     """All services: answers what a test sets, stores events in memory, knows API keys."""
 
     principals: dict[str, Principal] = field(default_factory=dict)
+    # Of links to the portal, by their tokens without a signature, as accounts looks them up.
+    links: dict[str, Principal] = field(default_factory=dict)
     answers: dict[str, Message | Exception] = field(default_factory=dict)
     requests: list[tuple[str, Message]] = field(default_factory=list)
     callers: list[Principal] = field(default_factory=list)
@@ -162,7 +162,7 @@ class World:
         token = make_token(SESSION_START)
         for each in KEY_MODES:
             number = len(self.principals)
-            self.principals[session_credential(token, each)] = Principal(
+            self.principals[SIGNATURES.session(token, each)] = Principal(
                 key_id="",
                 organization_id=ORGANIZATION_ID,
                 mode=auth.MODE_NUMBERS[each],
@@ -174,27 +174,27 @@ class World:
                 session_id=f"ses_{number:032x}",
                 member_name="Ada <b>",
             )
-        return session_credential(token, mode)
+        return SIGNATURES.session(token, mode)
 
     def new_portal_link(self, customer_id: str) -> str:
-        """A link to the portal of this customer: its token."""
-        token = make_token(PORTAL_START)
-        self.principals[token] = Principal(
+        """A link to the portal of this customer: its signed token."""
+        token, expire_time = make_token(PORTAL_START), clock.now() + timedelta(days=1)
+        credential = SIGNATURES.portal_link(token, expire_time)
+        self.principals[credential] = self.links[token] = Principal(
             key_id="",
             organization_id=ORGANIZATION_ID,
             mode=auth.MODE_NUMBERS["test"],
             mode_name="test",
             scopes=frozenset({"read"}),
-            expire_time=clock.now() + timedelta(days=1),
+            expire_time=expire_time,
             customer_id=customer_id,
             portal_link_id=f"ptl_{len(self.principals):032x}",
         )
-        return token
+        return credential
 
     async def resolve(self, secret: str) -> Principal:
         """The KeyResolver of the services' own interceptor."""
-        known = looks_like_key(secret) or split_session(secret) or is_portal_token(secret)
-        if not known or secret not in self.principals:
+        if secret not in self.principals:
             raise auth.invalid_credential(secret)
         return self.principals[secret]
 
@@ -240,7 +240,7 @@ class World:
     ) -> members_pb2.ResolveSessionResponse:
         self.resolved += 1
         mode = auth.MODE_NAMES[request.mode]
-        principal = self.principals.get(session_credential(request.token, mode))
+        principal = self.principals.get(SIGNATURES.session(request.token, mode))
         if principal is None:
             raise auth.invalid_session()
         return members_pb2.ResolveSessionResponse(
@@ -258,7 +258,8 @@ class World:
     def _ResolvePortalLink(
         self, request: portal_pb2.ResolvePortalLinkRequest
     ) -> portal_pb2.ResolvePortalLinkResponse:
-        principal = self.principals.get(request.token)
+        self.resolved += 1
+        principal = self.links.get(request.token)
         if principal is None:
             raise auth.invalid_portal_link()
         message = accounts_pb2.Principal(
@@ -275,7 +276,7 @@ class World:
         self.requests.append(("SignIn", request))
         if self.sign_in_failure is not None:
             raise self.sign_in_failure
-        token, _mode = split_session(self.new_session()) or ("", "")
+        token, _mode = SIGNATURES.read_session(self.new_session()) or ("", "")
         answer = members_pb2.SignInResponse(token=token)
         answer.expire_time.FromDatetime(clock.now() + timedelta(days=30))
         return answer
@@ -296,14 +297,14 @@ class World:
         self.requests.append(("AcceptInvitation", request))
         if self.sign_in_failure is not None:
             raise self.sign_in_failure
-        token, _mode = split_session(self.new_session()) or ("", "")
+        token, _mode = SIGNATURES.read_session(self.new_session()) or ("", "")
         answer = members_pb2.AcceptInvitationResponse(token=token)
         answer.expire_time.FromDatetime(clock.now() + timedelta(days=30))
         return answer
 
     def _EndSession(self, request: members_pb2.EndSessionRequest) -> members_pb2.EndSessionResponse:
         for mode in KEY_MODES:
-            self.principals.pop(session_credential(request.token, mode), None)
+            self.principals.pop(SIGNATURES.session(request.token, mode), None)
         return members_pb2.EndSessionResponse()
 
     def _RecordTenantEvents(

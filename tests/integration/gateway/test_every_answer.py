@@ -10,9 +10,10 @@ import pytest
 from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 
+from cli.embedded import EmbeddedNats
 from services.kit.errors import NotFoundError
 from services.kit.grpc_server import GrpcServer
-from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World
+from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVENT = {"metric": "API_CALL", "amount": 1}
@@ -175,6 +176,35 @@ async def test_the_access_log_tells_who_asked_for_what_and_how_long_it_took(
     assert f"organization_id={ORGANIZATION_ID}" in line
     assert "ada" not in line
     assert "surprise" not in line
+
+
+async def test_the_access_log_has_events_only_where_it_is_wanted(
+    nats_server: EmbeddedNats, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logged: list[list[str]] = []
+    for wanted in (False, True):
+        async with serving(nats_server.url, access_log_track=wanted) as gateway:
+            key = {"x-usageflow-api-key": gateway.world.new_key()}
+            for path, content in (("/api/track", EVENT), ("/api/track/batch", {"events": [EVENT]})):
+                answer = await gateway.client.post(path, json=content, headers=key)
+                assert answer.status_code == 200, answer.text
+            await gateway.client.post("/api/track", json={}, headers=key)
+            await gateway.client.get("/api/track", headers=key)
+        printed = capfd.readouterr().out
+        assert key["x-usageflow-api-key"] not in printed
+        logged.append([line for line in printed.splitlines() if " request " in line])
+    counted, (event, batch, refused, wrong_method) = logged
+    assert counted == []
+    for line, route, status in (
+        (event, "/api/track", 200),
+        (batch, "/api/track/batch", 200),
+        (refused, "/api/track", 400),
+    ):
+        for told in ("method=POST", f"route={route}", f"status={status}", "ms="):
+            assert told in line
+        assert f"organization_id={ORGANIZATION_ID}" in line
+    assert "method=GET" in wrong_method
+    assert "status=405" in wrong_method
 
 
 async def test_a_defect_of_ours_tells_nothing_of_the_inside(

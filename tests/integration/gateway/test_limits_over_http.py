@@ -17,6 +17,7 @@ from gateway.rates import BURST_S, Rates
 from services.kit.auth import Principal
 from services.kit.errors import UnavailableError
 from tests.integration.gateway.conftest import Gateway, World, serving
+from tests.waiting import until
 
 EVENT = {"metric": "API_CALL", "amount": 1, "customerId": "user_123"}
 LOAD_S = 3.0
@@ -127,21 +128,15 @@ async def test_cut_off_each_gateway_keeps_to_its_share() -> None:
     who = Principal("key_1", "org_1", 2, "test", frozenset({"track"}), requests_per_s=10)
     assert [both[0].caller(who).take_events(1) for _ in range(10)] == [None] * 10
     bucket = both[1].quota("org_1:test").requests
-    async with asyncio.timeout(5):
-        while not bucket.full_at_s or len(wire.known) < 2:
-            await asyncio.sleep(0.01)
+    await until("the exchange", lambda: bucket.full_at_s and len(wire.known) == 2, 5)
     # What the one let through is gone at the other, which was never asked.
     left = BURST_S - max(0, bucket.full_at_s - time.monotonic())
     passed = [both[1].caller(who).take_events(1) is None for _ in range(10)].count(True)
     assert passed <= 10 * left + 1
     wire.cut = True
-    async with asyncio.timeout(20):
-        while {rates.share.gateways for rates in both} != {2}:
-            await asyncio.sleep(0.05)
+    await until("each for itself", lambda: {rates.share.gateways for rates in both} == {2}, 20)
     wire.cut = False
-    async with asyncio.timeout(20):
-        while {rates.share.gateways for rates in both} != {1}:
-            await asyncio.sleep(0.05)
+    await until("both together", lambda: {rates.share.gateways for rates in both} == {1}, 20)
     for task in running:
         task.cancel()
 

@@ -1,16 +1,21 @@
 """The customer portal's pages, and that a link is nothing but that."""
 
+from datetime import timedelta
+
 import httpx
 import pytest
 from google.protobuf.message import Message
+from pydantic import SecretStr
 from usageflow.accounts.v1 import portal_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.invoicer.v1 import documents_pb2, invoicer_pb2
 
 from cli.embedded import EmbeddedNats
 from gateway.portal.visit import COOKIE, SECURE_COOKIE
+from services.kit import clock
 from services.kit.keys import PORTAL_START, make_token
-from tests.integration.gateway.conftest import Gateway, World, serving
+from services.kit.signatures import Signatures
+from tests.integration.gateway.conftest import SIGNATURES, Gateway, World, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADA = "ada <i>"
@@ -31,7 +36,13 @@ def browser(gateway: Gateway) -> httpx.AsyncClient:
 def answers(customer_id: str) -> dict[str, Message]:
     """What the services tell of a customer."""
     invoice = invoicer_pb2.Invoice(
-        id="inv_1", number="INV-000001", customer_id=customer_id, currency="USD", amount="5.00"
+        id="inv_1",
+        number="INV-000001",
+        customer_id=customer_id,
+        currency="USD",
+        amount="5.00",
+        credits_applied="0.00",
+        amount_due="5.00",
     )
     return {
         "GetCurrentPortal": portal_pb2.GetCurrentPortalResponse(
@@ -96,15 +107,46 @@ async def test_what_is_another_customers_is_not_found(
 async def test_a_link_that_works_no_more_says_so_everywhere(
     browser: httpx.AsyncClient, world: World
 ) -> None:
-    token = await opened(browser, world)
-    del world.principals[token]
+    del world.principals[await opened(browser, world)]
     for path in ("/portal", "/portal/invoices/inv_1", "/portal/invoices/inv_1/pdf"):
         answer = await browser.get(path)
         assert answer.status_code == 401, path
         assert "works no more" in answer.text
-    answer = await browser.get(f"/portal?token={make_token(PORTAL_START)}")
+    unknown = SIGNATURES.portal_link(make_token(PORTAL_START), clock.now() + timedelta(days=1))
+    answer = await browser.get(f"/portal?token={unknown}")
     assert answer.headers["set-cookie"].startswith(f"{COOKIE}=; Path=/; Max-Age=0")
     assert (await browser.get("/portal?token=x")).status_code == 401
+
+
+async def test_a_made_up_link_works_nowhere_and_costs_no_look_up(
+    browser: httpx.AsyncClient, world: World
+) -> None:
+    credential = world.new_portal_link(ADA)
+    token, until, signature = credential.split(".")
+    rotated = Signatures(SecretStr("another internal token, as long as that"))
+    tomorrow = clock.now() + timedelta(days=1)
+    made_up = [
+        token,
+        f"{token}.{until}",
+        f"{token}.{int(until) + 1}.{signature}",
+        credential[:-1],
+        f"{make_token(PORTAL_START)}.{until}.{signature}",
+        rotated.portal_link(token, tomorrow),
+        # Rightly signed, but over.
+        SIGNATURES.portal_link(token, clock.now() - timedelta(seconds=2)),
+        SIGNATURES.session(token, "test"),
+        world.new_session(),
+        world.new_key(),
+    ]
+    for value in made_up:
+        browser.headers.pop("cookie", None)
+        opened = await browser.get(f"/portal?token={value}")
+        # What begins like a link is taken out of the address, and no cookie is set.
+        cookie = opened.headers.get("set-cookie", f"{COOKIE}=;")
+        assert cookie.startswith(f"{COOKIE}=;"), value
+        browser.headers["cookie"] = f"{COOKIE}={value}"
+        assert (await browser.get("/portal")).status_code == 401, value
+    assert (world.resolved, world.requests) == (0, [])
 
 
 async def test_a_link_is_neither_a_key_nor_a_session(

@@ -1,15 +1,18 @@
 """Members in a browser: signing in and out, their cookie, and that requests are really theirs."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from usageflow.accounts.v1 import accounts_pb2, members_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 
 from cli.embedded import EmbeddedNats
 from gateway.sessions import COOKIE, SECURE_COOKIE, csrf_token
+from services.kit import clock
 from services.kit.errors import (
     FieldProblem,
     InvalidArgumentError,
@@ -17,8 +20,9 @@ from services.kit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from services.kit.keys import SIGN_IN_LINK_START, make_token, split_session
-from tests.integration.gateway.conftest import Gateway, World, as_member, serving
+from services.kit.keys import SESSION_START, SIGN_IN_LINK_START, make_token
+from services.kit.signatures import Signatures
+from tests.integration.gateway.conftest import SIGNATURES, Gateway, World, as_member, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 METRIC = {"key": "API_CALL"}
@@ -72,7 +76,7 @@ async def test_the_button_signs_in(browser: httpx.AsyncClient, world: World) -> 
     assert "httponly" in cookie
     assert "secure" not in cookie
     assert 29 * 86_400 < int(cookie["max-age"]) <= 30 * 86_400
-    assert split_session(cookie["value"])
+    assert SIGNATURES.read_session(cookie["value"])
     [(_, request)] = world.requests
     assert isinstance(request, members_pb2.SignInRequest)
     assert (request.address, request.user_agent[:12]) == ("127.0.0.1", "python-httpx")
@@ -163,8 +167,8 @@ async def test_what_changes_something_takes_the_token_of_the_page(
 ) -> None:
     credential = as_member(browser, world)
     other = csrf_token(world.new_session())
-    token, _mode = split_session(credential) or ("", "")
-    for wrong in ("", "x", other, csrf_token(f"{token}.live")):
+    token, _mode = SIGNATURES.read_session(credential) or ("", "")
+    for wrong in ("", "x", other, csrf_token(SIGNATURES.session(token, "live"))):
         browser.headers["x-csrf-token"] = wrong
         answer = await browser.post("/api/metrics", json=METRIC)
         assert (answer.status_code, answer.json()["code"]) == (403, "invalid_csrf_token")
@@ -182,6 +186,29 @@ async def test_a_session_that_has_ended_is_401_and_says_so(
     browser.headers["cookie"] = f"{COOKIE}={credential}x"
     answer = await browser.get("/api/metrics")
     assert (answer.status_code, answer.json()["code"]) == (401, "missing_api_key")
+
+
+async def test_a_made_up_cookie_is_nobodys_and_costs_no_look_up(
+    browser: httpx.AsyncClient, world: World
+) -> None:
+    credential = world.new_session()
+    token, _mode, signature = credential.split(".")
+    rotated = Signatures(SecretStr("another internal token, as long as that"))
+    made_up = [
+        f"{token}.live.{signature}",
+        f"{token}.test",
+        credential[:-1],
+        SIGNATURES.session(make_token(SESSION_START), "test")[:-4] + "AAAA",
+        rotated.session(token, "test"),
+        SIGNATURES.portal_link(token, clock.now() + timedelta(days=1)),
+        world.new_portal_link("user_123"),
+    ]
+    for value in made_up:
+        browser.headers["cookie"] = f"{COOKIE}={value}"
+        answer = await browser.get("/api/metrics")
+        assert (answer.status_code, answer.json()["code"]) == (401, "missing_api_key"), value
+        assert (await browser.get("/dashboard")).headers["location"].startswith("/sign-in"), value
+    assert (world.resolved, world.requests) == (0, [])
 
 
 async def test_a_session_is_no_api_key(browser: httpx.AsyncClient, world: World) -> None:
@@ -241,7 +268,8 @@ async def test_the_mode_is_switched_by_the_cookie(browser: httpx.AsyncClient, wo
     answer = await browser.post("/mode", data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, "/usage")
     live = cookie_of(answer)["value"]
-    assert split_session(live) == ((split_session(credential) or ("",))[0], "live")
+    token, _mode = SIGNATURES.read_session(credential) or ("", "")
+    assert SIGNATURES.read_session(live) == (token, "live")
     world.answers["ListMetrics"] = aggregator_pb2.ListMetricsResponse()
     browser.headers["cookie"] = f"{COOKIE}={live}"
     assert (await browser.get("/api/metrics")).status_code == 200

@@ -154,7 +154,7 @@ async def test_the_dashboard_shows_the_totals_and_the_largest_changes(
         world.watched.put_nowait(part)
     page = await http.get(f"{path}?from=2026-01&to=2026-03")
     assert "<dd data-difference>$2.00</dd>" in page.text
-    assert page.text.count("<tr><td>") == 1
+    assert page.text.count('<td class="wrap"><a class="main" href="/dashboard/customers/') == 1
     assert "1 pay in another currency" in page.text
     asked = world.requests[-1][1]
     assert isinstance(asked, pb.SimulatePlanRequest)

@@ -16,6 +16,7 @@ from services.kit import auth, errors
 from services.kit.errors import FieldProblem
 from tests.integration.gateway.conftest import ORGANIZATION_ID, Gateway, World
 from tests.integration.gateway.route_cases import at
+from tests.waiting import until
 
 PATH = "/api/usage/live?metric=AI_TOKEN&groupBy=model&filter[model]=x&top=5"
 WAIT_S = 10.0
@@ -61,12 +62,6 @@ async def watching(
 ) -> AsyncIterator[Events]:
     async with http.stream("GET", path, headers=headers) as response:
         yield Events(response)
-
-
-async def until(met: Any) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not met():
-            await asyncio.sleep(0.01)
 
 
 async def test_the_answer_comes_at_once_and_when_it_changes(
@@ -116,7 +111,7 @@ async def test_a_client_that_goes_away_ends_its_watch(
     world.watched.put_nowait(answer("1"))
     async with watching(http) as events:
         assert await events.value() == "1"
-    await until(lambda: world.watches_ended == 1)
+    await until("the end of the watch", lambda: world.watches_ended == 1, WAIT_S)
 
 
 async def test_a_client_that_reads_slowly_gets_the_newest(
@@ -135,7 +130,7 @@ async def test_a_client_that_reads_slowly_gets_the_newest(
         big = answer(str(number))
         big.usage.rows[0].group["model"] = padding
         world.watched.put_nowait(big)
-    await until(world.watched.empty)
+    await until("all that was sent", world.watched.empty, WAIT_S)
     world.watched.put_nowait(answer("the last"))
     seen = b""
     async with asyncio.timeout(WAIT_S):

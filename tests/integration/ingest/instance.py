@@ -1,6 +1,5 @@
 """Starts ingest in this process and speaks to it in the words of the proto."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from services.kit import clock
 from services.kit.database import Database
 from services.kit.messaging import Messaging
 from services.kit.runtime import Runtime
+from tests.waiting import until
 
 ACME = Tenant(b"acme" * 4, 1)
 ACME_TEST = Tenant(ACME.organization, 2)
@@ -66,15 +66,17 @@ class Instance:
 
     async def closed_segments(self, *, filtered: bool = False, indexed: bool = False) -> list[int]:
         """The closed segments, once they have a key filter, or indexes."""
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                rows = await self.sql(
-                    "SELECT segment, key_filter IS NOT NULL AS filtered, index_time IS NOT NULL AS "
-                    "indexed FROM event_segments WHERE close_time IS NOT NULL ORDER BY segment"
-                )
-                if all(r.filtered >= filtered and r.indexed >= indexed for r in rows):
-                    return [row.segment for row in rows]
-                await asyncio.sleep(0.02)
+        rows: list[Any] = []
+
+        async def kept() -> bool:
+            rows[:] = await self.sql(
+                "SELECT segment, key_filter IS NOT NULL AS filtered, index_time IS NOT NULL AS "
+                "indexed FROM event_segments WHERE close_time IS NOT NULL ORDER BY segment"
+            )
+            return all(row.filtered >= filtered and row.indexed >= indexed for row in rows)
+
+        await until("what is made of closed segments", kept, WAIT_S)
+        return [row.segment for row in rows]
 
     async def count(self) -> int:
         """How many events are stored."""

@@ -16,6 +16,7 @@ from services.kit.outbox import OutboxMessage
 from tests.columns import events_of
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import ACME_TEST, OTHER, Instance, event
+from tests.waiting import until
 
 WAIT_S = 20.0
 
@@ -84,9 +85,11 @@ async def aggregator(messaging: Messaging) -> Aggregator:
 
 async def all_applied(ingest: Instance) -> None:
     """Return when every batch is confirmed."""
-    async with asyncio.timeout(WAIT_S):
-        while await ingest.outbox.pending(1):
-            await asyncio.sleep(0.02)
+
+    async def none_is_left() -> bool:
+        return not await ingest.outbox.pending(1)
+
+    await until("the confirmation", none_is_left, WAIT_S)
 
 
 async def test_a_batch_is_published_at_once_and_confirmed_soon(

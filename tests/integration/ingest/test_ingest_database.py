@@ -12,9 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.ingest.domain import Status
 from services.ingest.tables import metadata
-from services.kit.database import Database
 from services.kit.events import canonical_amount
-from services.kit.migrations import migrate
 from tests.integration.ingest.instance import Instance, event
 
 
@@ -86,13 +84,6 @@ async def test_the_migrations_make_the_tables_as_declared(ingest: Instance) -> N
         )
     # Alembic notes its own version there.
     assert [d for d in differences if "alembic_version" not in str(d)] == []
-
-
-async def test_migrating_again_changes_nothing(ingest_url: str) -> None:
-    await migrate(ingest_url, "services.ingest")
-    database = Database(ingest_url)
-    await database.ping()
-    await database.close()
 
 
 AMOUNTS = st.decimals(min_value=0, max_value=10**26 - 1, places=12) | st.sampled_from(

@@ -13,7 +13,7 @@ from usageflow.common.v1 import common_pb2
 from usageflow.ingest.v1 import ingest_pb2 as pb
 from usageflow.ingest.v1 import ingest_pb2_grpc
 
-from services.ingest.domain import Status, Tenant
+from services.ingest.domain import Status
 from services.ingest.history import Histories
 from services.ingest.replay import Replays
 from services.ingest.servicer import IngestInternalServicer, IngestServicer
@@ -23,6 +23,7 @@ from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
 from services.kit.keys import make_key
+from services.kit.metrics import FoundMetrics
 from services.kit.settings import ServiceSettings
 from tests.integration.ingest.instance import NATS_AWAY, TOKEN, Instance, event, now_micros
 
@@ -63,11 +64,11 @@ class Keys:
 
 
 class OneMetric:
-    """A DefinedMetricsSource: somebody has defined API_CALL, and nothing else."""
+    """A MetricsSource: somebody has defined API_CALL, and nothing else."""
 
-    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
-        """Those that somebody has defined."""
-        return {"API_CALL"} & set(metrics)
+    async def find(self, organization_id: str, mode: int, keys: Collection[str]) -> FoundMetrics:
+        """Those that there are."""
+        return FoundMetrics(defined=frozenset({"API_CALL"} & set(keys)))
 
 
 @dataclass

@@ -28,6 +28,7 @@ from services.kit.grpc_server import GrpcServer
 from services.kit.keys import make_key
 from services.kit.settings import ServiceSettings
 from tests.integration.ingest.instance import TOKEN, event
+from tests.waiting import until
 
 START_S = 30.0
 CALL_S = 20.0
@@ -67,7 +68,8 @@ class Accounts(accounts_pb2_grpc.AccountsInternalServiceServicer):
         raise invalid_key()
 
     async def SetTestClock(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        """Nobody has one here."""
+        raise invalid_key()
 
     async def ListOrganizations(self, request: Any, context: Any) -> Any:
         """Nobody asks here."""
@@ -98,9 +100,7 @@ class Running:
 
     async def logged(self, text: str) -> None:
         """Return when the process has written `text` to its log."""
-        async with asyncio.timeout(CALL_S):
-            while text not in self.log.read_text():
-                await asyncio.sleep(0.01)
+        await until(text, lambda: text in self.log.read_text(), CALL_S)
 
     async def launch(self, **settings: str) -> None:
         """Start the process, and wait until it serves."""

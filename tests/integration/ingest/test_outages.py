@@ -14,6 +14,7 @@ from services.kit.events import event_id
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import ACME, Instance, event
 from tests.integration.ingest.proxy import proxied
+from tests.waiting import until
 
 ACCEPTED, DUPLICATE = Status.ACCEPTED, Status.DUPLICATE
 WAIT_S = 10.0
@@ -46,12 +47,15 @@ async def key_locked(url: str, key: str) -> AsyncIterator[None]:
 
 async def waiting_committer(ingest: Instance) -> int:
     """The process id of the committer that waits for a lock."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            for pid, waits_for in await ingest.sql(COMMITTERS):
-                if waits_for == "Lock":
-                    return int(pid)
-            await asyncio.sleep(0.01)
+    waiting: list[int] = []
+
+    async def found() -> bool:
+        committers = await ingest.sql(COMMITTERS)
+        waiting.extend(pid for pid, waits_for in committers if waits_for == "Lock")
+        return bool(waiting)
+
+    await until("a committer's wait", found, WAIT_S)
+    return waiting[0]
 
 
 async def terminate(ingest: Instance, pid: int) -> None:

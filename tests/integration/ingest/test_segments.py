@@ -2,13 +2,18 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from services.ingest import segment_keeper
 from services.ingest.domain import Status
+from services.ingest.segments import Segments
+from services.kit.database import Database
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import WAIT_S, Instance, event
 
@@ -44,8 +49,15 @@ async def test_a_key_of_a_closed_segment_is_known(ingest: Instance, filtered: bo
 async def test_who_stored_all_of_a_segment_need_not_read_its_keys(start: Start) -> None:
     """And who stored a part of it has to."""
     first, second = await start(), await start()
+
+    def who_has_all(segment: int, count: int) -> list[bool]:
+        return [
+            one.storage.segments.whole_filter(segment, count) is not None for one in (first, second)
+        ]
+
     await first.record(event("a"), event("b"))
     await first.statuses(event("a"), event("b", amount="2"))
+    assert who_has_all(1, 2) == [True, False]
     await first.rotate()
     await first.record(event("c"))
     assert await second.statuses(event("a"), event("c"), event("d")) == [
@@ -53,12 +65,8 @@ async def test_who_stored_all_of_a_segment_need_not_read_its_keys(start: Start) 
         DUPLICATE,
         ACCEPTED,
     ]
+    assert who_has_all(2, 2) == [False, False]
     await first.rotate()
-    noted = [
-        [one.storage.segments.whole_filter(segment, 2) is not None for segment in (1, 2)]
-        for one in (first, second)
-    ]
-    assert noted == [[True, False], [False, False]]
     assert await first.closed_segments(filtered=True) == [1, 2]
     for one in (first, second):
         known = await one.storage.segments.refresh()
@@ -162,6 +170,91 @@ async def test_filters_beyond_their_bound_are_done_without(start: Start) -> None
     assert await ingest.statuses(event("a")) == [DUPLICATE]
 
 
+async def test_filters_beyond_their_bound_are_not_read(
+    ingest: Instance, ingest_url: str, tmp_path: Path
+) -> None:
+    """They are as many megabytes as there are segments, at every look."""
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True)
+    database = Database(ingest_url)
+    looked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        looked.append(statement)
+
+    listen(database.engine.sync_engine, "before_cursor_execute", note)
+    for bytes_max, unfiltered, statements in ((1, [1], 1), (8 * 1024**2, [], 2)):
+        segments = Segments(
+            database,
+            events_max=1_000,
+            filters_bytes_max=bytes_max,
+            resident_bytes_max=0,
+            directory=str(tmp_path),
+        )
+        looked.clear()
+        assert (await segments.refresh()).unfiltered == unfiltered
+        assert len([each for each in looked if "event_segments" in each]) == statements
+        # What is there is not read again.
+        looked.clear()
+        assert (await segments.refresh()).unfiltered == unfiltered
+        assert len([each for each in looked if "event_segments" in each]) == 1
+    await database.close()
+
+
+async def test_filters_that_are_not_to_stay_in_memory_lie_in_files(start: Start) -> None:
+    """Also those of a replica that starts later; what they answer is the same."""
+    one = await start(key_filters_memory_bytes_max=0)
+    for key in "abc":
+        await one.record(event(key))
+        await one.rotate()
+    await one.closed_segments(filtered=True)
+    for replica in (one, await start(key_filters_memory_bytes_max=0)):
+        known = await replica.storage.segments.refresh()
+        assert known.unfiltered == []
+        assert [each.resident_bytes for each in known.filters.values()] == [0, 0, 0]
+        assert await replica.statuses(*map(event, "abc")) == [DUPLICATE] * 3
+    assert await one.statuses(event("d")) == [ACCEPTED]
+
+
+async def test_the_newest_filters_stay_in_memory(start: Start) -> None:
+    one = await start()
+    for key in "abc":
+        await one.record(event(key))
+        await one.rotate()
+    await one.closed_segments(filtered=True)
+    known = await one.storage.segments.refresh()
+    sizes = [known.filters[segment].size_bytes for segment in (1, 2, 3)]
+    two = await start(key_filters_memory_bytes_max=sizes[1] + sizes[2])
+    kept = (await two.storage.segments.refresh()).filters
+    assert [kept[segment].resident_bytes for segment in (1, 2, 3)] == [0, *sizes[1:]]
+
+
+async def test_filters_stay_in_memory_where_no_file_can_be_written(
+    start: Start, tmp_path: Path
+) -> None:
+    ingest = await start(
+        key_filters_memory_bytes_max=0, key_filters_directory=str(tmp_path / "missing")
+    )
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True)
+    known = await ingest.storage.segments.refresh()
+    assert known.unfiltered == []
+    assert known.filters[1].resident_bytes == known.filters[1].size_bytes > 0
+    assert await ingest.statuses(event("a"), event("b")) == [DUPLICATE, ACCEPTED]
+
+
+async def test_what_was_noted_is_forgotten_once_the_filter_is_there(ingest: Instance) -> None:
+    """It is as large as the filter itself."""
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True)
+    await ingest.storage.segments.refresh()
+    assert ingest.storage.segments._noted == {}
+    assert await ingest.statuses(event("a"), event("b")) == [DUPLICATE, ACCEPTED]
+
+
 async def test_a_batch_in_a_closed_segment_is_rebuilt(ingest: Instance) -> None:
     await ingest.record(event("a"), event("b"))
     [pending] = await ingest.outbox.pending(10)
@@ -187,17 +280,19 @@ async def test_indexes_for_searching_wait_while_many_events_come(
     ingest: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But not for ever."""
-    looks: list[int] = []
+    looks = 0
+    look = asyncio.Event()
 
     def events_taken() -> int:
-        looks.append(1_000_000)
-        return sum(looks)
+        nonlocal looks
+        looks += 1
+        look.set()
+        return looks * 1_000_000
 
     async def looked(times: int) -> None:
-        wanted = len(looks) + times
-        async with asyncio.timeout(WAIT_S):
-            while len(looks) < wanted:
-                await asyncio.sleep(0.02)
+        for _ in range(times):
+            look.clear()
+            await asyncio.wait_for(look.wait(), WAIT_S)
 
     monkeypatch.setattr(ingest.storage.keeper, "_events_taken", events_taken)
     await looked(1)

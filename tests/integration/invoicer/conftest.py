@@ -7,11 +7,11 @@ import pytest
 from usageflow.aggregator.v1 import aggregator_pb2_grpc
 
 from cli.embedded import EmbeddedPostgres
-from services.invoicer.defined_metrics import AggregatorMetrics
 from services.invoicer.event_prices import EventPricedUsage
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
+from services.kit.metrics import AggregatorMetrics
 from tests.conftest import migrated_database
 from tests.integration.invoicer.paying import Paying, paying_world
 from tests.integration.invoicer.stand_ins import (

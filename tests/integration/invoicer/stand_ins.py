@@ -19,7 +19,6 @@ from services.invoicer.checks import MetricPriceInput, PlanInput
 from services.invoicer.clocks import Clock as TestTime
 from services.invoicer.closer import Closer, ClosingSettings
 from services.invoicer.credit_expiry import CreditExpiry
-from services.invoicer.defined_metrics import DefinedMetrics
 from services.invoicer.domain import Invoice, Subscription
 from services.invoicer.line_events import CountedUsage
 from services.invoicer.payments.keys import ProviderKeys
@@ -48,6 +47,7 @@ from services.kit.auth import MODE_NAMES
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
+from services.kit.metrics import MetricsSource
 
 TOKEN = SecretStr("internal-token-of-32-characters-")
 GRACE = timedelta(hours=1)
@@ -105,7 +105,10 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
     counted_batch_ids: bytes = b""
     away: bool = False
     forgets: set[str] = field(default_factory=set)
-    defined_metrics: set[str] = field(default_factory=set)
+    # None: whatever is asked for is defined.
+    defined_metrics: set[str] | None = None
+    self_defined_metrics: set[str] = field(default_factory=set)
+    archived_metrics: set[str] = field(default_factory=set)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -155,11 +158,14 @@ class StandInAggregator(aggregator_pb2_grpc.AggregatorInternalServiceServicer):
             pb.FindDefinedMetricsRequest, pb.FindDefinedMetricsResponse
         ],
     ) -> pb.FindDefinedMetricsResponse:
-        """Those of `defined_metrics`, or be away."""
+        """Those that there are, or be away."""
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        asked = set(request.keys)
         return pb.FindDefinedMetricsResponse(
-            keys=[key for key in request.keys if key in self.defined_metrics]
+            keys=asked if self.defined_metrics is None else asked & self.defined_metrics,
+            self_defined_keys=asked & self.self_defined_metrics,
+            archived_keys=asked & self.archived_metrics,
         )
 
     async def GetBillableUsage(
@@ -255,7 +261,7 @@ class World:
     clock: Clock
     aggregator: StandInAggregator
     usage: UsageSource
-    metrics: DefinedMetrics
+    metrics: MetricsSource
     tenant: TenantKey
     wakes: list[str] = field(default_factory=list)
     clock_times: StandInClockTimes = field(default_factory=StandInClockTimes)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.integration.invoicer.stand_ins import GRACE, TOKEN, World, new_tenant
 from tests.integration.invoicer.test_advancing_clocks import advance, on_clock
 from tests.integration.invoicer.test_closing import events
 from tests.integration.invoicer.test_subscription_changes import big, small
+from tests.waiting import until
 
 JANUARY, FEBRUARY, MARCH = utc("2026-01-01"), utc("2026-02-01"), utc("2026-03-01")
 ELEVENTH = utc("2026-01-11")
@@ -277,20 +279,17 @@ async def test_a_replica_that_is_killed_before_its_commit_has_told_nothing(
                 "NOW": world.clock.time.isoformat(),
             },
         )
-        async with asyncio.timeout(WAIT_S):
-            while not await _somebody_waits(world):
-                assert process.returncode is None
-                await asyncio.sleep(0.02)  # it can't tell
+        await until("the replica's wait", lambda: _somebody_waits(world, process), WAIT_S)
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
     assert await told(world) == []
-    async with asyncio.timeout(WAIT_S):
-        while not await look(world):  # until PostgreSQL has noticed that nobody is there
-            await asyncio.sleep(0.02)
+    # PostgreSQL has to notice first that nobody is there.
+    await until("what is reached", lambda: look(world), WAIT_S)
     assert [percent for *_, percent in await look(world)] == [50, 80, 100]
 
 
-async def _somebody_waits(world: World) -> bool:
+async def _somebody_waits(world: World, process: Process) -> bool:
+    assert process.returncode is None
     async with world.database.transaction() as connection:
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outbox'::regclass"
         return bool((await connection.execute(text(query))).scalar_one())

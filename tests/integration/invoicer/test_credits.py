@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.invoicer.domain import Invoice, LineKind
 from services.invoicer.exact import total
+from services.kit.errors import PreconditionError
 from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
 
 MONTHS = [utc(f"2026-{month:02}-01") for month in range(1, 7)]
@@ -87,31 +88,27 @@ async def test_a_preview_shows_the_credit(world: World) -> None:
 
 
 async def test_a_void_invoice_carries_nothing(world: World) -> None:
-    """What stood on it is billed anew, and what it carried is not brought by others."""
+    """What it brought is brought by the next. One that came to nothing is paid, and final."""
     await world.subscribe(start=JANUARY)
-    put(world, JANUARY, "45000")
+    put(world, JANUARY, "25000")
     await closed_at(world, FEBRUARY)
     put(world, JANUARY, "9000")
     second = await closed_at(world, MARCH)
+    assert amounts(second)[-1] == ("CREDIT_CARRIED", "50.00")
+    with pytest.raises(PreconditionError, match="is paid"):
+        await world.invoices.void_invoice(world.tenant, second.id)
     third = await closed_at(world, APRIL)
-    assert amounts(third)[-1] == ("CREDIT_CARRIED", "-100.00")
-    await world.invoices.void_invoice(world.tenant, second.id)
+    assert amounts(third) == [("BASE", "100.00"), ("CREDIT_CARRIED", "-50.00")]
+    await world.invoices.void_invoice(world.tenant, third.id)
     fourth = await closed_at(world, MAY)
-    # 100.00 - 350.00 of January again; the third has had 100.00 of it: 150.00 go on.
-    assert amounts(fourth) == [
-        ("BASE", "100.00"),
-        ("LATE_USAGE", "-350.00"),
-        ("CREDIT_CARRIED", "250.00"),
-    ]
-    assert fourth.amount == 0
-    fifth = await closed_at(world, JUNE)
-    assert amounts(fifth) == [("BASE", "100.00"), ("CREDIT_CARRIED", "-100.00")]
-    live = [each for each in await world.all_invoices() if each.id != second.id]
+    assert amounts(fourth) == [("BASE", "100.00"), ("CREDIT_CARRIED", "-50.00")]
+    assert amounts(await closed_at(world, JUNE)) == [("BASE", "100.00")]
+    live = [each for each in await world.all_invoices() if each.id != third.id]
     lines = [line for invoice in live for line in invoice.lines]
     carried = total(line.amount for line in lines if line.kind is LineKind.CREDIT_CARRIED)
-    # Still to be given: 350.00 less what January, April, May and June have had of it.
-    assert carried == Decimal("50.00")
-    assert total(invoice.amount for invoice in live) == Decimal("450.00")
+    assert carried == 0
+    # January's 250.00 less the 150.00 that it was too much, April and May; March's is void.
+    assert total(invoice.amount for invoice in live) == Decimal("400.00")
 
 
 async def test_subscriptions_carry_apart(world: World) -> None:

@@ -22,6 +22,7 @@ from services.kit.ids import new_id
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import SENT_AGAIN, USAGE, Messaging
 from tests.integration.invoicer.stand_ins import World, new_tenant
+from tests.waiting import until
 
 SUBJECT = "usageflow.usage.customers_seen"
 WAIT_S = 20
@@ -55,12 +56,12 @@ def seen(tenant: TenantKey, *customer_ids: str) -> bytes:
 async def until_taken(messaging: Messaging, message_id: str) -> None:
     """Ask the inbox, as a sender does, until it has the message."""
     request = events_pb2.FindMissingMessagesRequest(message_ids=[message_id]).SerializeToString()
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            answer = await messaging.request("usageflow.inbox.invoicer", request, WAIT_S)
-            if not events_pb2.FindMissingMessagesResponse.FromString(answer).missing_message_ids:
-                return
-            await asyncio.sleep(0.01)
+
+    async def taken() -> bool:
+        answer = await messaging.request("usageflow.inbox.invoicer", request, WAIT_S)
+        return not events_pb2.FindMissingMessagesResponse.FromString(answer).missing_message_ids
+
+    await until(message_id, taken, WAIT_S)
 
 
 async def ids(world: World, tenant: TenantKey) -> set[str]:

@@ -21,9 +21,9 @@ from services.invoicer.settings import LATE
 from services.invoicer.tables import metadata
 from services.kit.database import Database
 from services.kit.ids import new_id
-from services.kit.migrations import migrate
 from services.kit.money import is_currency, minor_digits
 from tests.integration.invoicer.stand_ins import GRACE, World, utc
+from tests.waiting import until
 
 JANUARY, FEBRUARY, MARCH = utc("2026-01-01"), utc("2026-02-01"), utc("2026-03-01")
 PAGE = Page()
@@ -71,11 +71,6 @@ async def test_the_tables_are_as_the_code_describes_them(database: Database) -> 
         )
         differences = await connection.run_sync(lambda _: compare_metadata(context, metadata))
     assert [each for each in differences if "alembic_version" not in repr(each)] == []
-
-
-async def test_migrating_again_changes_nothing(database: Database, database_url: str) -> None:
-    await migrate(database_url, "services.invoicer")
-    await run(database, "SELECT FROM invoices")
 
 
 async def test_the_currencies_are_those_of_the_code(database: Database) -> None:
@@ -325,7 +320,6 @@ async def test_a_line_cannot_slip_in_while_its_invoice_is_being_finalized(
 
 
 async def until_somebody_waits_for_a_lock(database: Database) -> None:
-    async with asyncio.timeout(WAIT_S), database.engine.connect() as connection:
-        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        while not (await connection.execute(waiting)).scalar_one():
-            await asyncio.sleep(0.01)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with database.engine.connect() as connection:
+        await until("the wait", lambda: connection.scalar(waiting), WAIT_S)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from usageflow.invoicer.v1 import invoicer_pb2 as pb
 
+from services.invoicer.service.simulations import Simulations
 from services.invoicer.servicer import InvoicerServicer
+from services.invoicer.simulation_servicer import SimulationServicer
 from services.kit.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from tests.integration.invoicer.serving import Api, serving
 from tests.integration.invoicer.stand_ins import GRACE, World, utc
@@ -169,7 +171,10 @@ async def test_with_strict_metrics_a_plan_prices_only_what_somebody_has_defined(
         [problem] = caught.value.problems
         assert problem.field == "metrics[1].metric"
         assert "a metric that is defined" in problem.message
-        # Of another organization, which is not strict.
+        # What has defined itself is not enough here, but of an organization that is not strict.
+        world.aggregator.self_defined_metrics = {"AI_TOKEN"}
+        with pytest.raises(InvalidArgumentError, match=r"metrics\[1\].metric"):
+            await api.call("CreatePlan", plan=pro())
         await api.call("CreatePlan", "theirs-admin", plan=pro())
         world.aggregator.away = True
         with pytest.raises(UnavailableError):
@@ -182,6 +187,47 @@ async def test_with_strict_metrics_a_plan_prices_only_what_somebody_has_defined(
             await api.call("CreatePlanVersion", plan=pro(id=made.id))
         named = [problem.field for problem in caught.value.problems]
         assert named == ["metrics[0].metric", "metrics[1].metric"]
+
+
+async def test_a_plan_that_prices_an_unknown_or_archived_metric_is_refused_by_name(
+    world: World,
+) -> None:
+    """Of a typo nothing would ever be billed; in every organization."""
+    world.aggregator.defined_metrics = {"API_CALL"}
+    simulations = Simulations(world.database, world.usage, world.clock, world.metrics)
+    async with serving(world, servicer_of(world), SimulationServicer(simulations)) as api:
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("CreatePlan", {}),
+            ("SimulatePlan", {"from_month": "2026-01", "to_month": "2026-01"}),
+        ]
+        made = (await api.call("CreatePlan", plan=pb.Plan(name="Free", currency="USD"))).plan
+        for name, more in [*asked, ("CreatePlanVersion", {})]:
+            with pytest.raises(InvalidArgumentError) as caught:
+                await api.call(name, plan=pro(id=made.id, base_price="x"), **more)
+            # With all else that is wrong with it.
+            assert [each.field for each in caught.value.problems] == [
+                "metrics[1].metric",
+                "basePrice",
+            ]
+            assert caught.value.problems[0].message == (
+                "is unknown: define it with POST /api/metrics, or send its first event"
+            )
+        world.aggregator.away = True
+        for name, more in asked:
+            with pytest.raises(UnavailableError):
+                await api.call(name, plan=pro(), **more)
+        world.aggregator.away = False
+        # A calculator's plan is never billed.
+        await api.call("QuotePlan", plan=pro())
+        world.aggregator.archived_metrics = {"API_CALL"}
+        world.aggregator.self_defined_metrics = {"AI_TOKEN"}
+        with pytest.raises(InvalidArgumentError, match="unarchive it first") as caught:
+            await api.call("CreatePlan", plan=pro())
+        assert [each.field for each in caught.value.problems] == ["metrics[0].metric"]
+        world.aggregator.archived_metrics.clear()
+        # Its first event has come.
+        await api.call("CreatePlan", plan=pro())
+        assert len((await api.call("ListPlans", "ours-read")).plans) == 2
 
 
 async def test_what_is_wrong_is_named_as_in_the_http_contract(api: Api) -> None:

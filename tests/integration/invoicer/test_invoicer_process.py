@@ -31,6 +31,7 @@ from services.kit.messaging import BILLING, Messaging
 from tests.integration.invoicer.paying import API_KEY, METHOD, use_stripe
 from tests.integration.invoicer.stand_in_stripe import Does, stand_in_stripe
 from tests.integration.invoicer.stand_ins import PROVIDER_SECRET, TOKEN, World, pro_plan
+from tests.waiting import until
 
 WAIT_S = 60
 SUBSCRIPTIONS = 60
@@ -218,22 +219,19 @@ async def test_killed_while_a_test_clock_waits_for_a_payment_it_charges_once_and
     await world.payments.set_method(world.tenant, "user_123", METHOD, by_key="")
     test_clock = await world.clocks.create_clock(world.tenant, "user_123", None)
 
-    async def until_ready() -> None:
-        async with asyncio.timeout(WAIT_S):
-            while (await world.clocks.get_clock(world.tenant, test_clock.id)).status != "READY":
-                await asyncio.sleep(0.02)
+    async def ready() -> bool:
+        found = await world.clocks.get_clock(world.tenant, test_clock.id)
+        return found.status == "READY"
 
     async with stand_in_stripe(API_KEY) as stripe:
         stripe.script.extend([Does.DECLINE, Does.SUCCEED_AND_HANG])
         environment["USAGEFLOW_STRIPE_API_BASE"] = stripe.url
         environment["USAGEFLOW_PAYMENT_SECRETS_KEY"] = PROVIDER_SECRET
         async with started(environment) as process:
-            await until_ready()
+            await until("its time", ready, WAIT_S)
             there = now + timedelta(days=10)
             await world.clocks.advance_clock(world.tenant, test_clock.id, there)
-            async with asyncio.timeout(WAIT_S):
-                while not stripe.charges:
-                    await asyncio.sleep(0.02)
+            await until("the retry", lambda: stripe.charges, WAIT_S)
             process.send_signal(signal.SIGKILL)
             await process.wait()
         waiting = await world.clocks.get_clock(world.tenant, test_clock.id)
@@ -242,7 +240,7 @@ async def test_killed_while_a_test_clock_waits_for_a_payment_it_charges_once_and
             # As if it had expired by now.
             await connection.execute(text("UPDATE collections SET lease_time = now()"))
         async with started(environment):
-            await until_ready()
+            await until("its time", ready, WAIT_S)
     (invoice,) = await world.all_invoices()
     assert invoice.status is InvoiceStatus.PAID
     attempts, _ = await world.payments.list_attempts(world.tenant, invoice.id)
@@ -257,9 +255,11 @@ async def test_killed_while_a_test_clock_waits_for_a_payment_it_charges_once_and
 
 async def until_invoices(world: World, count: int) -> None:
     """The process can't tell this one: look until there are that many."""
-    async with asyncio.timeout(WAIT_S):
-        while await count_invoices(world) < count:
-            await asyncio.sleep(0.02)
+
+    async def written() -> bool:
+        return await count_invoices(world) >= count
+
+    await until(f"{count} invoices", written, WAIT_S)
 
 
 async def count_invoices(world: World) -> int:

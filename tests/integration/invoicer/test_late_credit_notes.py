@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.billing_settings import LateUsage
 from services.invoicer.checks import MetricPriceInput
@@ -33,6 +35,7 @@ from tests.integration.invoicer.stand_ins import (
     pro_plan,
     utc,
 )
+from tests.waiting import until
 
 MONTHS = [utc(f"2026-{month:02}-01") for month in range(1, 8)]
 JANUARY, FEBRUARY, MARCH, APRIL, *_ = MONTHS
@@ -372,7 +375,7 @@ _REPLICA = """
 import asyncio, sys
 from datetime import datetime
 from services.invoicer.event_prices import EventPricedUsage
-from services.invoicer.defined_metrics import AggregatorMetrics
+from services.kit.metrics import AggregatorMetrics
 from services.invoicer.usage import AggregatorUsage
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
@@ -395,6 +398,12 @@ _BLOCKED = """
 """
 
 
+async def _blocked(connection: AsyncConnection, process: Process) -> bool:
+    """Whether the process waits for what this transaction holds."""
+    assert process.returncode is None
+    return bool((await connection.execute(text(_BLOCKED))).scalar_one())
+
+
 async def test_a_replica_that_is_killed_in_the_middle_leaves_nothing(
     world: World, database_url: str, aggregator_address: str, tmp_path: Path
 ) -> None:
@@ -412,10 +421,7 @@ async def test_a_replica_that_is_killed_in_the_middle_leaves_nothing(
             world.clock.time.isoformat(),
             env=os.environ | {"PYTHONPATH": str(Path.cwd())},
         )
-        async with asyncio.timeout(WAIT_S):
-            while not (await connection.execute(text(_BLOCKED))).scalar_one():
-                assert process.returncode is None
-                await asyncio.sleep(0.02)
+        await until("the replica's wait", lambda: _blocked(connection, process), WAIT_S)
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
     assert await notes(world) == []

@@ -29,8 +29,11 @@ from tests.integration.invoicer.stand_ins import (
     PROVIDER_KEYS,
     World,
     new_tenant,
+    pro_plan,
     utc,
 )
+
+MARCH, APRIL = utc("2026-03-01"), utc("2026-04-01")
 
 
 async def expire_lease(world: World) -> None:
@@ -59,6 +62,26 @@ async def test_an_invoice_is_charged_when_it_is_final(paying: Paying) -> None:
     ]
     assert (await paying.collect(after=DAY)).status is InvoiceStatus.PAID
     assert len(paying.stripe.requests) == 1
+
+
+async def test_an_invoice_that_came_to_nothing_is_paid_without_being_charged(
+    paying: Paying,
+) -> None:
+    world = paying.world
+    free = await world.subscribe(start=MARCH, plan=pro_plan(base_price="0", metrics=[]))
+    world.at(APRIL + GRACE)
+    while await world.close_all():
+        pass
+    await paying.collect(after=60 * DAY)
+    (nothing,) = [each for each in await world.all_invoices() if each.subscription_id == free.id]
+    assert (nothing.status, nothing.amount) == (InvoiceStatus.PAID, Decimal(0))
+    assert (nothing.number, nothing.finalize_time) == ("INV-000003", APRIL + GRACE)
+    told = await paying.told("invoice")
+    mine = [(kind, data["status"]) for kind, data in told if data["invoiceId"] == nothing.id]
+    assert mine == [("invoice.created", "PENDING"), ("invoice.paid", "PAID")]
+    assert {charge["amount"] for charge in paying.stripe.charges} == {11968, 10000}
+    attempts, _ = await world.payments.list_attempts(world.tenant, nothing.id)
+    assert attempts == []
 
 
 async def test_what_is_declined_is_tried_again_and_suspends_in_the_end(paying: Paying) -> None:

@@ -8,11 +8,13 @@ from datetime import timedelta
 
 import pytest
 from pypdf import PdfReader
+from pypdf.generic import DictionaryObject
 
 from services.invoicer.checks import CustomerInput
 from services.invoicer.credit_checks import GrantInput
 from services.invoicer.issuers import LOGO_BYTES_MAX, NO_ISSUER, Issuer
 from services.invoicer.rendering.pdf import PdfRenderer
+from services.invoicer.rendering.view import View, ViewLine
 from services.invoicer.service.documents import Documents, RenderFormat
 from services.invoicer.term_checks import ChargeInput
 from services.kit.errors import InvalidArgumentError, NotFoundError
@@ -77,6 +79,7 @@ async def test_a_pdf_says_everything_on_as_many_pages_as_it_takes(
         assert text in texts[0]
     for text in ("株式会社山田", "Ωmega Жук <script>", "2026-01-01 to 2026-01-31"):
         assert text in texts[0]
+    assert "Total 86,415.67 USD" in texts[0]
     whole = " ".join(texts)
     for text in ("#strong[Pro] $x$: base price", "1,234,567", "Item 59 *with* a_b \\ <i>"):
         assert text in whole
@@ -85,6 +88,45 @@ async def test_a_pdf_says_everything_on_as_many_pages_as_it_takes(
     for number, text in enumerate(texts, start=1):
         assert "IBAN DE00" in text
         assert f"{number} / {len(pages)}" in text
+
+
+async def test_the_sums_never_stand_alone_on_a_page() -> None:
+    pages_seen = set()
+    for count in range(34, 44):
+        lines = tuple(ViewLine(f"Item {number}", "", "", "", "1.00", ()) for number in range(count))
+        sums = (("Sum without tax", "9.00"), ("VAT 19 %", "1.71"), ("Total USD", "10.71"))
+        view = View("Invoice", "To pay", NO_ISSUER, (), (), lines, sums, "USD", "")
+        pages = PdfReader(io.BytesIO(await PdfRenderer().render(view))).pages
+        pages_seen.add(len(pages))
+        last = pages[-1].extract_text()
+        assert f"Item {count - 1}" in last
+        assert "Description" in last
+        assert "Sum without tax" in last
+        assert "Total USD" in last
+    assert pages_seen == {1, 2}
+
+
+NAMES = {
+    "NotoSans-Regular": "Ωmega Жук नमूना",
+    "NotoSansArabic": "شركة المثال",
+    "NotoSansKhmer": "ក្រុមហ៊ុន",
+    "NotoSansTamil": "நிறுவனம்",
+    "NotoSansTelugu": "సంస్థ",
+    "NotoSansThai": "บริษัท ตัวอย่าง",
+    "NotoSansCJKtc": "株式会社山田 존",
+}
+
+
+@pytest.mark.parametrize(("font", "name"), NAMES.items())
+async def test_a_name_is_typeset_with_a_font_that_has_its_script(font: str, name: str) -> None:
+    view = View("1", "2", NO_ISSUER, (name,), (), (), (("3", "4"),), "USD", "")
+    [page] = PdfReader(io.BytesIO(await PdfRenderer().render(view))).pages
+    resources = page["/Resources"].get_object()
+    assert isinstance(resources, DictionaryObject)
+    fonts = resources["/Font"].get_object()
+    assert isinstance(fonts, DictionaryObject)
+    used = str([each.get_object() for each in fonts.values()])
+    assert font in used
 
 
 async def test_html_says_the_same_and_how_it_came_about(world: World, documents: Documents) -> None:

@@ -35,7 +35,7 @@ CHEAP = pro_plan(
 
 @pytest.fixture
 def simulations(world: World) -> Simulations:
-    return Simulations(world.database, world.usage, world.clock)
+    return Simulations(world.database, world.usage, world.clock, world.metrics)
 
 
 def asked(plan: PlanInput = CHEAP, months: str = "2026-01 2026-01", **more: Any) -> SimulationInput:

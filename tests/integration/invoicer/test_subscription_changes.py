@@ -6,10 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from services.invoicer.checks import MetricPriceInput
 from services.invoicer.credit_checks import GrantInput
 from services.invoicer.domain import Invoice, Subscription
+from services.invoicer.rendering.view import view_of
 from services.invoicer.service.paging import Page
 from services.invoicer.service.subscription_changes import (
     ChangeInput,
@@ -81,11 +84,12 @@ async def test_another_plan_at_once_cuts_the_period_into_two_invoices(world: Wor
     put(world, ELEVENTH, "100")
     first, second = await settled(world, FEBRUARY + GRACE)
     assert told(first) == [
-        ("Small: base price, 10 of 31 days", "10.00"),
+        ("Small: base price, 864,240 of 2,678,400 seconds", "10.00"),
         ("API_CALL: 100, 100 x 0.01", "1.00"),
     ]
+    # 93.00 x 1,814,160 s / 2,678,400 s = 62.9916...
     assert told(second) == [
-        ("Big: base price, 21 of 31 days", "63.00"),
+        ("Big: base price, 1,814,160 of 2,678,400 seconds", "62.99"),
         ("API_CALL: 100, 100 x 0.02", "2.00"),
     ]
     assert first.period.end == second.period.start == ELEVENTH
@@ -413,3 +417,86 @@ async def test_a_migration_does_not_give_a_plans_first_periods_again(world: Worl
     await migrate(world, subscription.plan_id)
     first, second = await settled(world, MARCH + GRACE)
     assert (str(first.amount), str(second.amount)) == ("0.00", "31.00")
+
+
+SECOND = utc("2026-01-10T10:07:31")
+
+
+async def test_an_upgrade_is_billed_by_time_from_its_second_on(world: World) -> None:
+    subscription = await started(world, small(base_price_timing="IN_ADVANCE", metrics=[]))
+    other = await world.plans.create_plan(
+        world.tenant, big(base_price_timing="IN_ADVANCE", metrics=[])
+    )
+    world.at(SECOND)
+    asked = ChangeInput(subscription.id, other.id)
+    preview = await world.changes.preview_change(world.tenant, asked)
+    await change(world, subscription, plan_id=other.id)
+    _, cut = await settled(world, SECOND + GRACE)
+    # 31.00 x 1,864,349 s / 2,678,400 s = 21.5781..., 93.00 x the same = 64.7344...
+    assert told(cut) == [
+        ("Small: base price not used, 2026-01-10 to 2026-02-01", "-21.58"),
+        (
+            "Big: base price, 1,864,349 of 2,678,400 seconds, 2026-01-10 to 2026-02-01 in advance",
+            "64.73",
+        ),
+    ]
+    assert cut.lines[1].period.start == SECOND
+    assert cut.lines[1].steps[0] == (
+        "from 2026-01-10 10:07:31 to 2026-02-01 00:00:00 (UTC), "
+        "of the period from 2026-01-01 00:00:00 to 2026-02-01 00:00:00"
+    )
+    assert preview.invoices[0].lines == cut.lines
+
+
+async def test_seats_are_billed_from_their_second_on(world: World) -> None:
+    subscription = await started(world, small(metrics=[]))
+    world.at(SECOND)
+    await change(world, subscription, quantity=3)
+    (invoice,) = await settled(world, FEBRUARY + GRACE)
+    # 31.00 less its rest of 21.58, and 3 x 31.00 x 1,864,349 s / 2,678,400 s.
+    assert [str(line.amount) for line in invoice.lines] == ["9.42", "64.73"]
+    assert [line.period.start for line in invoice.lines] == [JANUARY, SECOND]
+    customer = await world.customers.get_customer(world.tenant, "user_123")
+    assert [line.period for line in view_of(invoice, customer).lines] == [
+        "2026-01-01 00:00:00 to 2026-01-10 10:07:31",
+        "2026-01-10 10:07:31 to 2026-02-01 00:00:00",
+    ]
+
+
+async def test_without_a_start_it_is_billed_by_time_from_now_on(world: World) -> None:
+    world.at(SECOND)
+    plan = await world.plans.create_plan(world.tenant, big(metrics=[]))
+    given = SubscriptionInput("user_123", plan.id, None, "CALENDAR")
+    subscription, _ = await world.subscriptions.create_subscription(world.tenant, given)
+    assert subscription.start_time == utc("2026-01-10T10:00")
+    (invoice,) = await settled(world, FEBRUARY + GRACE)
+    assert str(invoice.amount) == "64.73"
+
+
+async def test_minimums_and_amounts_off_have_the_share_of_the_seconds(world: World) -> None:
+    metric = MetricPriceInput("API_CALL", "PER_UNIT", "", {"unitPrice": "0.01"}, minimum="93")
+    off = [DiscountInput(amount="31")]
+    subscription = await started(
+        world, small(base_price="0", metrics=[metric], discounts=off, minimum="310")
+    )
+    other = await world.plans.create_plan(world.tenant, big())
+    world.at(SECOND)
+    await change(world, subscription, plan_id=other.id)
+    first, *_ = await settled(world, FEBRUARY + GRACE)
+    # Of 93.00, 31.00 and 310.00 is left 64.73, 21.58 and 215.78 (1,864,349 s / 2,678,400 s).
+    assert [str(line.amount) for line in first.lines] == ["0.00", "28.27", "-9.42", "75.37"]
+
+
+async def test_what_is_invoiced_to_the_second_stays_so_in_the_database(world: World) -> None:
+    subscription = await started(world)
+    other = await world.plans.create_plan(world.tenant, big())
+    world.at(SECOND)
+    await change(world, subscription, plan_id=other.id)
+    await settled(world, SECOND + GRACE)
+    moved = (
+        "UPDATE subscription_phases SET exact_end_time = '2026-01-10T10:08Z' "
+        "WHERE end_time = '2026-01-10T10:00Z'"
+    )
+    async with world.database.transaction() as connection:
+        with pytest.raises(DBAPIError, match="what is invoiced keeps its phases"):
+            await connection.execute(text(moved))

@@ -107,13 +107,14 @@ async def test_one_that_is_cancelled_in_its_trial_is_never_billed(world: World) 
 async def test_a_pause_cuts_the_period_and_nothing_of_it_is_billed(world: World) -> None:
     world.at(JANUARY)
     subscription = await world.subscribe(start=JANUARY, plan=ARREARS)
-    world.at(TENTH - QUARTER)
+    world.at(TENTH)
     paused = await world.subscriptions.pause_subscription(world.tenant, subscription.id)
-    assert paused.status_at(TENTH) is SubscriptionStatus.PAUSED
-    world.at(SIXTEENTH + timedelta(minutes=7))
+    # Usage of the running quarter of an hour is billed.
+    assert paused.status_at(TENTH + QUARTER) is SubscriptionStatus.PAUSED
+    world.at(SIXTEENTH)
     resumed = await world.subscriptions.resume_subscription(world.tenant, subscription.id)
     assert resumed.status_at(SIXTEENTH) is SubscriptionStatus.ACTIVE
-    for start, calls in ((JANUARY, "100"), (TENTH, "5000"), (SIXTEENTH, "200")):
+    for start, calls in ((JANUARY, "100"), (TENTH + QUARTER, "5000"), (SIXTEENTH, "200")):
         world.aggregator.put(world.tenant, "user_123", "API_CALL", start, calls)
     first, second = await settled(world, FEBRUARY + GRACE)
     assert told(first) == [
@@ -132,7 +133,7 @@ async def test_what_was_paid_in_advance_is_credited_by_a_pause_and_due_again_aft
     world.at(JANUARY)
     subscription = await world.subscribe(start=JANUARY, plan=ADVANCE)
     await world.close_all()
-    world.at(TENTH - QUARTER)
+    world.at(TENTH)
     await world.subscriptions.pause_subscription(
         world.tenant, subscription.id, resume_time=SIXTEENTH
     )
@@ -188,10 +189,10 @@ async def test_cancelling_now_credits_what_was_paid_in_advance(world: World) -> 
     world.at(JANUARY)
     subscription = await world.subscribe(start=JANUARY, plan=ADVANCE)
     await world.close_all()
-    world.at(SEVENTEENTH - QUARTER)
+    world.at(SEVENTEENTH)
     await world.subscriptions.cancel_subscription(world.tenant, subscription.id, "NOW")
     world.aggregator.put(world.tenant, "user_123", "API_CALL", JANUARY, "2000")
-    (_, last) = await settled(world, SEVENTEENTH + GRACE)
+    (_, last) = await settled(world, SEVENTEENTH + QUARTER + GRACE)
     assert told(last) == [
         ("Pro: base price not used, 2026-01-17 to 2026-02-01", "-15.00"),
         ("API_CALL: 2,000, 2,000 x 0.01", "20.00"),
@@ -356,3 +357,33 @@ async def test_the_database_refuses_a_second_that_is_billed_twice_or_left_out(
     with pytest.raises(DBAPIError, match=why):
         async with world.database.transaction() as connection:
             await connection.execute(text(statement))
+
+
+async def test_a_pause_is_billed_by_time_to_the_second_at_both_ends(world: World) -> None:
+    world.at(JANUARY)
+    subscription = await world.subscribe(start=JANUARY, plan=ARREARS)
+    world.at(TENTH + timedelta(minutes=7, seconds=31))
+    await world.subscriptions.pause_subscription(world.tenant, subscription.id)
+    world.at(SIXTEENTH + timedelta(minutes=7, seconds=30))
+    await world.subscriptions.resume_subscription(world.tenant, subscription.id)
+    first, second = await settled(world, FEBRUARY + GRACE)
+    # 9 days and 451 s: 31.00 less its rest, 31.00 x 1,900,349 s / 2,678,400 s = 21.99.
+    assert told(first)[0] == ("Pro: base price, 778,051 of 2,678,400 seconds", "9.01")
+    # 16 days less 450 s.
+    assert told(second)[0] == ("Pro: base price, 1,381,950 of 2,678,400 seconds", "15.99")
+    # Usage is cut at quarters of an hour.
+    assert first.period.end == TENTH + QUARTER
+    assert second.period.start == SIXTEENTH
+
+
+async def test_what_ends_now_is_billed_by_time_to_the_second(world: World) -> None:
+    world.at(JANUARY)
+    subscription = await world.subscribe(start=JANUARY, plan=ADVANCE)
+    await world.close_all()
+    world.at(SEVENTEENTH + timedelta(minutes=7, seconds=31, microseconds=999_999))
+    ended = await world.subscriptions.cancel_subscription(world.tenant, subscription.id, "NOW")
+    assert ended.cancel_time == SEVENTEENTH + QUARTER
+    (_, last) = await settled(world, SEVENTEENTH + QUARTER + GRACE)
+    # 31.00 x 1,295,549 s / 2,678,400 s = 14.9947...
+    assert str(last.lines[0].amount) == "-14.99"
+    assert "1,295,549 s / 2,678,400 s" in last.lines[0].steps[0]

@@ -37,6 +37,7 @@ from services.kit.grpc_server import GrpcServer
 from services.kit.keys import make_key
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
+from tests.waiting import until
 
 TOKEN = SecretStr("t" * 32)
 WAIT_S = 10
@@ -228,9 +229,7 @@ async def test_revoked_key_stops_working_when_the_broadcast_comes(world: World) 
     del world.internal.scopes[secret]
     changed = messages_pb2.ApiKeyChanged(key_id=f"key_{secret[-6:]}")
     await world.messaging.broadcast(KEY_CHANGED_SUBJECT, changed.SerializeToString())
-    async with asyncio.timeout(1):
-        while world.keys.cached(secret):
-            await asyncio.sleep(0.005)
+    await until("the change", lambda: not world.keys.cached(secret), 1)
     error = await world.refusal(api_key_metadata(secret))
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -242,9 +241,7 @@ async def test_key_revoked_while_nats_was_away_is_asked_for_again(
     secret = world.new_key(accounts_pb2.SCOPE_READ)
     await world.call(api_key_metadata(secret))
     del world.internal.scopes[secret]
-    async with asyncio.timeout(WAIT_S):
-        while world.keys.cached(secret):
-            await asyncio.sleep(0.02)
+    await until("the end of its time", lambda: not world.keys.cached(secret), WAIT_S)
     error = await world.refusal(api_key_metadata(secret))
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -325,6 +322,25 @@ async def test_accounts_away_is_unavailable_and_not_unauthenticated(nats_url: st
         await keys.resolve("uf_test_mistyped")
     await channel.close()
     await messaging.close()
+
+
+async def test_the_server_waits_for_the_next_call_once_and_not_once_a_method(
+    world: World,
+) -> None:
+    waiting = [
+        task
+        for task in asyncio.all_tasks()
+        if "_request" in getattr(task.get_coro(), "__qualname__", "")
+    ]
+    assert len(waiting) == 1
+
+
+async def test_a_method_that_nobody_has_is_unimplemented(world: World) -> None:
+    secret = world.new_key(accounts_pb2.SCOPE_ADMIN)
+    call: Any = world.channel.unary_unary("/usageflow.accounts.v1.AccountsService/GetAway")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"", timeout=5, metadata=api_key_metadata(secret))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_health_and_reflection_need_no_key(world: World) -> None:

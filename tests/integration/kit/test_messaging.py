@@ -11,6 +11,7 @@ from cli.embedded import EmbeddedNats
 from services.kit.consumer import HEAVY_BATCH_BYTES, HEAVY_GATHER_FACTOR
 from services.kit.errors import UnavailableError
 from services.kit.messaging import BILLING, PAYLOAD_BYTES_MAX, Messaging
+from tests.waiting import until
 
 SUBJECT = "usageflow.billing.event"
 WAIT_S = 15
@@ -183,9 +184,7 @@ async def test_process_starts_without_nats_and_finds_it_later(nats_server: Embed
         nats_server.start()
         await nats_server.ready()
     async with consuming(messaging, handler):
-        async with asyncio.timeout(WAIT_S):
-            while not messaging.connected:
-                await asyncio.sleep(0.05)
+        await until("the connection", lambda: messaging.connected, WAIT_S)
         await messaging.publish(SUBJECT, b"late", "late")
         await handler.until(1)
     await messaging.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import services
+from cli.databases import connected
 from services.kit.migrations import migrate, newest_revision
 
 PACKAGES = ["accounts", "ingest", "aggregator", "invoicer", "notifier"]
@@ -29,7 +30,11 @@ async def test_a_database_that_is_current_is_left_alone_without_alembic(
         sys.executable, "-c", MIGRATE, database_url, package, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await again.communicate()
+    assert again.returncode == 0
     assert output.decode().splitlines()[-1] == "False"
+    async with connected(database_url) as connection:
+        version = await connection.fetchval("SELECT version_num FROM alembic_version")
+    assert version == newest_revision(package)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -34,12 +34,25 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+class Watched(TableOutbox):
+    """An outbox that tells the test when messages have left it."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, OUTBOX)
+        self.confirmed = asyncio.Event()
+
+    async def confirm(self, message_ids: Sequence[str]) -> None:
+        await super().confirm(message_ids)
+        self.confirmed.set()
+
+
 @dataclass
 class Pair:
     """A sender with its relay and a consumer with its inbox, in one database."""
 
     database: Database
     messaging: Messaging
+    outbox: Watched
     relay: OutboxRelay
     applied: list[str]
 
@@ -63,7 +76,8 @@ class Pair:
     async def until_empty(self) -> None:
         async with asyncio.timeout(WAIT_S):
             while await self.left():
-                await asyncio.sleep(0.02)
+                await self.outbox.confirmed.wait()
+                self.outbox.confirmed.clear()
 
     async def left(self) -> int:
         async with self.database.transaction() as connection:
@@ -77,8 +91,9 @@ async def pair(
     # Waits that are right in production would only make these tests slow.
     monkeypatch.setattr(outbox_module, "REPUBLISH_AFTER_S", 0.5)
     messaging = await Messaging.connect(nats_url, "test")
-    relay = OutboxRelay(TableOutbox(database, OUTBOX), messaging, "tester")
-    pair = Pair(database, messaging, relay, [])
+    outbox = Watched(database)
+    relay = OutboxRelay(outbox, messaging, "tester")
+    pair = Pair(database, messaging, outbox, relay, [])
     await serve_inbox(database, INBOX, messaging, "tester")
     consumer = messaging.consume(BILLING, "tester", pair.handle, batch_max=16)
     tasks = [asyncio.create_task(relay.run()), asyncio.create_task(consumer.run())]

@@ -1,5 +1,6 @@
 """Figures of tallies, with the arithmetic written out."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.aggregations import KINDS, Tally
+from services.aggregator.aggregations import KINDS, Tally, figures_of
+from services.aggregator.domain import UNIQUE_COUNT
 
 TALLY = Tally(
     event_count=3,
@@ -33,6 +35,14 @@ TALLY = Tally(
 )
 def test_each_kind_gives_its_figure(aggregation: str, figure: str) -> None:
     assert KINDS[aggregation].figure(TALLY) == Decimal(figure)
+
+
+@pytest.mark.parametrize("aggregation", sorted(KINDS.keys() - {UNIQUE_COUNT}))
+def test_columns_of_parts_come_to_the_figure_of_each_row(aggregation: str) -> None:
+    kind, tallies = KINDS[aggregation], [TALLY, replace(TALLY, event_count=7), TALLY]
+    columns = [[getattr(tally, part) for tally in tallies] for part in kind.PARTS]
+    assert figures_of(aggregation, columns) == [kind.figure(tally) for tally in tallies]
+    assert figures_of(aggregation, [()] * len(kind.PARTS)) == []
 
 
 @pytest.mark.parametrize("aggregation", KINDS)

@@ -5,7 +5,7 @@ from usageflow.ingest.v1.ingest_pb2 import RecordEventsResponse
 from benchmarks.errors import BenchmarkError
 from benchmarks.floors.grpc_echo import answer
 from benchmarks.generators.grpc import receipts_in
-from benchmarks.loads import Load, run_load, start_load
+from benchmarks.loads import Load, limited, run_load, start_load
 from benchmarks.messages import AsgiFloor, EchoFloor, GrpcEchoFloor, GrpcLoad, HttpLoad, LoadResult
 from benchmarks.processes import serving
 
@@ -52,6 +52,15 @@ def test_the_http_generator_keeps_to_a_schedule() -> None:
     with serving("benchmarks.floors.echo", EchoFloor(answer=response)) as port:
         result = run_load(replace(HTTP, port=port, rate_per_s=100.0, measure_s=0.5))
     assert 0 < result.accepted <= 51
+
+
+def test_a_limited_load_counts_all_of_its_requests() -> None:
+    """However soon they are done: its figures are those of no time for warming up."""
+    with serving("benchmarks.floors.grpc_echo", GrpcEchoFloor(receipts=50)) as port:
+        load = replace(GRPC, address=f"127.0.0.1:{port}", warm_up_s=30.0)
+        result = run_load(limited(load, 7))
+    assert (result.requests, result.accepted) == (7, 350)
+    assert result.requests_per_s > 0
 
 
 def test_a_load_begins_when_it_is_started() -> None:

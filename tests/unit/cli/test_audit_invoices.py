@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cli.auditing.invoices.books import Books
 from cli.auditing.invoices.calendar import Calendar
 from cli.auditing.invoices.chain import Chain
 from cli.auditing.invoices.content import FIRST_PREVIOUS, chained_hash, content_hash
@@ -141,7 +142,7 @@ def test_a_first_part_has_what_is_left_of_its_period() -> None:
     made = subscription("2026-01-16T00:00+00:00", "UTC", "MONTHLY", "CALENDAR")
     start, end = (datetime.fromisoformat(f"2026-{day}T00:00+00:00") for day in ("01-16", "02-01"))
     assert made.share(start, end) == (Fraction(16, 31), Fraction(0))
-    assert made.share(start, end, undivided=True) == WHOLE
+    assert made.share(start, end, undivided=start) == WHOLE
 
 
 def note(number: int) -> dict[str, Any]:
@@ -199,3 +200,31 @@ def test_what_is_missing_changed_or_swapped_is_found() -> None:
     rows = chained(4)
     rows[1]["hash"], rows[2]["hash"] = rows[2]["hash"], rows[1]["hash"]
     assert {document for document, _ in found(rows)} == {"CN-2", "CN-3", "CN-4"}
+
+
+def test_a_part_is_priced_to_the_second_where_phases_meet() -> None:
+    """The second of the border at 10:00 is 10:07:31; the pause after it begins at 11:05."""
+    ends: list[tuple[str, str | None]] = [
+        ("2026-01-01T00:00:00+00:00", None),
+        ("2026-01-10T10:00:00+00:00", "2026-01-10T10:07:31+00:00"),
+        ("2026-01-10T11:15:00+00:00", "2026-01-10T11:05:00+00:00"),
+    ]
+    phases = [
+        {
+            "start_time": ends[number][0],
+            "exact_start_time": ends[number][1],
+            "end_time": ends[number + 1][0] if number < 2 else None,
+            "exact_end_time": ends[number + 1][1] if number < 2 else None,
+        }
+        for number in range(3)
+    ]
+    books = Books(subscriptions={"sub_1": {"phases": phases}})
+    invoice = {"subscription_id": "sub_1"}
+    times = [datetime.fromisoformat(time) for time, _ in ends]
+    exact = [datetime.fromisoformat(second or time) for time, second in ends]
+    assert books.exact(invoice, times[0], times[1]) == (exact[0], exact[1])
+    assert books.exact(invoice, times[1], times[2]) == (exact[1], exact[2])
+    # Where no phase begins or ends time is cut as usage is.
+    february = datetime.fromisoformat("2026-02-01T00:00:00+00:00")
+    assert books.exact(invoice, times[2], february) == (exact[2], february)
+    assert dict(books.phase_ends(invoice)) == dict(zip(exact, times, strict=True))

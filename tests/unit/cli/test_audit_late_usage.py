@@ -22,7 +22,9 @@ def books() -> Books:
         "parameters": {"unitPrice": "0.5"},
     }
     price |= {"included_units": "0", "minimum": None, "maximum": None}
-    phase = {"start_time": MONTHS[0], "plan_id": "plan_1", "plan_version": "1", "kind": "BILLED"}
+    phase: dict[str, str | None] = {"start_time": MONTHS[0], "end_time": None, "kind": "BILLED"}
+    phase |= {"plan_id": "plan_1", "plan_version": "1"}
+    phase |= {"exact_start_time": None, "exact_end_time": None}
     phase |= {"anchor_time": MONTHS[0], "billing_period": "MONTHLY"}
     subscription = {"time_zone": "UTC", "billing_anchor": "CALENDAR", "discounts": []}
     return Books(

@@ -157,3 +157,9 @@ def test_only_who_seals_secrets_gets_the_key(name: str, part: str, value: str) -
     """Whoever has it and the database can sign, or charge, in everybody's name."""
     assert [each for each in PARTS if name in environment(each)] == [part]
     assert environment(part, **{name: "mine"})[name] == value
+
+
+def test_ingest_gives_back_what_bursts_took_unless_the_user_says_otherwise() -> None:
+    assert environment("ingest")["MALLOC_ARENA_MAX"] == "1"
+    assert environment("ingest", MALLOC_ARENA_MAX="4")["MALLOC_ARENA_MAX"] == "4"
+    assert "MALLOC_ARENA_MAX" not in environment("gateway")

@@ -10,25 +10,28 @@ from services.ingest.domain import ALL_ACCEPTED, Recorded, Status, Tenant
 from services.ingest.strict_metrics import StrictMetrics
 from services.ingest.wire import Intake
 from services.kit.errors import UnavailableError
+from services.kit.metrics import FoundMetrics
 
 NOW = 1_800_000_000_000_000
 ACME, OTHER = Tenant(bytes(range(16)), 2), Tenant(bytes(16), 2)
 
 
 class Aggregator:
-    """A DefinedMetricsSource that tells what a test has set."""
+    """A MetricsSource that tells what a test has set."""
 
     def __init__(self) -> None:
         self.known: set[tuple[Tenant, str]] = set()
         self.asked: list[set[str]] = []
         self.away = False
 
-    async def defined(self, tenant: Tenant, metrics: Collection[str]) -> Collection[str]:
-        """What is set. UnavailableError."""
+    async def find(self, organization_id: str, mode: int, keys: Collection[str]) -> FoundMetrics:
+        """What is set; the others have defined themselves. UnavailableError."""
         if self.away:
             raise UnavailableError("away")
-        self.asked.append(set(metrics))
-        return [metric for metric in metrics if (tenant, metric) in self.known]
+        self.asked.append(set(keys))
+        tenant = Tenant.of(organization_id, mode)
+        known = frozenset(metric for metric in keys if (tenant, metric) in self.known)
+        return FoundMetrics(defined=known, self_defined=frozenset(keys) - known)
 
 
 async def statuses(strict: StrictMetrics, tenant: Tenant, *metrics: str) -> list[Status]:

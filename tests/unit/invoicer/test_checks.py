@@ -1,6 +1,7 @@
 """What a request may contain, and that everything wrong in it is told at once."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -20,6 +21,8 @@ from services.invoicer.periods import BillingAnchor
 from services.kit.errors import FieldChecks, InvalidArgumentError
 
 NOW = datetime(2026, 2, 1, 10, 50, 30, tzinfo=UTC)
+# All metrics may be priced.
+checked = partial(check_plan, unpriceable={})
 
 
 def per_unit(metric: str, price: str = "0.01", included: str = "") -> MetricPriceInput:
@@ -47,9 +50,11 @@ def test_everything_wrong_with_a_plan_is_named_at_once() -> None:
         ],
     )
     with pytest.raises(InvalidArgumentError) as caught:
-        check_plan(given)
+        check_plan(given, {"AI_TOKEN": "is unknown"})
     assert fields(caught.value) == [
         "name",
+        "metrics[1].metric",
+        "metrics[2].metric",
         "currency",
         "basePrice",
         "billingPeriod",
@@ -64,14 +69,14 @@ def test_everything_wrong_with_a_plan_is_named_at_once() -> None:
 
 def test_a_model_that_is_unknown_is_answered_with_those_that_are() -> None:
     with pytest.raises(InvalidArgumentError, match="must be one of PER_UNIT") as caught:
-        check_plan(plan(MetricPriceInput("M", "UNSPECIFIED", "", {})))
+        checked(plan(MetricPriceInput("M", "UNSPECIFIED", "", {})))
     assert fields(caught.value) == ["metrics[0].model"]
 
 
 def test_a_plan_has_at_most_100_metrics() -> None:
-    assert len(check_plan(plan(*(per_unit(f"M{n}") for n in range(100)))).metrics) == 100
+    assert len(checked(plan(*(per_unit(f"M{n}") for n in range(100)))).metrics) == 100
     with pytest.raises(InvalidArgumentError, match="metrics: must be at most 100"):
-        check_plan(plan(*(per_unit(f"M{n}") for n in range(101))))
+        checked(plan(*(per_unit(f"M{n}") for n in range(101))))
 
 
 def by_model(metric: str, count: int, chars: int) -> MetricPriceInput:
@@ -84,13 +89,13 @@ def by_model(metric: str, count: int, chars: int) -> MetricPriceInput:
 def test_what_all_prices_of_a_plan_match_is_bounded() -> None:
     """Each takes 8 + 5 bytes for "model" and 8 for its value: 100 x (21 + 229) = 25,000."""
     plans = [plan(*(by_model(f"M{n}", 100, 229) for n in range(count))) for count in (4, 5)]
-    assert len(check_plan(plans[0]).metrics) == 4
+    assert len(checked(plans[0]).metrics) == 4
     with pytest.raises(InvalidArgumentError, match="must match at most 100,000 bytes in all"):
-        check_plan(plans[1])
+        checked(plans[1])
 
 
 def test_a_plan_needs_no_base_price_and_no_metrics() -> None:
-    content = check_plan(plan(base_price=""))
+    content = checked(plan(base_price=""))
     assert content.base_price == 0
     assert content.metrics == ()
 

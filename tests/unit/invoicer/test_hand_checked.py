@@ -8,7 +8,7 @@ from math import floor
 
 import pytest
 
-from services.invoicer.changes import first_phases
+from services.invoicer.changes import Timing, begin_at, changed, first_phases
 from services.invoicer.checks import MetricPriceInput, PlanInput, check_plan
 from services.invoicer.closing import OpenPeriod
 from services.invoicer.discounts import Discount
@@ -45,7 +45,7 @@ def check_arithmetic(text: str, amount: str) -> None:
 
 def plan(currency: str = "USD", **changes: object) -> PlanContent:
     given = {"name": "P", "currency": currency, "base_price": "0", "billing_period": "MONTHLY"}
-    return check_plan(PlanInput(**{"metrics": [], **given, **changes}))  # type: ignore[arg-type]
+    return check_plan(PlanInput(**{"metrics": [], **given, **changes}), {})  # type: ignore[arg-type]
 
 
 def price_of(text: str) -> tuple[MetricPriceInput, list[Discount]]:
@@ -160,6 +160,44 @@ def test_a_base_price(
 
 
 @pytest.mark.parametrize(
+    ("timing", "zone", "price", "seats", "currency", "when", "other", "then", "amounts", "steps",
+     "total"),
+    times.CHANGES,
+    ids=[f"{case[4]} {case[5]} {case[6]} {case[7]}" for case in times.CHANGES],
+)  # fmt: skip
+def test_a_change_at_a_second(
+    timing: str,
+    zone: str,
+    price: str,
+    seats: int,
+    currency: str,
+    when: str,
+    other: str,
+    then: int,
+    amounts: list[str],
+    steps: str,
+    total: str,
+) -> None:
+    check_arithmetic(steps, total)
+    begin, now = JANUARY.start, datetime.fromisoformat(when).replace(tzinfo=UTC)
+    contents = [
+        plan(currency, base_price=each, base_price_timing=timing) for each in (price, other)
+    ]
+    plans = [Plan(f"plan_{n}", 1, each, begin) for n, each in enumerate(contents, 1)]
+    plans[1] = plans[0] if price == other else plans[1]
+    made = subscription(contents[0], begin, zone, "CALENDAR", seats)
+    made = changed(made, begin_at(made, Timing.NOW, now), plans[1], then, now)
+    found = []
+    part = made.part_from(begin)
+    while part is not None and part.start < JANUARY.end:
+        on = next(each for each in plans if each.id == made.phase_at(part.start).plan_id)
+        due = OpenPeriod(replace(made, period=part), on, part)
+        found += [str(line.amount) for line in due.draft(()).lines]
+        part = made.part_from(part.end)
+    assert found == amounts
+
+
+@pytest.mark.parametrize(
     ("changes", "used", "rates", "currency", "lines", "total", "arithmetic"),
     sums.CASES,
     ids=[f"{number} {case[0]} {case[2]}"[:60] for number, case in enumerate(sums.CASES)],
@@ -194,4 +232,4 @@ def test_a_month(
 
 
 def test_the_tables_are_as_long_as_was_promised() -> None:
-    assert len(quantities.CASES) + len(times.CASES) + len(sums.CASES) >= 150
+    assert len(quantities.CASES) + len(times.CASES) + len(times.CHANGES) + len(sums.CASES) >= 150

@@ -27,6 +27,7 @@ from services.invoicer.lines import (
     usage_line,
 )
 from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
+from services.invoicer.phases import Border
 from services.invoicer.pricing.charge import charge
 from services.invoicer.pricing.per_unit import PerUnit
 from services.invoicer.pricing.usage import MetricUsage
@@ -322,7 +323,7 @@ def test_a_total_is_the_sum_of_rounded_lines(
 def test_a_subscription_goes_on_until_its_cancel_time() -> None:
     running = subscription()
     assert running.part_from(JANUARY.end) == FEBRUARY
-    ending = cancelled(running, FEBRUARY.end)
+    ending = cancelled(running, Border(FEBRUARY.end, FEBRUARY.end))
     assert ending.part_from(JANUARY.end) == FEBRUARY
     assert ending.part_from(FEBRUARY.end) is None
 

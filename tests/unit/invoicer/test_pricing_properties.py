@@ -1,13 +1,15 @@
 """What holds for any price and any usage; beside it stands a naive model in fractions."""
 
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal, Inexact, Rounded, localcontext
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.invoicer.exact import add, subtract, total
+from services.invoicer.exact import add, fraction, less_percent, percent, subtract, total
+from services.invoicer.periods import Period
 from services.invoicer.pricing.charge import Limits, charge
 from services.invoicer.pricing.dimensional import Dimensional, DimensionPrice
 from services.invoicer.pricing.graduated import Graduated
@@ -19,6 +21,8 @@ from services.invoicer.pricing.stairstep import Stairstep
 from services.invoicer.pricing.tiers import Tier
 from services.invoicer.pricing.usage import MetricUsage
 from services.invoicer.pricing.volume import Volume
+from services.invoicer.proration import prorate
+from services.kit.money import minor_digits, round_money
 from tests.unit.invoicer.calculator import follow
 
 ZERO = Decimal(0)
@@ -230,3 +234,47 @@ def test_the_steps_lead_to_the_amount_with_a_pocket_calculator(
     model, usage = priced
     result = charge(model, included, usage, currency)
     assert follow(result.steps) == result.amount
+
+
+RATES = st.decimals(min_value="0.000001", max_value=100, places=6)
+# Any operation in the thread's own context, in place of the exact one, raises or is far off.
+NO_DIGITS = Context(prec=1, traps=[Inexact, Rounded])
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+def in_minor_units(amount: Fraction, currency: str) -> Fraction:
+    unit = 10 ** minor_digits(currency)
+    return Fraction(floor(amount * unit + Fraction(1, 2)), unit)
+
+
+@given(MODELS, ANY_QUANTITY, SMALL, st.lists(RATES, max_size=20), CURRENCIES)
+def test_a_charge_less_many_discounts_is_rounded_once(
+    model: PricingModel, quantity: Decimal, included: Decimal, rates: list[Decimal], currency: str
+) -> None:
+    """Twenty rates of eight digits make more than 60: none is lost before the rounding."""
+    rest = max(subtract(quantity, included), ZERO)
+    cost = Fraction(model.rate(MetricUsage(rest)).amount)
+    for rate in rates:
+        cost *= 1 - Fraction(rate) / 100
+    with localcontext(NO_DIGITS):
+        made = charge(model, included, MetricUsage(quantity), currency, percents=rates)
+    assert Fraction(made.amount) == in_minor_units(cost, currency)
+
+
+@given(PRICES, st.lists(RATES, max_size=3), st.integers(0, 10**7), st.integers(1, 10**7))
+def test_shares_and_taxes_are_those_of_fractions(
+    price: Decimal, rates: list[Decimal], part_s: int, more_s: int
+) -> None:
+    cost = Fraction(price)
+    end = MAY + timedelta(seconds=part_s + more_s)
+    whole, part = Period(MAY, end), Period(MAY + timedelta(seconds=part_s), end)
+    with localcontext(NO_DIGITS):
+        for rate in rates:
+            price = less_percent(price, rate)
+            cost *= 1 - Fraction(rate) / 100
+        share = prorate(price, "price", "USD", part, whole).amount
+        inside = round_money(fraction(share, Decimal(19), Decimal(119)), "USD")
+        added = round_money(percent(share, Decimal("8.875")), "USD")
+    assert Fraction(share) == in_minor_units(cost * more_s / (part_s + more_s), "USD")
+    assert Fraction(inside) == in_minor_units(Fraction(share) * 19 / 119, "USD")
+    assert Fraction(added) == in_minor_units(Fraction(share) * Fraction("8.875") / 100, "USD")

@@ -105,7 +105,7 @@ class CreatePortalLinkResponse(_message.Message):
     PORTAL_LINK_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The token of its address. It is stored only as a keyed hash."""
+    """The signed token of its address. It is stored only as a keyed hash, without the signature."""
     @_builtins.property
     def portal_link(self) -> Global___PortalLink:
         """The link."""
@@ -285,7 +285,7 @@ class ResolvePortalLinkRequest(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The token."""
+    """The token, without its signature: whoever asks has checked that."""
     def __init__(
         self,
         *,

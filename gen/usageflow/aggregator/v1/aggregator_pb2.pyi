@@ -1299,23 +1299,35 @@ Global___FindDefinedMetricsRequest: _TypeAlias = FindDefinedMetricsRequest  # no
 
 @_typing.final
 class FindDefinedMetricsResponse(_message.Message):
-    """FindDefinedMetricsResponse tells those that are defined."""
+    """FindDefinedMetricsResponse tells those that there are."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEYS_FIELD_NUMBER: _builtins.int
+    SELF_DEFINED_KEYS_FIELD_NUMBER: _builtins.int
+    ARCHIVED_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The keys of metrics that somebody has defined; those that defined themselves are left out."""
+
+    @_builtins.property
+    def self_defined_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of metrics that have defined themselves by their first event."""
+
+    @_builtins.property
+    def archived_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys, of either kind, of metrics that are archived."""
 
     def __init__(
         self,
         *,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        self_defined_keys: _abc.Iterable[_builtins.str] | None = ...,
+        archived_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_keys", b"archived_keys", "keys", b"keys", "self_defined_keys", b"self_defined_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -501,7 +501,8 @@ class AggregatorInternalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindDefinedMetrics(self, request, context):
-        """FindDefinedMetrics tells which metrics somebody has defined; that never changes again.
+        """FindDefinedMetrics tells which metrics somebody has defined, which never changes again, and
+        which have defined themselves by their first event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

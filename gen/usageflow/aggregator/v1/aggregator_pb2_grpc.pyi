@@ -219,7 +219,9 @@ class AggregatorInternalServiceStub:
     up to which it is complete.
     """
     FindDefinedMetrics: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.FindDefinedMetricsRequest, _aggregator_pb2.FindDefinedMetricsResponse]
-    """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
+    """FindDefinedMetrics tells which metrics somebody has defined, which never changes again, and
+    which have defined themselves by their first event.
+    """
 
 @_typing.type_check_only
 class AggregatorInternalServiceAsyncStub(AggregatorInternalServiceStub):
@@ -231,7 +233,9 @@ class AggregatorInternalServiceAsyncStub(AggregatorInternalServiceStub):
     up to which it is complete.
     """
     FindDefinedMetrics: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.FindDefinedMetricsRequest, _aggregator_pb2.FindDefinedMetricsResponse]  # type: ignore[assignment]
-    """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
+    """FindDefinedMetrics tells which metrics somebody has defined, which never changes again, and
+    which have defined themselves by their first event.
+    """
 
 class AggregatorInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     """AggregatorInternalService is for UsageFlow's own processes; it requires the internal token."""
@@ -252,6 +256,8 @@ class AggregatorInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aggregator_pb2.FindDefinedMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aggregator_pb2.FindDefinedMetricsResponse, _abc.Awaitable[_aggregator_pb2.FindDefinedMetricsResponse]]:
-        """FindDefinedMetrics tells which metrics somebody has defined; that never changes again."""
+        """FindDefinedMetrics tells which metrics somebody has defined, which never changes again, and
+        which have defined themselves by their first event.
+        """
 
 def add_AggregatorInternalServiceServicer_to_server(servicer: AggregatorInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

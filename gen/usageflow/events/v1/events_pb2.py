@@ -26,29 +26,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from usageflow.common.v1 import common_pb2 as usageflow_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/events/v1/events.proto\x12\x13usageflow.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"\x84\x01\n\nUsageEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x18\n\x10time_unix_micros\x18\x05 \x01(\x03\x12\x15\n\rmetadata_json\x18\x06 \x01(\t\"\xef\x01\n\x0c\x45ventColumns\x12\x11\n\tevent_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x16\n\x0emetric_indexes\x18\x03 \x03(\r\x12\x0f\n\x07\x61mounts\x18\x04 \x03(\t\x12\x16\n\x0e\x61mount_indexes\x18\x05 \x03(\r\x12\x14\n\x0c\x63ustomer_ids\x18\x06 \x03(\t\x12\x18\n\x10\x63ustomer_indexes\x18\x07 \x03(\r\x12\x19\n\x11times_unix_micros\x18\x08 \x03(\x03\x12\x15\n\rmetadata_json\x18\t \x03(\t\x12\x18\n\x10metadata_indexes\x18\n \x03(\r\"\xfe\x01\n\x0cTenantEvents\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.usageflow.events.v1.UsageEvent\x12\x36\n\rvoided_events\x18\x04 \x03(\x0b\x32\x1f.usageflow.events.v1.UsageEvent\x12\x0f\n\x07metrics\x18\x05 \x03(\t\x12\x32\n\x07\x63olumns\x18\x06 \x01(\x0b\x32!.usageflow.events.v1.EventColumns\"\x83\x01\n\nEventBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07tenants\x18\x03 \x03(\x0b\x32!.usageflow.events.v1.TenantEvents\"1\n\x1a\x46indMissingMessagesRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\":\n\x1b\x46indMissingMessagesResponse\x12\x1b\n\x13missing_message_ids\x18\x01 \x03(\t\"g\n\rCustomersSeen\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x14\n\x0c\x63ustomer_ids\x18\x03 \x03(\t\"\xae\x01\n\x0c\x42illingEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0c\n\x04type\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdata_json\x18\x06 \x01(\t\"\xe1\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x11\n\ttarget_id\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65tails_json\x18\t \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n usageflow/events/v1/events.proto\x12\x13usageflow.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a usageflow/common/v1/common.proto\"\x84\x01\n\nUsageEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x18\n\x10time_unix_micros\x18\x05 \x01(\x03\x12\x15\n\rmetadata_json\x18\x06 \x01(\t\"\xef\x01\n\x0c\x45ventColumns\x12\x11\n\tevent_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x16\n\x0emetric_indexes\x18\x03 \x03(\r\x12\x0f\n\x07\x61mounts\x18\x04 \x03(\t\x12\x16\n\x0e\x61mount_indexes\x18\x05 \x03(\r\x12\x14\n\x0c\x63ustomer_ids\x18\x06 \x03(\t\x12\x18\n\x10\x63ustomer_indexes\x18\x07 \x03(\r\x12\x19\n\x11times_unix_micros\x18\x08 \x03(\x03\x12\x15\n\rmetadata_json\x18\t \x03(\t\x12\x18\n\x10metadata_indexes\x18\n \x03(\r\"\x82\x02\n\x0cTenantEvents\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.usageflow.events.v1.UsageEvent\x12\x36\n\rvoided_events\x18\x04 \x03(\x0b\x32\x1f.usageflow.events.v1.UsageEvent\x12\x13\n\x07metrics\x18\x05 \x03(\tB\x02\x18\x01\x12\x32\n\x07\x63olumns\x18\x06 \x01(\x0b\x32!.usageflow.events.v1.EventColumns\"\x83\x01\n\nEventBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07tenants\x18\x03 \x03(\x0b\x32!.usageflow.events.v1.TenantEvents\"1\n\x1a\x46indMissingMessagesRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\":\n\x1b\x46indMissingMessagesResponse\x12\x1b\n\x13missing_message_ids\x18\x01 \x03(\t\"g\n\rCustomersSeen\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\'\n\x04mode\x18\x02 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x14\n\x0c\x63ustomer_ids\x18\x03 \x03(\t\"\xae\x01\n\x0c\x42illingEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0c\n\x04type\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdata_json\x18\x06 \x01(\t\"\xe1\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\'\n\x04mode\x18\x03 \x01(\x0e\x32\x19.usageflow.common.v1.Mode\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x11\n\ttarget_id\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65tails_json\x18\t \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.events.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TENANTEVENTS'].fields_by_name['metrics']._loaded_options = None
+  _globals['_TENANTEVENTS'].fields_by_name['metrics']._serialized_options = b'\030\001'
   _globals['_USAGEEVENT']._serialized_start=125
   _globals['_USAGEEVENT']._serialized_end=257
   _globals['_EVENTCOLUMNS']._serialized_start=260
   _globals['_EVENTCOLUMNS']._serialized_end=499
   _globals['_TENANTEVENTS']._serialized_start=502
-  _globals['_TENANTEVENTS']._serialized_end=756
-  _globals['_EVENTBATCH']._serialized_start=759
-  _globals['_EVENTBATCH']._serialized_end=890
-  _globals['_FINDMISSINGMESSAGESREQUEST']._serialized_start=892
-  _globals['_FINDMISSINGMESSAGESREQUEST']._serialized_end=941
-  _globals['_FINDMISSINGMESSAGESRESPONSE']._serialized_start=943
-  _globals['_FINDMISSINGMESSAGESRESPONSE']._serialized_end=1001
-  _globals['_CUSTOMERSSEEN']._serialized_start=1003
-  _globals['_CUSTOMERSSEEN']._serialized_end=1106
-  _globals['_BILLINGEVENT']._serialized_start=1109
-  _globals['_BILLINGEVENT']._serialized_end=1283
-  _globals['_AUDITEVENT']._serialized_start=1286
-  _globals['_AUDITEVENT']._serialized_end=1511
+  _globals['_TENANTEVENTS']._serialized_end=760
+  _globals['_EVENTBATCH']._serialized_start=763
+  _globals['_EVENTBATCH']._serialized_end=894
+  _globals['_FINDMISSINGMESSAGESREQUEST']._serialized_start=896
+  _globals['_FINDMISSINGMESSAGESREQUEST']._serialized_end=945
+  _globals['_FINDMISSINGMESSAGESRESPONSE']._serialized_start=947
+  _globals['_FINDMISSINGMESSAGESRESPONSE']._serialized_end=1005
+  _globals['_CUSTOMERSSEEN']._serialized_start=1007
+  _globals['_CUSTOMERSSEEN']._serialized_end=1110
+  _globals['_BILLINGEVENT']._serialized_start=1113
+  _globals['_BILLINGEVENT']._serialized_end=1287
+  _globals['_AUDITEVENT']._serialized_start=1290
+  _globals['_AUDITEVENT']._serialized_end=1515
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -170,10 +175,9 @@ class TenantEvents(_message.Message):
         """
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All metrics that `events` name, each once, so that nobody has to go through the events for them;
-        empty from a sender that does not say so.
-        """
+        """Neither sent nor read any more. It was all metrics that `events` name."""
 
     @_builtins.property
     def columns(self) -> Global___EventColumns:

@@ -225,7 +225,10 @@ class _ChangeTimingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeTi
     CHANGE_TIMING_UNSPECIFIED: _ChangeTiming.ValueType  # 0
     """Not given: PERIOD_END for CancelSubscription and MigrateSubscriptions, else NOW."""
     CHANGE_TIMING_NOW: _ChangeTiming.ValueType  # 1
-    """With the running quarter of an hour: from its start what begins, at its end what ends."""
+    """What is priced by time: in this second, or where a whole period begins in the running quarter
+    of an hour, with that. Usage: with the running quarter, from its start what begins, at its end
+    what ends.
+    """
     CHANGE_TIMING_PERIOD_END: _ChangeTiming.ValueType  # 2
     """When the running period, or trial, is over."""
 
@@ -235,7 +238,10 @@ class ChangeTiming(_ChangeTiming, metaclass=_ChangeTimingEnumTypeWrapper):
 CHANGE_TIMING_UNSPECIFIED: ChangeTiming.ValueType  # 0
 """Not given: PERIOD_END for CancelSubscription and MigrateSubscriptions, else NOW."""
 CHANGE_TIMING_NOW: ChangeTiming.ValueType  # 1
-"""With the running quarter of an hour: from its start what begins, at its end what ends."""
+"""What is priced by time: in this second, or where a whole period begins in the running quarter
+of an hour, with that. Usage: with the running quarter, from its start what begins, at its end
+what ends.
+"""
 CHANGE_TIMING_PERIOD_END: ChangeTiming.ValueType  # 2
 """When the running period, or trial, is over."""
 Global___ChangeTiming: _TypeAlias = ChangeTiming  # noqa: Y015
@@ -1651,7 +1657,7 @@ class CreateSubscriptionRequest(_message.Message):
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts, on a quarter of an hour, at most 400 days ago; absent: the running quarter of
-        an hour.
+        an hour, of which a first part of a period is billed by time from this second on.
         """
 
     @_builtins.property

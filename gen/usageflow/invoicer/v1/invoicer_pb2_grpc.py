@@ -170,8 +170,9 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePlan(self, request, context):
-        """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
-        nobody has defined.
+        """CreatePlan makes a plan (version 1). INVALID_ARGUMENT names each metric that is archived or
+        unknown: nobody has defined it, and (without strict metrics) no event of it was counted.
+        UNAVAILABLE: that can't be told now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +201,8 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QuotePlan(self, request, context):
-        """QuotePlan tells what a plan would cost for given quantities; nothing is stored.
+        """QuotePlan tells what a plan would cost for given quantities; nothing is stored, and metrics need
+        not be known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,7 +234,8 @@ class InvoicerServiceServicer:
 
     def CancelSubscription(self, request, context):
         """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
-        now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+        now, to the second (usage with the running quarter of an hour); what was paid in advance and is
+        not used is credited.
         Repeating it changes nothing; one that is to end later can be ended now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,8 +243,8 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseSubscription(self, request, context):
-        """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
-        no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+        """PauseSubscription stops billing, from this second (usage: from the end of the running quarter
+        of an hour) or from the end of the period on: no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
         it has ended or ends before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -249,8 +252,8 @@ class InvoicerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSubscription(self, request, context):
-        """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
-        calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
+        """ResumeSubscription ends a pause in this second (usage of the running quarter of an hour is
+        billed again), or calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
         cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

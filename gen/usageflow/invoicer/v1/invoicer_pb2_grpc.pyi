@@ -42,8 +42,9 @@ class InvoicerServiceStub:
     ListCustomers: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListCustomersRequest, _invoicer_pb2.ListCustomersResponse]
     """ListCustomers lists customers."""
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanRequest, _invoicer_pb2.CreatePlanResponse]
-    """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
-    nobody has defined.
+    """CreatePlan makes a plan (version 1). INVALID_ARGUMENT names each metric that is archived or
+    unknown: nobody has defined it, and (without strict metrics) no event of it was counted.
+    UNAVAILABLE: that can't be told now.
     """
     CreatePlanVersion: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanVersionRequest, _invoicer_pb2.CreatePlanVersionResponse]
     """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
@@ -54,7 +55,9 @@ class InvoicerServiceStub:
     ListPlans: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ListPlansRequest, _invoicer_pb2.ListPlansResponse]
     """ListPlans lists the newest version of each plan."""
     QuotePlan: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.QuotePlanRequest, _invoicer_pb2.QuotePlanResponse]
-    """QuotePlan tells what a plan would cost for given quantities; nothing is stored."""
+    """QuotePlan tells what a plan would cost for given quantities; nothing is stored, and metrics need
+    not be known.
+    """
     CreateSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CreateSubscriptionRequest, _invoicer_pb2.CreateSubscriptionResponse]
     """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
     Periods that are already over are invoiced at once. With an idempotency key the same request
@@ -67,17 +70,18 @@ class InvoicerServiceStub:
     """ListSubscriptions lists subscriptions."""
     CancelSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.CancelSubscriptionRequest, _invoicer_pb2.CancelSubscriptionResponse]
     """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
-    now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+    now, to the second (usage with the running quarter of an hour); what was paid in advance and is
+    not used is credited.
     Repeating it changes nothing; one that is to end later can be ended now.
     """
     PauseSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.PauseSubscriptionRequest, _invoicer_pb2.PauseSubscriptionResponse]
-    """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
-    no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+    """PauseSubscription stops billing, from this second (usage: from the end of the running quarter
+    of an hour) or from the end of the period on: no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
     it has ended or ends before.
     """
     ResumeSubscription: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.ResumeSubscriptionRequest, _invoicer_pb2.ResumeSubscriptionResponse]
-    """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
-    calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
+    """ResumeSubscription ends a pause in this second (usage of the running quarter of an hour is
+    billed again), or calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
     cancelled.
     """
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoicer_pb2.GetInvoiceRequest, _invoicer_pb2.GetInvoiceResponse]
@@ -120,8 +124,9 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     ListCustomers: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListCustomersRequest, _invoicer_pb2.ListCustomersResponse]  # type: ignore[assignment]
     """ListCustomers lists customers."""
     CreatePlan: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanRequest, _invoicer_pb2.CreatePlanResponse]  # type: ignore[assignment]
-    """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
-    nobody has defined.
+    """CreatePlan makes a plan (version 1). INVALID_ARGUMENT names each metric that is archived or
+    unknown: nobody has defined it, and (without strict metrics) no event of it was counted.
+    UNAVAILABLE: that can't be told now.
     """
     CreatePlanVersion: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreatePlanVersionRequest, _invoicer_pb2.CreatePlanVersionResponse]  # type: ignore[assignment]
     """CreatePlanVersion makes the plan's next version, checked as CreatePlan does; subscriptions stay
@@ -132,7 +137,9 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     ListPlans: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ListPlansRequest, _invoicer_pb2.ListPlansResponse]  # type: ignore[assignment]
     """ListPlans lists the newest version of each plan."""
     QuotePlan: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.QuotePlanRequest, _invoicer_pb2.QuotePlanResponse]  # type: ignore[assignment]
-    """QuotePlan tells what a plan would cost for given quantities; nothing is stored."""
+    """QuotePlan tells what a plan would cost for given quantities; nothing is stored, and metrics need
+    not be known.
+    """
     CreateSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CreateSubscriptionRequest, _invoicer_pb2.CreateSubscriptionResponse]  # type: ignore[assignment]
     """CreateSubscription puts a customer on a plan; an unknown customer comes into being.
     Periods that are already over are invoiced at once. With an idempotency key the same request
@@ -145,17 +152,18 @@ class InvoicerServiceAsyncStub(InvoicerServiceStub):
     """ListSubscriptions lists subscriptions."""
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.CancelSubscriptionRequest, _invoicer_pb2.CancelSubscriptionResponse]  # type: ignore[assignment]
     """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
-    now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+    now, to the second (usage with the running quarter of an hour); what was paid in advance and is
+    not used is credited.
     Repeating it changes nothing; one that is to end later can be ended now.
     """
     PauseSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.PauseSubscriptionRequest, _invoicer_pb2.PauseSubscriptionResponse]  # type: ignore[assignment]
-    """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
-    no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+    """PauseSubscription stops billing, from this second (usage: from the end of the running quarter
+    of an hour) or from the end of the period on: no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
     it has ended or ends before.
     """
     ResumeSubscription: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.ResumeSubscriptionRequest, _invoicer_pb2.ResumeSubscriptionResponse]  # type: ignore[assignment]
-    """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
-    calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
+    """ResumeSubscription ends a pause in this second (usage of the running quarter of an hour is
+    billed again), or calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
     cancelled.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoicer_pb2.GetInvoiceRequest, _invoicer_pb2.GetInvoiceResponse]  # type: ignore[assignment]
@@ -219,8 +227,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.CreatePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CreatePlanResponse, _abc.Awaitable[_invoicer_pb2.CreatePlanResponse]]:
-        """CreatePlan makes a plan (version 1). With strict metrics INVALID_ARGUMENT names each metric that
-        nobody has defined.
+        """CreatePlan makes a plan (version 1). INVALID_ARGUMENT names each metric that is archived or
+        unknown: nobody has defined it, and (without strict metrics) no event of it was counted.
+        UNAVAILABLE: that can't be told now.
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +264,9 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.QuotePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.QuotePlanResponse, _abc.Awaitable[_invoicer_pb2.QuotePlanResponse]]:
-        """QuotePlan tells what a plan would cost for given quantities; nothing is stored."""
+        """QuotePlan tells what a plan would cost for given quantities; nothing is stored, and metrics need
+        not be known.
+        """
 
     @_abc_1.abstractmethod
     def CreateSubscription(
@@ -292,7 +303,8 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.CancelSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.CancelSubscriptionResponse]]:
         """CancelSubscription ends a subscription: with its running period, which is invoiced as ever, or
-        now, with the running quarter of an hour; what was paid in advance and is not used is credited.
+        now, to the second (usage with the running quarter of an hour); what was paid in advance and is
+        not used is credited.
         Repeating it changes nothing; one that is to end later can be ended now.
         """
 
@@ -302,8 +314,8 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.PauseSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.PauseSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.PauseSubscriptionResponse]]:
-        """PauseSubscription stops billing, from the end of the running quarter of an hour or period on:
-        no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
+        """PauseSubscription stops billing, from this second (usage: from the end of the running quarter
+        of an hour) or from the end of the period on: no base price, and usage of that time is never billed. FAILED_PRECONDITION in a trial, and when
         it has ended or ends before.
         """
 
@@ -313,8 +325,8 @@ class InvoicerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoicer_pb2.ResumeSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoicer_pb2.ResumeSubscriptionResponse, _abc.Awaitable[_invoicer_pb2.ResumeSubscriptionResponse]]:
-        """ResumeSubscription ends a pause with the running quarter of an hour, which is billed again, or
-        calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
+        """ResumeSubscription ends a pause in this second (usage of the running quarter of an hour is
+        billed again), or calls it off, and makes a suspended subscription active again. FAILED_PRECONDITION when it is
         cancelled.
         """
 

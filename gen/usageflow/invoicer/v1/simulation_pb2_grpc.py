@@ -51,8 +51,8 @@ class SimulationServiceServicer:
     def SimulatePlan(self, request, context):
         """SimulatePlan tells what customers' usage of past months costs with their present plan and with
         another one, by the code that invoices are made with. Nothing is written. INVALID_ARGUMENT names
-        each wrong field; NOT_FOUND: there is no such plan_id; UNAVAILABLE: usage can't be told now, or
-        as many simulations run as may.
+        each wrong field, metrics too, as CreatePlan does; NOT_FOUND: there is no such plan_id;
+        UNAVAILABLE: usage can't be told now, or as many simulations run as may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

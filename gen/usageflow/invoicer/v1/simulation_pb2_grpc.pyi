@@ -38,8 +38,8 @@ class SimulationServiceStub:
     SimulatePlan: _grpc.UnaryStreamMultiCallable[_simulation_pb2.SimulatePlanRequest, _simulation_pb2.SimulatePlanResponse]
     """SimulatePlan tells what customers' usage of past months costs with their present plan and with
     another one, by the code that invoices are made with. Nothing is written. INVALID_ARGUMENT names
-    each wrong field; NOT_FOUND: there is no such plan_id; UNAVAILABLE: usage can't be told now, or
-    as many simulations run as may.
+    each wrong field, metrics too, as CreatePlan does; NOT_FOUND: there is no such plan_id;
+    UNAVAILABLE: usage can't be told now, or as many simulations run as may.
     """
 
 @_typing.type_check_only
@@ -52,8 +52,8 @@ class SimulationServiceAsyncStub(SimulationServiceStub):
     SimulatePlan: _aio.UnaryStreamMultiCallable[_simulation_pb2.SimulatePlanRequest, _simulation_pb2.SimulatePlanResponse]  # type: ignore[assignment]
     """SimulatePlan tells what customers' usage of past months costs with their present plan and with
     another one, by the code that invoices are made with. Nothing is written. INVALID_ARGUMENT names
-    each wrong field; NOT_FOUND: there is no such plan_id; UNAVAILABLE: usage can't be told now, or
-    as many simulations run as may.
+    each wrong field, metrics too, as CreatePlan does; NOT_FOUND: there is no such plan_id;
+    UNAVAILABLE: usage can't be told now, or as many simulations run as may.
     """
 
 class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,8 +69,8 @@ class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_simulation_pb2.SimulatePlanResponse], _abc.AsyncIterator[_simulation_pb2.SimulatePlanResponse]]:
         """SimulatePlan tells what customers' usage of past months costs with their present plan and with
         another one, by the code that invoices are made with. Nothing is written. INVALID_ARGUMENT names
-        each wrong field; NOT_FOUND: there is no such plan_id; UNAVAILABLE: usage can't be told now, or
-        as many simulations run as may.
+        each wrong field, metrics too, as CreatePlan does; NOT_FOUND: there is no such plan_id;
+        UNAVAILABLE: usage can't be told now, or as many simulations run as may.
         """
 
 def add_SimulationServiceServicer_to_server(servicer: SimulationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from gateway.dashboard.forms import Form
+from gateway.dashboard.forms import CHANGED, Form
 from gateway.errors import HttpError
 from gateway.shapes.plans import NewPlan
 from gateway.shapes.webhooks import NewWebhook
@@ -12,6 +12,7 @@ from services.kit.errors import (
     FieldProblem,
     InvalidArgumentError,
     PermissionDeniedError,
+    StaleError,
 )
 
 
@@ -73,6 +74,35 @@ def test_a_problem_without_a_field_on_the_page_is_told_all_the_same() -> None:
     form = Form()
     form.refuse(InvalidArgumentError([FieldProblem("elsewhere", "must be there")]))
     assert "elsewhere: must be there" in form.error
+
+
+def test_a_form_that_came_too_late_shows_what_is_there_and_what_was_entered() -> None:
+    late = form_of(
+        ("_csrf", "token"),
+        ("_etag", "old"),
+        ("name", "Mine"),
+        ("unit", "GB"),
+        ("events", "a"),
+        ("events", "b"),
+        ("_patterns", "c.*"),
+        ("metrics[0]._quantity", "5"),
+        ("stripeApiKey", "sk_1"),
+    )
+    assert late.refuse(StaleError("changed")) == 412
+    assert late.error == CHANGED
+    now = Form([("name", "Theirs"), ("unit", "GB"), ("email", "a@b.example"), ("_etag", "new")])
+    shown = late.outdated(now, secret=("stripeApiKey",))
+    assert (shown["name"], shown.if_match, shown.error) == ("Theirs", ["new"], CHANGED)
+    assert shown.entered == {"name": "Mine", "email": "", "events": "a, b", "_patterns": "c.*"}
+
+
+def test_what_the_page_did_not_show_is_not_changed() -> None:
+    form = form_of(("_etag", "one"), ("_etag", "two"))
+    assert form.seen("two") == ["two"]
+    assert form.seen("") == []
+    for page in (form, Form()):
+        with pytest.raises(StaleError):
+            page.seen("three")
 
 
 def test_rows_are_dropped_with_all_that_is_theirs() -> None:

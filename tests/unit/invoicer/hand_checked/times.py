@@ -119,3 +119,24 @@ CASES = [
     ("WEEKLY", "ANNIVERSARY", "Europe/Berlin", "2026-10-18T00:30", "50", 1, "EUR",
      "2026-10-25T00:30", "50.00", "50 x 604800 / 604800 = 50"),
 ]  # fmt: skip
+
+# A change at a second: (timing, time zone, base price, seats, currency, when in UTC, other base
+# price, other seats, base prices of the month in order, arithmetic). From the start of January in
+# UTC, or its month; the first price is the whole less its rest.
+CHANGES = [
+    # 10 January 10:07:31 is 9 x 86,400 + 36,451 = 814,051 s into the month
+    ("IN_ARREARS", "UTC", "100", 1, "USD", "2026-01-10T10:07:31", "300", 1, ["30.39", "208.82"],
+     "2678400 - 814051 = 1864349; 100 x 1864349 / 2678400 ~ 69.61; 100 - 69.61 = 30.39; "
+     "300 x 1864349 / 2678400 ~ 208.82; 30.39 + 208.82 = 239.21", "239.21"),
+    ("IN_ARREARS", "UTC", "100", 1, "USD", "2026-01-10T10:07:31", "100", 4, ["30.39", "278.43"],
+     "400 x 1864349 / 2678400 ~ 278.43; 30.39 + 278.43 = 308.82", "308.82"),
+    ("IN_ARREARS", "UTC", "1000", 1, "JPY", "2026-01-10T10:07:31", "3000", 1, ["304", "2088"],
+     "1000 x 1864349 / 2678400 ~ 696; 1000 - 696 = 304; 3000 x 1864349 / 2678400 ~ 2088; "
+     "304 + 2088 = 2392", "2392"),
+    # The last second of January costs 2,678,400 / 2,678,400 = 1.00
+    ("IN_ARREARS", "UTC", "0", 1, "USD", "2026-01-31T23:59:59", "2678400", 1, ["0.00", "1.00"],
+     "2678400 x 1 / 2678400 = 1", "1.00"),
+    # In the first quarter of an hour of a month it counts from its start
+    ("IN_ARREARS", "UTC", "100", 1, "USD", "2026-01-01T00:07:31", "300", 1, ["300.00"],
+     "300 x 2678400 / 2678400 = 300", "300.00"),
+]  # fmt: skip
