@@ -15,6 +15,7 @@ from services.aggregator.live.changes import UsageChanges
 from services.aggregator.live.servicer import LiveUsageServicer
 from services.aggregator.live.watching import LiveUsage
 from services.aggregator.maintenance import Maintenance
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas import thresholds
 from services.aggregator.quotas.checking import QuotaChecks
 from services.aggregator.quotas.plan_limits import PlanLimits
@@ -30,11 +31,11 @@ from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.recounter import RECOUNT_TIMEOUT_S, Recounter
 from services.aggregator.replay import IngestReplay
 from services.aggregator.roller import Roller
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tables import audit_outbox, billing_outbox, inbox, outbox
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.aggregator.watermark import IngestWatermark
 from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache

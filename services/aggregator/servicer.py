@@ -17,11 +17,12 @@ from usageflow.aggregator.v1.aggregator_pb2_grpc import (
 
 from services.aggregator.activity import Activities
 from services.aggregator.domain import Metric, NewMetric, Rebuild, UsageRow
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import GRIDS_REMEMBERED_MAX, Selection, UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.recounter import answered
-from services.aggregator.service import BilledMetric, Metrics, Usage, UsageAnswers
+from services.aggregator.usage_service import BilledMetric, Usage, UsageAnswers
 from services.kit import usage_token
 from services.kit.auth import MODE_NAMES, require_scope
 from services.kit.database import TenantKey

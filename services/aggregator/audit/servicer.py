@@ -4,9 +4,10 @@ from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.aggregator.v1 import audit_pb2 as pb
 from usageflow.aggregator.v1.audit_pb2_grpc import AuditInternalServiceServicer
 
+from services.aggregator.metric_service import Metrics
 from services.aggregator.recounter import answered
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import metric_message, question_of, tenant_of, usage_response
+from services.aggregator.usage_service import UsageAnswers
 
 
 class AuditServicer(AuditInternalServiceServicer):

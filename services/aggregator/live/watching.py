@@ -21,7 +21,7 @@ from prometheus_client import Gauge
 from services.aggregator.metric_repository import MetricKey
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.recounter import answered
-from services.aggregator.service import Usage, UsageAnswers
+from services.aggregator.usage_service import Usage, UsageAnswers
 from services.kit.database import TenantKey
 from services.kit.errors import (
     FieldChecks,

@@ -8,8 +8,9 @@ from usageflow.events.v1.events_pb2 import UsageEvent
 
 from cli.embedded import EmbeddedPostgres
 from services.aggregator.folder import Folder
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.metric_service import Metrics
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
 from tests.conftest import migrated_database

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from usageflow.events.v1.events_pb2 import EventBatch, UsageEvent
 
 from services.aggregator.questions import UsageQuestion
-from services.aggregator.service import UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import Database, TenantKey

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
-from services.aggregator.service import Metrics
+from services.aggregator.metric_service import Metrics
 from services.aggregator.tables import metadata
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.sending import Event, batch

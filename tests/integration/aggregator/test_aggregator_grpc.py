@@ -18,12 +18,13 @@ from usageflow.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 from services.aggregator.activity import Activities
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.reconciliation.standing import Standings
 from services.aggregator.replay import IngestReplay
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.servicer import AggregatorInternalServicer, AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.aggregator.watermark import IngestWatermark
 from services.kit import clock, usage_token
 from services.kit.auth import MODE_NAMES, Principal, invalid_key

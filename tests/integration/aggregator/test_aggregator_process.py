@@ -13,7 +13,7 @@ from usageflow.events.v1.events_pb2 import EventBatch, FindMissingMessagesReques
 from usageflow.events.v1.events_pb2 import FindMissingMessagesResponse as Missing
 
 from cli.ports import free_port
-from services.aggregator.service import UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.grpc_client import open_channel
 from services.kit.messaging import EVENTS, Messaging

@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas.domain import QuotaSettings
 from services.aggregator.rebuilds.domain import MetricChange
-from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import audit
 from services.kit.database import Database, TenantKey

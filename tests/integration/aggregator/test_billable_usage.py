@@ -12,9 +12,10 @@ from sqlalchemy import event, text
 from services.aggregator.counted import COMMITTING_MAX
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection
-from services.aggregator.service import BilledMetric, Metrics, UsageAnswers
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import BilledMetric, UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, UnavailableError
 from tests.integration.aggregator.conftest import NoReplay, SetWatermark

@@ -10,14 +10,15 @@ from sqlalchemy.exc import DBAPIError
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection
 from services.aggregator.quotas.thresholds import Thresholds
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.rebuilds.rebuilder import BUILDS_MAX, Rebuilder
 from services.aggregator.recounter import Recounter
 from services.aggregator.roller import Roller
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.spans import block_start
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, InvalidArgumentError, NotFoundError, UnavailableError

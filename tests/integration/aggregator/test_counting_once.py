@@ -20,7 +20,8 @@ from cli.embedded import EmbeddedPostgres
 from services.aggregator import fold_repository
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.metric_service import Metrics
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.sending import (
     Event,

@@ -17,8 +17,9 @@ from usageflow.events.v1.events_pb2 import UsageEvent
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.ledger import Ledger
 from tests.integration.aggregator.sending import (

@@ -18,10 +18,11 @@ from services.aggregator.details import value_key
 from services.aggregator.dimensions import OVERFLOW
 from services.aggregator.domain import UNIQUE_COUNT, NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection
 from services.aggregator.recounter import Recounter
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotYetError, UnavailableError
 from tests.integration.aggregator.conftest import SetWatermark

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from services.aggregator import fold_repository
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import INBOX_KEEP_DAYS, Maintenance
-from services.aggregator.service import UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError

@@ -12,10 +12,11 @@ from services.aggregator import largest, spans, usage_source
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.largest import find_candidates
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion, check_question
 from services.aggregator.roller import Roller
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.usage_repository import group_column
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
 

@@ -27,10 +27,11 @@ from services.aggregator.live import watching
 from services.aggregator.live.changes import UsageChanges
 from services.aggregator.live.servicer import LiveUsageServicer
 from services.aggregator.live.watching import LiveUsage
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.rebuilds.rebuilder import Rebuilder
-from services.aggregator.service import Metrics, Usage, UsageAnswers
+from services.aggregator.usage_service import Usage, UsageAnswers
 from services.kit.auth import Principal, invalid_key
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, OverloadedError, UnavailableError

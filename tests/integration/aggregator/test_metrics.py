@@ -6,8 +6,9 @@ import pytest
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.rebuilds.rebuilder import Rebuilder
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import ConflictError, InvalidArgumentError, NotFoundError
 from tests.integration.aggregator.ledger import Ledger

@@ -9,12 +9,12 @@ from sqlalchemy import text
 
 from services.aggregator.domain import NewMetric, quarter_of
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas import checking
 from services.aggregator.quotas.domain import Customer, QuotaState
 from services.aggregator.quotas.plan_limits import PlanLimit, PlanLimits, SubscriptionLimits
 from services.aggregator.quotas.thresholds import Thresholds
 from services.aggregator.rebuilds.domain import MetricChange
-from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database, TenantKey

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import Maintenance
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas import change_repository, checking
 from services.aggregator.quotas.checking import QuotaChecks
 from services.aggregator.quotas.domain import Customer, QuotaState
-from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database, TenantKey

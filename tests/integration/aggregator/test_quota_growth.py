@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas import checking
 from services.aggregator.quotas.change_repository import Changes, note_changes
 from services.aggregator.quotas.checking import QuotaChecks
@@ -19,7 +20,6 @@ from services.aggregator.quotas.domain import Customer, Quota, Reservation
 from services.aggregator.quotas.repository import Holder
 from services.aggregator.quotas.states import CustomerStates
 from services.aggregator.roller import Roller
-from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database, TenantKey

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas.checking import READ_TOGETHER_MAX
 from services.aggregator.quotas.domain import Customer, QuotaSettings
-from services.aggregator.service import Metrics
 from services.aggregator.watermark import WatermarkSource
 from services.kit import clock
 from services.kit.database import Database, TenantKey

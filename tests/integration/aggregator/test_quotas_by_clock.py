@@ -12,9 +12,9 @@ from usageflow.events.v1.events_pb2 import BillingEvent
 
 from services.aggregator.domain import NewMetric, quarter_of
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas.plan_limits import PlanLimit, PlanLimits, SubscriptionLimits
 from services.aggregator.quotas.thresholds import Thresholds
-from services.aggregator.service import Metrics
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import PreconditionError

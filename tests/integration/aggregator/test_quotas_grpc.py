@@ -9,7 +9,7 @@ import pytest
 from usageflow.aggregator.v1 import quotas_pb2 as pb
 
 from services.aggregator.domain import NewMetric
-from services.aggregator.service import Metrics
+from services.aggregator.metric_service import Metrics
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError

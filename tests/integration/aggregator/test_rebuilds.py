@@ -11,10 +11,11 @@ from services.aggregator import fold_repository
 from services.aggregator.aggregations import KINDS
 from services.aggregator.domain import UNIQUE_COUNT, Metric, NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.rebuilds.rebuilder import Rebuilder
 from services.aggregator.recounter import Recounter
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.ledger import Ledger, exactly

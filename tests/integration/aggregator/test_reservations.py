@@ -11,9 +11,9 @@ import pytest
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import Maintenance
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas.domain import CLOCKS_APART_MAX, Customer
 from services.aggregator.quotas.service import Reserved
-from services.aggregator.service import Metrics
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import (

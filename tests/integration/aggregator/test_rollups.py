@@ -13,11 +13,12 @@ from sqlalchemy.exc import DBAPIError
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection, UsageQuestion
 from services.aggregator.recounter import Recounter
 from services.aggregator.roller import Roller, series_at_once
 from services.aggregator.rollup_repository import RollupState, keep_until, roll_up_next
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.aggregator.windows import boundaries
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.ledger import Ledger, exactly, micros

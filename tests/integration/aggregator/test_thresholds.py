@@ -14,8 +14,8 @@ from usageflow.events.v1.events_pb2 import BillingEvent
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import Maintenance
+from services.aggregator.metric_service import Metrics
 from services.aggregator.quotas.thresholds import Thresholds
-from services.aggregator.service import Metrics
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError

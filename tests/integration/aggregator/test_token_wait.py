@@ -11,8 +11,8 @@ from usageflow.events.v1.events_pb2 import EventBatch
 from services.aggregator import token_wait
 from services.aggregator.folder import Folder
 from services.aggregator.maintenance import INBOX_KEEP_DAYS, Maintenance
-from services.aggregator.service import UsageAnswers
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotYetError, UnavailableError

@@ -9,9 +9,10 @@ from sqlalchemy import event, text
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from services.aggregator.aggregations import KINDS
 from services.aggregator.domain import UNIQUE_COUNT, NewMetric, UsageRow
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import TenantKey
 from services.kit.errors import InvalidArgumentError
 from tests.integration.aggregator.sending import Event, batch, new_tenant, question, rows

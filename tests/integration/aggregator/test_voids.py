@@ -12,9 +12,10 @@ from usageflow.events.v1.events_pb2 import EventBatch
 
 from services.aggregator.domain import NewMetric
 from services.aggregator.folder import Folder
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import Selection
 from services.aggregator.recounter import Recounter, answered
-from services.aggregator.service import Metrics, UsageAnswers
+from services.aggregator.usage_service import UsageAnswers
 from services.kit.database import Database, TenantKey
 from services.kit.errors import NotYetError, UnavailableError
 from tests.integration.aggregator.ledger import Ledger, exactly, nothing

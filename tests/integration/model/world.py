@@ -22,15 +22,16 @@ from services.aggregator.domain import UNIQUE_COUNT, NewMetric
 from services.aggregator.fold import rows_of
 from services.aggregator.folder import Folder
 from services.aggregator.metric_repository import MetricKey
+from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion
 from services.aggregator.rebuilds.domain import MetricChange
 from services.aggregator.rebuilds.rebuilder import Rebuilder
 from services.aggregator.rebuilds.source import HistoryBatch, HistoryPart
 from services.aggregator.recounter import Recounter
 from services.aggregator.roller import Roller
-from services.aggregator.service import Metrics, UsageAnswers
 from services.aggregator.spans import block_start
 from services.aggregator.token_wait import TokenWait
+from services.aggregator.usage_service import UsageAnswers
 from services.ingest.domain import Status, Tenant
 from services.ingest.history import Histories, HistoryCursor, HistoryFilter
 from services.ingest.replay import ReplayFilter, Replays

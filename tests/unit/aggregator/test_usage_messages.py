@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from usageflow.aggregator.v1 import aggregator_pb2 as pb
 
 from services.aggregator.domain import UsageRow
-from services.aggregator.service import Usage
 from services.aggregator.servicer import usage_response
+from services.aggregator.usage_service import Usage
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
