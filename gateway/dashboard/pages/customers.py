@@ -1,10 +1,10 @@
 """/dashboard/customers"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from litestar import Response, get, post
@@ -209,11 +209,8 @@ async def delete_quota(
 ) -> Response[bytes]:
     """Take a limit away."""
     request = quotas_pb2.DeleteQuotaRequest(id=quota_id, if_match=visit.form.if_match)
-    try:
-        await visit.calls.call(visit.calls.quotas.DeleteQuota, request)
-    except StaleError as error:
-        return await _show(visit, customer_id, visit.form.refuse(error))
-    return visit.go(_path(customer_id), "deleted")
+    asked = visit.calls.call(visit.calls.quotas.DeleteQuota, request)
+    return await _deleted(visit, customer_id, asked)
 
 
 @post("/dashboard/customers/{customer_id:str}/budgets", include_in_schema=False)
@@ -241,8 +238,14 @@ async def remove_budget(
     request = budgets_pb2.RemoveBudgetRequest(
         subscription_id=subscription_id, if_match=visit.form.if_match
     )
+    asked = visit.calls.call(visit.calls.budgets.RemoveBudget, request)
+    return await _deleted(visit, customer_id, asked)
+
+
+async def _deleted(visit: Visit, customer_id: str, asked: Awaitable[Any]) -> Response[bytes]:
+    """Do what is asked, and say so, or that somebody has changed meanwhile what was to go."""
     try:
-        await visit.calls.call(visit.calls.budgets.RemoveBudget, request)
+        await asked
     except StaleError as error:
         return await _show(visit, customer_id, visit.form.refuse(error))
     return visit.go(_path(customer_id), "deleted")
