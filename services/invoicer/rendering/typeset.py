@@ -9,9 +9,10 @@ import sys
 
 import typst
 
-# Latin, Greek, Cyrillic, Vietnamese, Devanagari; the scripts that the names tell; Chinese,
+# Bengali; Latin, Greek, Cyrillic, Vietnamese, Devanagari; the scripts that the names tell; Chinese,
 # Japanese, Korean. The template has them in the order in which they are tried.
 FONTS = (
+    "fontpkg_hind_siliguri",
     "fontpkg_noto_sans",
     "fontpkg_noto_sans_arabic",
     "fontpkg_noto_sans_khmer",

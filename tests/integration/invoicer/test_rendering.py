@@ -113,6 +113,7 @@ NAMES = {
     "NotoSansTamil": "நிறுவனம்",
     "NotoSansTelugu": "సంస్థ",
     "NotoSansThai": "บริษัท ตัวอย่าง",
+    "HindSiliguri": "প্রতিষ্ঠান",
     "NotoSansCJKtc": "株式会社山田 존",
 }
 
