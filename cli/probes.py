@@ -30,6 +30,21 @@ async def grpc_serving(address: str, service: str = "") -> None:
         raise NotReadyError(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
+async def grpc_ready(address: str) -> None:
+    """As grpc_serving, of one process (host:port) that may be starting.
+
+    As long as nothing listens a connection is refused, at a tenth of the 2 ms that a channel takes.
+    A start asks each of its services twenty times a second.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except OSError as error:
+        raise NotReadyError(str(error)) from error
+    writer.close()
+    await grpc_serving(address)
+
+
 async def http_ready(address: str) -> None:
     """GET /readyz answers 200."""
     await http_ok(address, "/readyz")

@@ -25,7 +25,7 @@ from cli.plan import (
     process_names,
 )
 from cli.ports import Ports, is_free
-from cli.probes import grpc_serving, http_ready
+from cli.probes import grpc_ready, http_ready
 from cli.servers import Servers, plan_servers
 from cli.supervisor import STARTED, Keeper, Part
 
@@ -146,7 +146,7 @@ class Stack:
     def _part(self, process: Process, processes: list[Process], surroundings: Surroundings) -> Part:
         what = command(process, processes, surroundings, self._environ)
         log = self._home.logs / f"{process.name}.log"
-        probe = http_ready if process.part == GATEWAY else grpc_serving
+        probe = http_ready if process.part == GATEWAY else grpc_ready
         return Part(
             name=process.name,
             start=lambda: spawn(process.name, what, log),

@@ -3,7 +3,6 @@
 from typing import Any
 from urllib.parse import quote, unquote
 
-import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -13,7 +12,7 @@ from litestar.openapi.config import OpenAPIConfig
 from gateway import fields, openapi, strict_json
 from gateway import query as query_string
 from gateway.calls import Calls, Services
-from gateway.docs.page import page
+from gateway.docs.description import description_of
 from gateway.errors import (
     HttpError,
     body_too_large,
@@ -106,11 +105,6 @@ class ApiRequest(Request[Any, Any, Any]):
         return fields.read(_decoded(await self.body()), data.annotation)
 
 
-# The document and its page tell of the routes alone: those of a process' first app are all others'.
-# Making them takes longer than the app itself.
-_described: list[tuple[bytes, str]] = []
-
-
 def build(services: Services, live: LiveStreams) -> Litestar:
     """The app, which calls `services` in the name of the request's API key or member.
 
@@ -130,7 +124,7 @@ def build(services: Services, live: LiveStreams) -> Litestar:
     async def provide_live() -> LiveStreams:
         return live
 
-    app = Litestar(
+    return Litestar(
         [get_openapi, *(handler for resource in _RESOURCES for handler in resource.HANDLERS)],
         request_class=ApiRequest,
         request_max_body_size=BODY_BYTES_MAX,
@@ -147,17 +141,13 @@ def build(services: Services, live: LiveStreams) -> Litestar:
         logging_config=None,
         pdb_on_exception=False,
     )
-    if not _described:
-        document = openapi.document(app)
-        _described.append((document, page(msgspec.json.decode(document))))
-    [(app.state.openapi, app.state.docs)] = _described
-    return app
 
 
 @get("/api/openapi.json", include_in_schema=False)
 async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """This API's OpenAPI 3.1 document."""
-    return Response(request.app.state.openapi, media_type="application/json")
+    description = await description_of(request.app)
+    return Response(description.document, media_type="application/json")
 
 
 def routing_path(raw_path: bytes) -> str:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: the framework's, with what it does not know added.
 
 That is: query parameters (Structs, see query.py), the hot path's two routes, the error body, and
-how to authenticate. It is made once, at start.
+how to authenticate. It is made once (docs/description.py).
 """
 
 from typing import Any, Final, TypeAlias

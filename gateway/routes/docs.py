@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from litestar import Request, Response, get
 
+from gateway.docs.description import description_of
 from gateway.docs.page import STYLE_PATH
 
 # Nothing but its own style sheet is loaded; nothing runs, is sent or framed.
@@ -22,7 +23,8 @@ _STYLE: Final = resources.files("gateway.docs").joinpath("style.css").read_bytes
 @get("/docs", include_in_schema=False)
 async def get_docs(request: Request[Any, Any, Any]) -> Response[str]:
     """The reference, one page; it takes no key."""
-    return Response(request.app.state.docs, media_type="text/html", headers=_HEADERS)
+    description = await description_of(request.app)
+    return Response(description.page, media_type="text/html", headers=_HEADERS)
 
 
 @get(STYLE_PATH, include_in_schema=False)

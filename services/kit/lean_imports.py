@@ -1,9 +1,14 @@
-"""Import it before all else in a process: libraries then leave out what no service needs of them.
+"""Import it before all else in a process: it starts with less memory and processor time.
 
-structlog would import rich for tracebacks in colour, nats-py aiohttp for WebSockets: 12 MB
-of memory and 0.2 s of processor time for each process, where these are installed.
+Libraries leave out what no service needs of them: structlog would import rich for tracebacks in
+colour, nats-py aiohttp for WebSockets: 12 MB of memory and 0.2 s of processor time for each
+process, where these are installed.
+
+Python looks for cycles from Runtime.wait() on. Nearly all that is made until then stays: looking
+took a tenth of a start's time and found some 700 objects.
 """
 
+import gc
 import importlib
 import sys
 from types import ModuleType
@@ -23,5 +28,6 @@ def _import_without(library: str, optional: str) -> None:
         del modules[optional]
 
 
+gc.disable()
 for _library, _optional in _OPTIONAL.items():
     _import_without(_library, _optional)

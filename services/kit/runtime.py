@@ -86,6 +86,7 @@ class Runtime:
         # What was made up to here lives as long as the process: no collection needs to look at it.
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS_MAX)
+        gc.enable()  # see lean_imports
         log.info("ready")
         await self._stopping.wait()
 

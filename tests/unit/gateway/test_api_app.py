@@ -1,13 +1,16 @@
 """The app of the JSON API, as a process makes it."""
 
+import asyncio
+
 from gateway import api
 from gateway.calls import Channels, Services
+from gateway.docs.description import description_of
 from gateway.settings import GatewaySettings
 from gateway.usage_live import LiveStreams
 
 
-async def test_the_document_is_made_once_a_process() -> None:
-    """It takes longer than all the rest of a gateway's start."""
+async def test_the_document_is_made_once_a_process_and_not_at_its_start() -> None:
+    """Also when several ask at the same time for the first time, of apps of their own."""
     address = "127.0.0.1:1"
     channels = Channels(
         GatewaySettings.model_validate(
@@ -23,6 +26,6 @@ async def test_the_document_is_made_once_a_process() -> None:
         )
     )
     first, second = (api.build(Services(channels), LiveStreams()) for _ in range(2))
-    assert first.state.openapi is second.state.openapi
-    assert first.state.docs is second.state.docs
+    made, same, again = await asyncio.gather(*map(description_of, (first, first, second)))
+    assert made is same is again
     await channels.close()
