@@ -19,6 +19,7 @@ from cli.home import new_secret
 from cli.ports import free_port
 from cli.stack import running_stack, start_stack, wait_for_stack
 from tests.e2e.api import Api, connection_of, new_key, wait_for
+from tests.e2e.homes import copy_home
 
 RECOVERY_S = 60.0
 # Longer than a look at the database and a kill take, shorter than the gateway waits for ingest.
@@ -73,9 +74,11 @@ def track_until_acknowledged(api: Api, key: str) -> None:
     wait_for("an acknowledgement", acknowledged, RECOVERY_S)
 
 
-def test_ingest_killed_between_commit_and_answer_stores_one_event(tmp_path: Path) -> None:
+def test_ingest_killed_between_commit_and_answer_stores_one_event(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     pause = {"USAGEFLOW_TEST_PAUSE_AFTER_COMMIT_S": str(PAUSE_S)}
-    with running_stack(tmp_path, environ=pause) as connection:
+    with running_stack(copy_home(prepared_home, tmp_path), environ=pause) as connection:
         api = Api(connection.http, connection.api_key)
         key = new_key()
         answers: list[httpx.Response] = []
@@ -100,9 +103,11 @@ def test_ingest_killed_between_commit_and_answer_stores_one_event(tmp_path: Path
         api.await_usage("1", RECOVERY_S)
 
 
-def test_aggregator_killed_between_commit_and_ack_counts_once(tmp_path: Path) -> None:
+def test_aggregator_killed_between_commit_and_ack_counts_once(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     pause = {"USAGEFLOW_TEST_PAUSE_AFTER_COMMIT_S": str(PAUSE_S)}
-    with running_stack(tmp_path, environ=pause) as connection:
+    with running_stack(copy_home(prepared_home, tmp_path), environ=pause) as connection:
         api = Api(connection.http, connection.api_key)
         track_until_acknowledged(api, new_key())
         aggregator_url = connection.databases["aggregator"]
@@ -115,10 +120,13 @@ def test_aggregator_killed_between_commit_and_ack_counts_once(tmp_path: Path) ->
         assert count(aggregator_url, applied) == 2
 
 
-def test_events_sent_while_nats_is_stopped_are_counted_once(tmp_path: Path) -> None:
+def test_events_sent_while_nats_is_stopped_are_counted_once(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     with own_nats(tmp_path / "nats") as nats:
         environ = {"USAGEFLOW_NATS_URL": nats.url}
-        with running_stack(tmp_path / "stack", environ=environ) as connection:
+        home = copy_home(prepared_home, tmp_path / "stack")
+        with running_stack(home, environ=environ) as connection:
             api = Api(connection.http, connection.api_key)
             for number in range(500):
                 if number == 100:
@@ -129,10 +137,13 @@ def test_events_sent_while_nats_is_stopped_are_counted_once(tmp_path: Path) -> N
             api.await_usage("500", RECOVERY_S)
 
 
-def test_events_are_counted_once_when_nats_loses_its_whole_store(tmp_path: Path) -> None:
+def test_events_are_counted_once_when_nats_loses_its_whole_store(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     with own_nats(tmp_path / "nats") as nats:
         environ = {"USAGEFLOW_NATS_URL": nats.url}
-        with running_stack(tmp_path / "stack", environ=environ) as connection:
+        home = copy_home(prepared_home, tmp_path / "stack")
+        with running_stack(home, environ=environ) as connection:
             api = Api(connection.http, connection.api_key)
             sent = 0
             for round_number in range(40):
@@ -149,8 +160,10 @@ def test_events_are_counted_once_when_nats_loses_its_whole_store(tmp_path: Path)
             api.await_usage(str(sent + 1), RECOVERY_S)
 
 
-def test_every_process_of_the_stack_may_be_killed_in_turn(tmp_path: Path) -> None:
-    with running_stack(tmp_path) as connection:
+def test_every_process_of_the_stack_may_be_killed_in_turn(
+    tmp_path: Path, prepared_home: Path
+) -> None:
+    with running_stack(copy_home(prepared_home, tmp_path)) as connection:
         api = Api(connection.http, connection.api_key)
         sent = 0
         for name in ("gateway", "ingest", "postgres", "aggregator", "nats", "accounts"):
@@ -163,8 +176,11 @@ def test_every_process_of_the_stack_may_be_killed_in_turn(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stack_that_was_stopped_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
+def test_stack_that_was_stopped_goes_on_where_it_was(
+    tmp_path: Path, prepared_home: Path, number: int
+) -> None:
     port = free_port()
+    copy_home(prepared_home, tmp_path)
     first = start_stack(tmp_path, http_port=port)
     connection = wait_for_stack(tmp_path, first)
     api = Api(connection.http, connection.api_key)

@@ -12,6 +12,7 @@ import pytest
 from cli.connection import Connection
 from cli.stack import running_stack
 from tests.e2e.api import Api, connection_of, new_key, new_organization, wait_for
+from tests.e2e.homes import copy_home
 
 WAIT_S = 60.0
 
@@ -137,8 +138,10 @@ def test_an_archived_metric_is_not_listed_and_counts_all_the_same(api: Api) -> N
     assert listed()
 
 
-def test_aggregator_killed_in_the_middle_counts_everything_once(tmp_path: Path) -> None:
-    with running_stack(tmp_path) as connection:
+def test_aggregator_killed_in_the_middle_counts_everything_once(
+    tmp_path: Path, prepared_home: Path
+) -> None:
+    with running_stack(copy_home(prepared_home, tmp_path)) as connection:
         api = Api(connection.http, connection.api_key)
         metric = new_key("LATER")
         for _ in range(3):

@@ -14,6 +14,7 @@ import pytest
 from cli.connection import Connection
 from cli.stack import running_stack
 from tests.e2e.api import Api, new_key, new_organization, wait_for
+from tests.e2e.homes import copy_home
 
 RECOVERY_S = 60.0
 # The gateway's longest call to ingest is 5 s; a busy machine may be slow besides.
@@ -28,9 +29,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_stack(home: Path) -> Iterator[Connection]:
+def own_stack(home: Path, prepared_home: Path) -> Iterator[Connection]:
     """That stack."""
-    with running_stack(home) as connection:
+    with running_stack(copy_home(prepared_home, home)) as connection:
         yield connection
 
 

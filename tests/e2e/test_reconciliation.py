@@ -15,6 +15,7 @@ from services.kit import faults
 from services.kit.faults import Fault
 from tests.chaos.redelivery import Redelivery
 from tests.e2e.api import Api, first_organization_id, new_key, wait_for
+from tests.e2e.homes import copy_home
 
 REPAIR_S = 90.0
 AUDIT_S = 120.0
@@ -138,8 +139,11 @@ def test_a_row_that_was_changed_is_repaired(api: Api, stack: Connection, stack_h
     assert audit(stack_home, "--metric=R_SUM").returncode == 0
 
 
-def test_a_deliberate_bug_that_counts_batches_twice_is_made_good(tmp_path: Path) -> None:
+def test_a_deliberate_bug_that_counts_batches_twice_is_made_good(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     environ = {faults.NAME: Fault.INBOX_OFF, faults.ALLOWED: "1", "USAGEFLOW_RECONCILE": "true"}
+    copy_home(prepared_home, tmp_path)
     with running_stack(tmp_path, environ=environ) as connection:
         api = Api(connection.http, connection.api_key)
         for _ in range(3):

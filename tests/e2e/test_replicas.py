@@ -11,6 +11,7 @@ import httpx
 from cli.stack import running_stack
 from cli.webhook_receiver import WebhookReceiver
 from tests.e2e.api import Api, new_key, wait_for
+from tests.e2e.homes import copy_home
 
 PARTS = ("accounts", "ingest", "aggregator", "invoicer", "notifier", "gateway")
 ENVIRON = {
@@ -30,10 +31,13 @@ def send(api: Api, keys: list[str], timestamp: str) -> None:
         assert response.status_code == 200, response.text
 
 
-def test_two_replicas_of_everything_bill_every_event_once(tmp_path: Path) -> None:
+def test_two_replicas_of_everything_bill_every_event_once(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     this_month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     timestamp = (this_month - timedelta(hours=1)).isoformat()
+    copy_home(prepared_home, tmp_path)
     with running_stack(tmp_path, environ=ENVIRON) as connection, WebhookReceiver() as receiver:
         urls = [connection.http, *connection.http_replicas]
         assert len(urls) == 2
@@ -79,7 +83,10 @@ def test_two_replicas_of_everything_bill_every_event_once(tmp_path: Path) -> Non
         assert created == {invoice["id"]: 1 for invoice in invoices}
 
 
-def test_stranger_to_the_network_finds_nothing_beyond_loopback(tmp_path: Path) -> None:
+def test_stranger_to_the_network_finds_nothing_beyond_loopback(
+    tmp_path: Path, prepared_home: Path
+) -> None:
+    copy_home(prepared_home, tmp_path)
     with running_stack(tmp_path) as connection:
         addresses = [connection.http, *connection.grpc.values(), connection.nats]
         assert all("127.0.0.1" in address for address in addresses)

@@ -11,6 +11,7 @@ import pytest
 from cli.connection import Connection
 from cli.stack import running_stack
 from tests.e2e.api import Api, connection_of, new_key, wait_for
+from tests.e2e.homes import copy_home
 
 # Voids are prompt; a busy machine is not.
 WAIT_S = 30.0
@@ -114,12 +115,14 @@ def clock_at(instant: datetime) -> dict[str, str]:
     return {"USAGEFLOW_CLOCK_OFFSET_S": str(offset_s), "USAGEFLOW_INVOICE_GRACE_S": "0"}
 
 
-def test_what_is_voided_after_its_invoice_is_a_credit_on_the_next(tmp_path: Path) -> None:
+def test_what_is_voided_after_its_invoice_is_a_credit_on_the_next(
+    tmp_path: Path, prepared_home: Path
+) -> None:
     first_end = next_month(datetime.now(UTC))
     start = (first_end - timedelta(days=1)).replace(day=1)
     month = {"from": start.isoformat(), "to": first_end.isoformat()}
     happened = (first_end - timedelta(days=2)).isoformat()
-    home = tmp_path / "stack"
+    home = copy_home(prepared_home, tmp_path / "stack")
     with running_stack(home, environ=clock_at(first_end + timedelta(minutes=10))) as connection:
         api = Api(connection.http, connection.api_key)
         tracked(api, "API_CALL", "11500", timestamp=happened)

@@ -10,6 +10,7 @@ from cli.home import new_secret
 from cli.ports import free_port
 from cli.stack import running_stack
 from tests.e2e.api import Api, new_key, wait_for
+from tests.e2e.homes import copy_home
 
 # The stack's clock begins this long before the end of a month: time to start it and to send.
 BEFORE_THE_END_S = 40
@@ -22,7 +23,7 @@ def next_month(instant: datetime) -> datetime:
 
 
 def test_invoice_waits_for_events_that_nats_holds_up_across_the_periods_end(
-    tmp_path: Path,
+    tmp_path: Path, prepared_home: Path
 ) -> None:
     now = datetime.now(UTC)
     end = next_month(now)
@@ -41,7 +42,8 @@ def test_invoice_waits_for_events_that_nats_holds_up_across_the_periods_end(
         "USAGEFLOW_INVOICE_GRACE_S": "0",
     }
     try:
-        with running_stack(tmp_path / "stack", environ=environ) as connection:
+        home = copy_home(prepared_home, tmp_path / "stack")
+        with running_stack(home, environ=environ) as connection:
             api = Api(connection.http, connection.api_key)
             api.post("/api/metrics", {"key": "API_CALL"})
             price = {"metric": "API_CALL", "model": "PER_UNIT", "unitPrice": "1.00"}
