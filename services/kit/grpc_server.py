@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 import structlog
@@ -52,9 +52,55 @@ class Methods(grpc.GenericRpcHandler):
     def add_generic_rpc_handlers(self, _handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Generated code calls this too, with the same methods once more."""
 
+    def find(self, method: str) -> Any:
+        """The handler of "/package.Service/Rpc"; None: there is no such method."""
+        return self._handlers.get(method)
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """grpc.aio calls this for every RPC."""
         return self._handlers.get(handler_call_details.method)
+
+
+class Transport(Protocol):
+    """What carries calls to the methods that it was made with."""
+
+    async def listen(self, address: str) -> int:
+        """Serve at "host:port"; returns the port."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let the running ones end within `grace_s`, close."""
+
+
+class GrpcAio:
+    """grpc.aio's server as a Transport."""
+
+    def __init__(
+        self, methods: Methods, admission: grpc.aio.ServerInterceptor | None = None
+    ) -> None:
+        """`admission` is asked first, before a call's message is read."""
+        self._server = grpc.aio.server(
+            interceptors=[] if admission is None else [admission],
+            handlers=[methods],
+            maximum_concurrent_rpcs=CALLS_RUNNING_MAX,
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+
+    async def listen(self, address: str) -> int:
+        """Serve at "host:port"; returns the port. RuntimeError."""
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let the running ones end within `grace_s`, close."""
+        await self._server.stop(grace_s)
 
 
 class GrpcServer:
@@ -70,28 +116,14 @@ class GrpcServer:
         keys: KeyResolver,
         database: DatabaseCheck | None = None,
         answers: Answers | None = None,
-        admission: grpc.aio.ServerInterceptor | None = None,
+        transport: Callable[[Methods], Transport] = GrpcAio,
     ) -> None:
-        """`answers`: where those under idempotency keys are kept; None: keys are ignored.
-        `admission` is asked first, before a call's message is read.
-        """
+        """`answers`: where those under idempotency keys are kept; None: keys are ignored."""
         self._listen = settings.grpc_listen
         self._stop_s = settings.shutdown_s
         interceptor = CallInterceptor(keys, settings.internal_token, answers)
         self._methods = Methods(interceptor.around)
-        self._server = grpc.aio.server(
-            interceptors=[] if admission is None else [admission],
-            handlers=[self._methods],
-            maximum_concurrent_rpcs=CALLS_RUNNING_MAX,
-            options=[
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
-        )
+        self._transport = transport(self._methods)
         self._names: list[str] = []
         self._health = health_aio.HealthServicer()
         self._database = database
@@ -115,13 +147,12 @@ class GrpcServer:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             reflection.aio.ReflectionServicer(reflected), registrar
         )
-        self.port = self._server.add_insecure_port(self._listen)
         # Before anybody can ask: an unknown name would be answered with NOT_FOUND.
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self._report(False)
         # Also before: whoever asks once, at the first moment, is told what is so.
         await self._check_readiness()
-        await self._server.start()
+        self.port = await self._transport.listen(self._listen)
         log.info("grpc_serving", listen=self._listen, port=self.port)
 
     async def _check_readiness(self) -> None:
@@ -145,6 +176,6 @@ class GrpcServer:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._stop_s / 2)
+        await self._transport.stop(self._stop_s / 2)
         if self._database is not None:
             self._database.close()

@@ -1,0 +1,85 @@
+"""Listens, and lets connections in: what GrpcServer serves with in place of grpc.aio's server."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from grpc import StatusCode
+
+from services.kit.grpc_server import Methods
+from services.kit.http2.call import Load
+from services.kit.http2.connection import Connection
+from services.kit.http2.headers import Heads, RefusedError
+
+log = structlog.get_logger()
+
+CONNECTIONS_MAX: Final = 1_000
+# Of connections that the system has accepted and this loop has not.
+BACKLOG: Final = 1_024
+# How often connections are looked at for silence.
+LOOK_S: Final = 5.0
+# For connections to be closed, and for handlers that were cancelled to end.
+END_S_MAX: Final = 2.0
+_STOPPING: Final = RefusedError(StatusCode.UNAVAILABLE, "The server is stopping; try again")
+
+
+class Server:
+    """A gRPC server, HTTP/2 without TLS, in the running event loop's thread alone."""
+
+    def __init__(self, methods: Methods) -> None:
+        self._heads = Heads(methods.find)
+        self._load = Load()
+        self._connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._looking: asyncio.TimerHandle | None = None
+
+    async def listen(self, address: str) -> int:
+        """Serve at "host:port"; returns the port. OSError."""
+        host, _, port = address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: Connection(self._load, self._heads, self._join, self._leave),
+            host.strip("[]") or None,
+            int(port),
+            backlog=BACKLOG,
+        )
+        self._look()
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let the running ones end within `grace_s`, close."""
+        assert self._listener is not None
+        assert self._looking is not None
+        self._listener.close()
+        for connection in list(self._connections):
+            connection.drain()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._gone(), grace_s)
+        self._looking.cancel()
+        for connection in list(self._connections):
+            connection.end(_STOPPING)
+        with suppress(TimeoutError):
+            # Connections linger for less.
+            await asyncio.wait_for(self._gone(), END_S_MAX)
+
+    async def _gone(self) -> None:
+        """All connections, and the handlers of all calls."""
+        while self._connections or self._load.calls:
+            self._load.changed.clear()
+            await self._load.changed.wait()
+
+    def _join(self, connection: Connection) -> bool:
+        self._connections.add(connection)
+        return len(self._connections) <= CONNECTIONS_MAX
+
+    def _leave(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._load.changed.set()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            connection.look(loop.time())
+        self._looking = loop.call_later(LOOK_S, self._look)
