@@ -33,6 +33,7 @@ from services.kit.http2.frames import (
     StreamFailure,
 )
 from services.kit.http2.headers import HeaderDecoder, Heads, RefusedError, RequestHead
+from services.kit.http2.patience import SETTINGS_AS_IDLE_FRAMES, Patience
 
 log = structlog.get_logger()
 
@@ -45,13 +46,6 @@ CONNECTION_WINDOW_BYTES: Final = 4 * 1024 * 1024
 # left.
 WRITE_BUFFER_BYTES: Final = 256 * 1024
 WRITE_BUFFER_BYTES_MAX: Final = 4 * WRITE_BUFFER_BYTES
-# As many as may run at once, for they may all be given up at once.
-RESETS_PER_S_MAX: Final = CALLS_RUNNING_MAX
-# Frames that bring no call on; each call that begins allows for more.
-IDLE_FRAMES_PER_S_MAX: Final = 10_000
-IDLE_FRAMES_PER_CALL: Final = 10
-# SETTINGS may mean work for each stream.
-SETTINGS_AS_IDLE_FRAMES: Final = 100
 # Streams that were ended here while the client may still have been sending.
 CUT_REMEMBERED_MAX: Final = 1_000
 # Until the preface and SETTINGS have come; until a block of headers is whole; until a client that
@@ -61,7 +55,7 @@ STALLED_S_MAX: Final = 60.0
 # A client that says nothing for so long is asked, and has so long to answer.
 SILENT_S_MAX: Final = 60.0
 PING_S_MAX: Final = 20.0
-# For the client to read why the connection ends.
+# For a client to read the end of a connection, and to close it too.
 LINGER_S: Final = 1.0
 # Until a client that does not answer is told the last stream.
 DRAIN_PING_S_MAX: Final = 1.0
@@ -91,6 +85,7 @@ class Connection(asyncio.Protocol):
     _paused_s = 0.0
     # Nothing that comes counts any more.
     _over = False
+    _over_s = 0.0
 
     def __init__(
         self,
@@ -126,10 +121,7 @@ class Connection(asyncio.Protocol):
         self._awaited_s: float | None = self._heard_s
         self._greeted = False
         self._settled = False
-        self._second_s = 0.0
-        self._resets = 0
-        self._idle_frames = 0
-        self._stream_then = 0
+        self._patience = Patience()
 
     # What the event loop calls.
 
@@ -182,7 +174,7 @@ class Connection(asyncio.Protocol):
             if size >= len(PREFACE):
                 self._greeted = True
                 at = len(PREFACE)
-        while self._greeted and size - at >= HEAD.size:
+        while size - at >= HEAD.size and self._greeted and not self._over:
             length_and_kind, flags, stream = HEAD.unpack_from(data, at)
             start = at + HEAD.size
             at = start + (length_and_kind >> 8)
@@ -215,17 +207,15 @@ class Connection(asyncio.Protocol):
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         size, ended = len(payload), bool(flags & END_STREAM)
         self._window -= size
-        if self._window < 0:
-            raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "beyond the connection's window")
         if self._window < CONNECTION_WINDOW_BYTES // 2:
-            # Streams hold back their own clients, not each other.
+            # At once, so it never ends: streams hold back their own senders, not each other's.
             self.write(
                 frames.number_frame(WINDOW_UPDATE, 0, CONNECTION_WINDOW_BYTES - self._window)
             )
             self._window = CONNECTION_WINDOW_BYTES
         payload = frames.without_padding(flags, payload)
         if not payload and not ended:
-            self._count_idle()
+            self._patience.idle(self._heard_s, self._last_stream)
         if (call := self.calls.get(stream)) is not None:
             call.receive(payload, size, ended)
             return
@@ -259,7 +249,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._continuations += 1
         self._block += payload
-        if self._continuations > CONTINUATIONS_MAX or len(self._block) > headers.BLOCK_BYTES_MAX:
+        if self._continuations > CONTINUATIONS_MAX or len(self._block) > headers.HEADERS_BYTES_MAX:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too long headers")
         if flags & END_HEADERS:
             block, self._block, self._awaited_s = bytes(self._block), None, None
@@ -304,7 +294,7 @@ class Connection(asyncio.Protocol):
         if stateless and (head := self._heads.recall(block)) is not None:
             return head
         head = self._heads.read(self._decoder.decode(block))
-        if stateless:
+        if stateless and head.refusal is None:
             self._heads.remember(block, head)
         return head
 
@@ -325,13 +315,13 @@ class Connection(asyncio.Protocol):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY is of a stream")
         else:
             # Of the client's GOAWAY nothing follows: it closes the connection when it likes.
-            self._count_idle()
+            self._patience.idle(self._heard_s, self._last_stream)
             if kind == frames.PRIORITY and len(payload) != frames.PRIORITY_BYTES:
                 raise StreamFailure(ErrorCode.FRAME_SIZE_ERROR)
 
     def _take_window_update(self, stream: int, payload: bytes) -> None:
         _check_size(payload, 4)
-        self._count_idle()
+        self._patience.idle(self._heard_s, self._last_stream)
         increment = int.from_bytes(payload, "big") & STREAM_MASK
         if not stream:
             self.send_window += increment
@@ -356,10 +346,10 @@ class Connection(asyncio.Protocol):
         self._check_begun(stream)
         self._cut.pop(stream, None)
         if (call := self.calls.get(stream)) is None:
-            self._count_idle()
+            self._patience.idle(self._heard_s, self._last_stream)
             return
         call.lose()
-        self._count_reset()
+        self._patience.reset(self._heard_s, self._last_stream)
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
@@ -370,7 +360,7 @@ class Connection(asyncio.Protocol):
             return
         if len(payload) % frames.SETTING_BYTES:
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "half a setting")
-        self._count_idle(SETTINGS_AS_IDLE_FRAMES)
+        self._patience.idle(self._heard_s, self._last_stream, SETTINGS_AS_IDLE_FRAMES)
         self._settled, self._awaited_s = True, None
         # Answers are written as everybody takes them; only windows are the client's to choose.
         window = self.stream_window
@@ -402,45 +392,30 @@ class Connection(asyncio.Protocol):
         if stream:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PING is of no stream")
         _check_size(payload, 8)
-        self._count_idle()
+        self._patience.idle(self._heard_s, self._last_stream)
         if not flags & ACK:
             self.write(frames.frame(PING, ACK, 0, payload))
         elif payload == _DRAINING:
             self._refuse_newer()
 
-    # What is too much.
-
-    def _count_idle(self, frames_count: int = 1) -> None:
-        self._next_second()
-        self._idle_frames += frames_count
-        begun = (self._last_stream - self._stream_then) // 2
-        if self._idle_frames > IDLE_FRAMES_PER_S_MAX + begun * IDLE_FRAMES_PER_CALL:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many frames for nothing")
-
-    def _count_reset(self) -> None:
-        self._next_second()
-        self._resets += 1
-        if self._resets > RESETS_PER_S_MAX:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
-
-    def _next_second(self) -> None:
-        if self._heard_s - self._second_s >= 1.0:
-            self._second_s = self._heard_s
-            self._resets = self._idle_frames = 0
-            self._stream_then = self._last_stream
+    # Silence.
 
     def look(self, now_s: float) -> None:
-        """Ask, or leave, a client of whom nothing is heard; called from time to time."""
+        """Ask, or leave, a client of whom nothing is heard; called every LOOK_S."""
         silent_s = now_s - self._heard_s
-        if self._awaited_s is not None:
-            if now_s - self._awaited_s > HANDSHAKE_S_MAX:
-                self._fail(ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "too slow"))
+        if self._over:
+            over_s = now_s - self._over_s
+            unsent = self.transport.get_write_buffer_size() > 0
+            if over_s > (STALLED_S_MAX if unsent else LINGER_S):
+                self.transport.abort()
+        elif self._awaited_s is not None and now_s - self._awaited_s > HANDSHAKE_S_MAX:
+            self._fail(ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "too slow"))
         elif silent_s > SILENT_S_MAX + PING_S_MAX or (
             self.paused and now_s - self._paused_s > STALLED_S_MAX
         ):
             self.transport.abort()
         elif silent_s > SILENT_S_MAX:
-            # Once or twice more until it answers.
+            # Until it answers, or is left.
             self.write(frames.frame(PING, 0, 0, _ARE_YOU_THERE))
 
     # Frames out.
@@ -451,6 +426,7 @@ class Connection(asyncio.Protocol):
             return
         self.transport.write(data)
         if self.paused and self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
+            self._over = True
             self.transport.abort()
 
     def write_block(self, stream: int, block: bytes, *, ended: bool) -> None:
@@ -474,11 +450,12 @@ class Connection(asyncio.Protocol):
 
     def _reset(self, stream: int, code: ErrorCode) -> None:
         self.write(frames.number_frame(RST_STREAM, stream, code))
-        if (call := self.calls.get(stream)) is not None:
-            if not call.ended:
-                self._remember_cut(stream)
+        call = self.calls.get(stream)
+        if call is None or not call.ended:
+            self._remember_cut(stream)
+        if call is not None:
             call.lose()
-        self._count_reset()
+        self._patience.reset(self._heard_s, self._last_stream)
 
     def forget(self, call: Call) -> None:
         """It is closed. A client that has not sent all of it need not."""
@@ -491,7 +468,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _remember_cut(self, stream: int) -> None:
-        if len(self._cut) >= CUT_REMEMBERED_MAX:
+        if len(self._cut) >= CUT_REMEMBERED_MAX and stream not in self._cut:
             del self._cut[next(iter(self._cut))]
         self._cut[stream] = None
 
@@ -522,25 +499,22 @@ class Connection(asyncio.Protocol):
             call.refuse(error)
         self._close()
 
-    def _close(self) -> None:
-        if not self._over:
-            self._over = True
-            self.transport.close()
-            self.loop.call_later(LINGER_S, self.transport.abort)
-
     def _fail(self, failure: ConnectionFailure) -> None:
-        """GOAWAY; and what the client is still sending is read, or it would not see that."""
         if self._over:
             return
-        log.warning(
-            "connection_refused", peer=self.peer, code=failure.code.name, why=failure.sentence
-        )
-        self.write(frames.goaway_frame(self._last_stream, failure.code, failure.sentence))
-        self._over = True
-        self._rest = b""
+        code, why = failure.code, failure.sentence
+        log.warning("connection_refused", peer=self.peer, code=code.name, why=why)
+        self.write(frames.goaway_frame(self._last_stream, code, why))
+        self._close()
         self._lose_calls()
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _close(self) -> None:
+        """What the client still sends is read and forgotten: closed at once, the socket would take
+        back what the client has not read yet.
+        """
+        if not self._over:
+            self._over, self._over_s, self._rest = True, self.loop.time(), b""
+            self.transport.write_eof()
 
     def _lose_calls(self) -> None:
         for call in list(self.calls.values()):

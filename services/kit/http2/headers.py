@@ -17,9 +17,8 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 from services.kit.grpc_server import METADATA_BYTES_MAX
 from services.kit.http2.frames import ConnectionFailure, ErrorCode, StreamFailure
 
-# Of a block as it was sent, and of all that it says; METADATA_BYTES_MAX refuses the call, this
-# ends the connection.
-BLOCK_BYTES_MAX: Final = METADATA_BYTES_MAX
+# Beyond METADATA_BYTES_MAX a call is refused; beyond this the connection ends, whether of a block as
+# it is sent or of what it says.
 HEADERS_BYTES_MAX: Final = 2 * METADATA_BYTES_MAX
 FIELD_BYTES_OVERHEAD: Final = 32  # RFC 9113, section 10.5.1
 REMEMBERED_MAX: Final = 512
@@ -120,7 +119,8 @@ class Heads:
             if handler is None:
                 raise RefusedError(StatusCode.UNIMPLEMENTED, "Method not found!")
         except RefusedError as error:
-            refusal = error
+            # Nobody raises it again, and what stood around it need not be kept.
+            refusal = error.with_traceback(None)
         return RequestHead(
             method=method,
             handler=handler,

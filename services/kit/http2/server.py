@@ -18,7 +18,7 @@ CONNECTIONS_MAX: Final = 1_000
 # Of connections that the system has accepted and this loop has not.
 BACKLOG: Final = 1_024
 # How often connections are looked at for silence.
-LOOK_S: Final = 5.0
+LOOK_S: Final = 1.0
 # For connections to be closed, and for handlers that were cancelled to end.
 END_S_MAX: Final = 2.0
 _STOPPING: Final = RefusedError(StatusCode.UNAVAILABLE, "The server is stopping; try again")
@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self, methods: Methods) -> None:
         self._heads = Heads(methods.find)
-        self._load = Load()
+        self.load = Load()
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -39,7 +39,7 @@ class Server:
         host, _, port = address.rpartition(":")
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self._load, self._heads, self._join, self._leave),
+            lambda: Connection(self.load, self._heads, self._join, self._leave),
             host.strip("[]") or None,
             int(port),
             backlog=BACKLOG,
@@ -57,18 +57,19 @@ class Server:
             connection.drain()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._gone(), grace_s)
-        self._looking.cancel()
         for connection in list(self._connections):
             connection.end(_STOPPING)
         with suppress(TimeoutError):
-            # Connections linger for less.
             await asyncio.wait_for(self._gone(), END_S_MAX)
+        self._looking.cancel()
+        for connection in list(self._connections):
+            connection.transport.abort()
 
     async def _gone(self) -> None:
         """All connections, and the handlers of all calls."""
-        while self._connections or self._load.calls:
-            self._load.changed.clear()
-            await self._load.changed.wait()
+        while self._connections or self.load.calls:
+            self.load.changed.clear()
+            await self.load.changed.wait()
 
     def _join(self, connection: Connection) -> bool:
         self._connections.add(connection)
@@ -76,7 +77,7 @@ class Server:
 
     def _leave(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        self._load.changed.set()
+        self.load.changed.set()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

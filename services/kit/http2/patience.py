@@ -1,0 +1,46 @@
+"""How much of what brings nothing a client may send."""
+
+from typing import Final
+
+from services.kit.grpc_server import CALLS_RUNNING_MAX
+from services.kit.http2.frames import ConnectionFailure, ErrorCode
+
+# As many as may run at once, for they may all be given up at once.
+RESETS_PER_S_MAX: Final = CALLS_RUNNING_MAX
+# Frames that bring no call on; each call that begins allows for more.
+IDLE_FRAMES_PER_S_MAX: Final = 10_000
+IDLE_FRAMES_PER_CALL: Final = 10
+# SETTINGS may mean work for each stream.
+SETTINGS_AS_IDLE_FRAMES: Final = 100
+
+
+class Patience:
+    """Counts what one connection sends within a second, and ends it with ENHANCE_YOUR_CALM."""
+
+    def __init__(self) -> None:
+        self._second_s = 0.0
+        self._resets = 0
+        self._idle_frames = 0
+        self._first_stream = 0
+
+    def idle(self, now_s: float, last_stream: int, count: int = 1) -> None:
+        """Frames that bring no call on. ConnectionFailure."""
+        self._look_at_clock(now_s, last_stream)
+        self._idle_frames += count
+        # A client's streams have every other number.
+        begun = (last_stream - self._first_stream) // 2
+        if self._idle_frames > IDLE_FRAMES_PER_S_MAX + begun * IDLE_FRAMES_PER_CALL:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many frames for nothing")
+
+    def reset(self, now_s: float, last_stream: int) -> None:
+        """A stream that ended otherwise than by its answer. ConnectionFailure."""
+        self._look_at_clock(now_s, last_stream)
+        self._resets += 1
+        if self._resets > RESETS_PER_S_MAX:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
+
+    def _look_at_clock(self, now_s: float, last_stream: int) -> None:
+        if now_s - self._second_s >= 1.0:
+            self._second_s = now_s
+            self._resets = self._idle_frames = 0
+            self._first_stream = last_stream
