@@ -30,7 +30,7 @@ class Server:
     def __init__(self, methods: Methods) -> None:
         self._heads = Heads(methods.find)
         self.load = Load()
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
 
@@ -53,34 +53,34 @@ class Server:
         assert self._listener is not None
         assert self._looking is not None
         self._listener.close()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.drain()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._gone(), grace_s)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.end(_STOPPING)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._gone(), END_S_MAX)
         self._looking.cancel()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.transport.abort()
 
     async def _gone(self) -> None:
         """All connections, and the handlers of all calls."""
-        while self._connections or self.load.calls:
+        while self.connections or self.load.calls:
             self.load.changed.clear()
             await self.load.changed.wait()
 
     def _join(self, connection: Connection) -> bool:
-        self._connections.add(connection)
-        return len(self._connections) <= CONNECTIONS_MAX
+        self.connections.add(connection)
+        return len(self.connections) <= CONNECTIONS_MAX
 
     def _leave(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self.connections.discard(connection)
         self.load.changed.set()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.look(loop.time())
         self._looking = loop.call_later(LOOK_S, self._look)

@@ -17,6 +17,7 @@ from services.kit.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    FRAME_BYTES_MAX,
     GOAWAY,
     HEADERS,
     PREFACE,
@@ -206,7 +207,7 @@ class Peer:
                 and found.flags & flags == flags
             ):
                 return found
-            assert found.kind != GOAWAY, ErrorCode(found.code)
+            assert found.kind != GOAWAY or not found.code, ErrorCode(found.code)
 
     async def acknowledged(self) -> None:
         """Both sides know each other's SETTINGS."""
@@ -217,9 +218,13 @@ class Peer:
         self, stream: int, content: bytes = b"hello", headers: bytes | None = None
     ) -> None:
         await self.send(
-            frame(HEADERS, END_HEADERS, stream, block() if headers is None else headers),
-            frame(DATA, END_STREAM, stream, message(content)),
+            frame(HEADERS, END_HEADERS, stream, block() if headers is None else headers)
         )
+        rest = message(content)
+        while len(rest) > FRAME_BYTES_MAX:
+            await self.send(frame(DATA, 0, stream, rest[:FRAME_BYTES_MAX]))
+            rest = rest[FRAME_BYTES_MAX:]
+        await self.send(frame(DATA, END_STREAM, stream, rest))
 
     async def status(self, stream: int) -> dict[str, str]:
         """The headers that end the stream."""

@@ -1,0 +1,223 @@
+"""Nobody sends more than the other has room for, and nothing is lost by that."""
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.kit.http2.call import STREAM_WINDOW_BYTES
+from services.kit.http2.connection import WRITE_BUFFER_BYTES
+from services.kit.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    GOAWAY,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    ErrorCode,
+    frame,
+    number_frame,
+    settings_frame,
+)
+from tests.integration.kit.http2.h2_client import Client, Step, steps
+from tests.integration.kit.http2.serving import (
+    SERVICE,
+    Peer,
+    Served,
+    block,
+    message,
+    peer,
+    serving,
+)
+from tests.waiting import until
+
+WINDOW = 65_535
+REPEAT = block(path=f"/{SERVICE}/Repeat")
+
+
+async def sent_data(client: Peer, stream: int, size: int) -> bytes:
+    """So many bytes of DATA."""
+    content = b""
+    while len(content) < size:
+        found = await client.wait_for(DATA, stream)
+        assert len(found.payload) <= FRAME_BYTES_MAX
+        content += found.payload
+    return content
+
+
+async def is_silent(client: Peer) -> None:
+    """Nothing is on its way but the answer to this PING."""
+    await client.send(frame(6, 0, 0, b"anything"))
+    assert (await client.next()).payload == b"anything"
+
+
+async def test_an_answer_waits_for_its_streams_window(served: Served) -> None:
+    async with peer(served, PREFACE + settings_frame({4: 10})) as client:
+        await client.call(1, b"x" * 100)
+        assert len(await sent_data(client, 1, 10)) == 10
+        await is_silent(client)
+        # Other streams have windows of their own.
+        await client.call(3, b"x")
+        assert await sent_data(client, 3, 6) == message(b"x")
+        assert (await client.status(3))["grpc-status"] == "0"
+        await client.send(number_frame(WINDOW_UPDATE, 1, 5))
+        await sent_data(client, 1, 5)
+        await client.send(settings_frame({4: 1_000}))
+        await sent_data(client, 1, 90)
+        assert (await client.status(1))["grpc-status"] == "0"
+
+
+async def test_an_answer_waits_for_the_connections_window(served: Served) -> None:
+    async with peer(served, PREFACE + settings_frame({4: 2**31 - 1})) as client:
+        await client.call(1, b"x" * 60_000)
+        await sent_data(client, 1, 60_005)
+        await client.status(1)
+        await client.call(3, b"x" * 10_000)
+        await client.call(5, b"x" * 10_000)
+        await sent_data(client, 3, WINDOW - 60_005)
+        await is_silent(client)
+        await client.send(number_frame(WINDOW_UPDATE, 0, 2 * 10_005))
+        assert (await client.status(3))["grpc-status"] == "0"
+        assert (await client.status(5))["grpc-status"] == "0"
+
+
+async def test_a_window_may_become_negative(served: Served) -> None:
+    async with peer(served, PREFACE + settings_frame({4: 1_000})) as client:
+        await client.call(1, b"x" * 3_000)
+        await sent_data(client, 1, 1_000)
+        await client.send(settings_frame({4: 0}), number_frame(WINDOW_UPDATE, 1, 1_000))
+        await client.wait_for(4, flags=1)
+        await is_silent(client)
+        await client.send(number_frame(WINDOW_UPDATE, 1, 5))
+        await sent_data(client, 1, 5)
+        await client.send(settings_frame({4: 10_000}))
+        await sent_data(client, 1, 2_000)
+        assert (await client.status(1))["grpc-status"] == "0"
+
+
+async def test_a_slow_reader_holds_up_its_own_stream(served: Served, client: Peer) -> None:
+    await client.call(1, b"1000 10000", REPEAT)
+    await sent_data(client, 1, WINDOW)
+    # One more than fits is with the server.
+    assert served.handlers.given == 7
+    await client.send(number_frame(WINDOW_UPDATE, 0, 1_000_000))
+    await client.echo(3)
+    assert served.handlers.given == 7
+    await client.send(number_frame(WINDOW_UPDATE, 1, 10_005))
+    await sent_data(client, 1, 10_005)
+    await until("another", lambda: served.handlers.given == 8)
+    await client.send(number_frame(RST_STREAM, 1, ErrorCode.CANCEL))
+    await asyncio.wait_for(served.handlers.cancelled.wait(), 5)
+    assert served.server.load.held_bytes == 0
+
+
+async def test_a_socket_that_takes_nothing_holds_up_what_is_answered(served: Served) -> None:
+    hello = PREFACE + settings_frame({4: 2**31 - 1}) + number_frame(WINDOW_UPDATE, 0, 2**30)
+    async with peer(served, hello) as client:
+        client.writer.transport.pause_reading()
+        await client.call(1, b"100000 10000", REPEAT)
+        [connection] = served.server.connections
+        await until("the socket to be full", lambda: connection.paused)
+        assert connection.transport.get_write_buffer_size() < 2 * WRITE_BUFFER_BYTES
+        assert served.handlers.given < 10_000
+        client.writer.transport.resume_reading()
+        await sent_data(client, 1, 10_000 * served.handlers.given)
+
+
+async def test_a_handler_that_does_not_read_holds_up_its_caller(
+    served: Served, client: Peer
+) -> None:
+    path = f"/{SERVICE}/First"
+    await client.send(frame(HEADERS, END_HEADERS, 1, block(path=path)))
+    content = message(b"x" * 16_000)
+    fitting = STREAM_WINDOW_BYTES // len(content)
+    await client.send(*[frame(DATA, 0, 1, content)] * fitting)
+    await served.handlers.running.wait()
+    await is_silent(client)
+    assert served.handlers.taken == 1
+    # Who sends more all the same is told so.
+    await client.send(frame(DATA, 0, 1, content), frame(DATA, 0, 1, content))
+    assert await client.reset(1) is ErrorCode.FLOW_CONTROL_ERROR
+    await client.echo(3)
+    assert served.server.load.held_bytes == 0
+
+
+async def test_a_stream_of_requests_goes_on_as_they_are_taken(served: Served, client: Peer) -> None:
+    await client.send(frame(HEADERS, END_HEADERS, 1, block(path=f"/{SERVICE}/Measure")))
+    content = message(b"x" * 16_000)
+    room = STREAM_WINDOW_BYTES
+    for _ in range(200):
+        if room < len(content):
+            update = await client.wait_for(WINDOW_UPDATE, 1)
+            room += int.from_bytes(update.payload, "big")
+        await client.send(frame(DATA, 0, 1, content))
+        room -= len(content)
+    await client.send(frame(DATA, END_STREAM, 1))
+    assert await sent_data(client, 1, 12) == message(b"3200000")
+
+
+async def test_what_does_not_fit_into_a_window_is_dropped_at_the_deadline(served: Served) -> None:
+    timed = block(grpc_timeout="200m")
+    async with peer(served, PREFACE + settings_frame({4: 0})) as client:
+        await client.call(1, b"x", timed)
+        # Nothing of the message was sent, so there is room for what happened.
+        assert (await client.status(1))["grpc-status"] == "4"
+    async with peer(served, PREFACE + settings_frame({4: 5})) as client:
+        await client.call(1, b"x", timed)
+        assert await client.reset(1) is ErrorCode.CANCEL
+    await until("their end", lambda: not served.server.load.calls)
+    assert served.server.load.held_bytes == 0
+
+
+@settings(max_examples=60)
+@given(steps=steps())
+async def test_every_call_is_answered_whatever_else_a_client_does(steps: list[Step]) -> None:
+    async with serving() as served:
+        client = await Client.connect(served.port)
+        for step in steps:
+            await client.do(step)
+        await client.finish()
+        for stream, content in client.expected.items():
+            assert client.answers[stream] == (message(content), "0")
+        await client.close()
+        await until("the end", lambda: not served.server.load.calls)
+        assert served.server.load.held_bytes == 0
+
+
+FRAMES = st.builds(
+    lambda kind, flags, stream, payload: frame(kind, flags, stream, payload),
+    st.one_of(st.integers(0, 10), st.integers(0, 255)),
+    st.sampled_from([0, 1, 4, 5, 8, 12, 0x20, 0x24, 0xFF]),
+    st.sampled_from([0, 1, 2, 3, 5, 2**31 + 1]),
+    st.one_of(
+        st.binary(max_size=40),
+        st.just(block()),
+        st.just(message(b"hello")),
+        st.sampled_from([bytes(4), bytes(8), (1).to_bytes(4, "big")]),
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(sent=st.lists(FRAMES, max_size=20), chunk=st.integers(1, 100))
+async def test_no_frames_bring_the_server_out_of_step(sent: list[bytes], chunk: int) -> None:
+    async with serving() as served:
+        async with peer(served) as client:
+            raw = b"".join(sent)
+            for at in range(0, len(raw), chunk):
+                client.writer.write(raw[at : at + chunk])
+                await asyncio.sleep(0)
+            client.writer.write_eof()
+            while head := await client.reader.read(9):
+                size = int.from_bytes(head[:3], "big")
+                content = await client.reader.readexactly(size)
+                if head[3] == GOAWAY:
+                    code = ErrorCode(int.from_bytes(content[4:8], "big"))
+                    assert code is not ErrorCode.INTERNAL_ERROR
+        async with peer(served) as other:
+            await other.echo(1)
+        await until("the end", lambda: not served.server.load.calls)
+        assert served.server.load.held_bytes == 0
