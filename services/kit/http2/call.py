@@ -300,7 +300,7 @@ class Call:
         connection = self._connection
         if self._opened or size > FRAME_BYTES_MAX or size > self.send_window:
             return False
-        if size > connection.send_window or connection.paused:
+        if size > connection.send_window or connection.full:
             return False
         connection.send_window -= size
         stream = self.stream.to_bytes(4, "big")
@@ -357,7 +357,7 @@ class Call:
         connection = self._connection
         while self._unsent is not None:
             room = min(FRAME_BYTES_MAX, self.send_window, connection.send_window)
-            if room <= 0 or connection.paused:
+            if room <= 0 or connection.full:
                 connection.wait_for_room(self)
                 return
             part, rest = self._unsent[:room], self._unsent[room:]

@@ -80,9 +80,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     peer = ""
-    # Whether the socket takes nothing at present, and since when.
-    paused = False
-    _paused_s = 0.0
+    # Whether so much waits for the socket that messages must wait; since when it takes nothing.
+    full = False
+    _full_s: float | None = None
     # Nothing that comes counts any more.
     _over = False
     _over_s = 0.0
@@ -105,6 +105,8 @@ class Connection(asyncio.Protocol):
         self.send_window = frames.WINDOW_BYTES_DEFAULT
         # Of a new stream.
         self.stream_window = frames.WINDOW_BYTES_DEFAULT
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
         self._window = CONNECTION_WINDOW_BYTES
         self._rest = b""
         self._decoder = HeaderDecoder()
@@ -150,12 +152,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """asyncio calls this."""
-        self.paused = True
-        self._paused_s = self.loop.time()
+        self.full, self._full_s = True, self.loop.time()
 
     def resume_writing(self) -> None:
         """asyncio calls this."""
-        self.paused = False
+        self.full, self._full_s = False, None
         self._push_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -411,7 +412,7 @@ class Connection(asyncio.Protocol):
         elif self._awaited_s is not None and now_s - self._awaited_s > HANDSHAKE_S_MAX:
             self._fail(ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "too slow"))
         elif silent_s > SILENT_S_MAX + PING_S_MAX or (
-            self.paused and now_s - self._paused_s > STALLED_S_MAX
+            self._full_s is not None and now_s - self._full_s > STALLED_S_MAX
         ):
             self.transport.abort()
         elif silent_s > SILENT_S_MAX:
@@ -421,13 +422,28 @@ class Connection(asyncio.Protocol):
     # Frames out.
 
     def write(self, data: bytes) -> None:
-        """uvloop sends what was written in one turn of the loop together."""
+        """Together with what else is written in this turn of the loop."""
         if self._over:
             return
+        if not self._unwritten:
+            self.loop.call_soon(self._flush)
+        self._unwritten.append(data)
+        self._unwritten_bytes += len(data)
+        if self._unwritten_bytes > WRITE_BUFFER_BYTES:
+            self.full = True
+
+    def _flush(self) -> None:
+        data = b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+        if self._over or not data:
+            return
+        self.full = self._full_s is not None
         self.transport.write(data)
-        if self.paused and self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
+        if self.full and self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
             self._over = True
             self.transport.abort()
+        self._push_waiting()
 
     def write_block(self, stream: int, block: bytes, *, ended: bool) -> None:
         """Headers, in as many frames as they need."""
@@ -444,7 +460,7 @@ class Connection(asyncio.Protocol):
 
     def _push_waiting(self) -> None:
         for call in list(self.waiting):
-            if self.paused or self.send_window <= 0:
+            if self.full or self.send_window <= 0:
                 return
             call.push()
 
@@ -513,6 +529,7 @@ class Connection(asyncio.Protocol):
         back what the client has not read yet.
         """
         if not self._over:
+            self._flush()
             self._over, self._over_s, self._rest = True, self.loop.time(), b""
             self.transport.write_eof()
 

@@ -17,8 +17,8 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 from services.kit.grpc_server import METADATA_BYTES_MAX
 from services.kit.http2.frames import ConnectionFailure, ErrorCode, StreamFailure
 
-# Beyond METADATA_BYTES_MAX a call is refused; beyond this the connection ends, whether of a block as
-# it is sent or of what it says.
+# Beyond METADATA_BYTES_MAX a call is refused; beyond this the connection ends, be it what a block
+# has or what it says.
 HEADERS_BYTES_MAX: Final = 2 * METADATA_BYTES_MAX
 FIELD_BYTES_OVERHEAD: Final = 32  # RFC 9113, section 10.5.1
 REMEMBERED_MAX: Final = 512

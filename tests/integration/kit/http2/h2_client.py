@@ -46,13 +46,20 @@ class Client:
     _content: dict[int, bytes] = field(default_factory=lambda: defaultdict(bytes))
     # Requests, and how much of them is sent.
     _unsent: dict[int, bytes] = field(default_factory=dict)
+    _settled: bool = False
 
     @classmethod
     async def connect(cls, port: int) -> "Client":
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         http.initiate_connection()
-        return cls(reader, writer, http)
+        client = cls(reader, writer, http)
+        await client._flush()
+        async with asyncio.timeout(WAIT_S):
+            # The library takes any acknowledgement for that of the first change.
+            while not client._settled:
+                await client._read(WAIT_S)
+        return client
 
     async def do(self, step: Step) -> None:
         """A step, as far as HTTP/2 allows it now."""
@@ -124,8 +131,10 @@ class Client:
             if isinstance(event, h2.events.DataReceived):
                 self._content[stream] += event.data
             elif isinstance(event, h2.events.TrailersReceived):
-                status = dict(event.headers)["grpc-status"]
+                status = {str(name): str(value) for name, value in event.headers}["grpc-status"]
                 self.answers[stream] = (self._content[stream], status)
             elif isinstance(event, h2.events.StreamReset):
                 assert stream not in self.expected, f"{stream} was reset"
+            elif isinstance(event, h2.events.SettingsAcknowledged):
+                self._settled = True
             assert not isinstance(event, h2.events.ConnectionTerminated), event

@@ -1,11 +1,11 @@
-"""A server of bytes, of every kind of method, and a client that sends whatever frames it is told."""
+"""A server of bytes with every kind of method, and a client that sends whatever it is told."""
 
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import hpack
@@ -226,11 +226,20 @@ class Peer:
             rest = rest[FRAME_BYTES_MAX:]
         await self.send(frame(DATA, END_STREAM, stream, rest))
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        return cast(asyncio.Transport, self.writer.transport)
+
+    def fields(self, found: Frame) -> dict[str, str]:
+        """Of HEADERS."""
+        decoded = self.decoder.decode(found.payload, raw=True)
+        return {name.decode(): value.decode() for name, value in decoded}
+
     async def status(self, stream: int) -> dict[str, str]:
         """The headers that end the stream."""
         while True:
             found = await self.wait_for(HEADERS, stream)
-            fields = dict(self.decoder.decode(found.payload))
+            fields = self.fields(found)
             if found.flags & END_STREAM:
                 return fields
 
