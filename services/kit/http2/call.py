@@ -34,12 +34,16 @@ log = structlog.get_logger()
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
 _GIVE_BACK_BYTES: Final = STREAM_WINDOW_BYTES // 2
 
+# Until a message that is the whole request has come, and until a client has taken the answer: those
+# who set no deadline, or one in a year, hold their place no longer.
+REQUEST_S_MAX: Final = 60.0
+ANSWER_S_MAX: Final = 60.0
+
 # An answer with one message and status OK, around the number of its stream.
 _HEADERS_FRAME: Final = HEAD.pack(len(headers.OPENING) << 8 | HEADERS, END_HEADERS, 0)[:5]
 _TRAILERS_FRAME: Final = HEAD.pack(
     len(headers.TRAILERS_OK) << 8 | HEADERS, END_HEADERS | END_STREAM, 0
 )[:5]
-
 
 # What all calls of a server hold of messages that are not whole, or that nobody takes.
 HELD_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -106,9 +110,11 @@ class Call:
         self._received = Received(head.encoding)
         self._window = STREAM_WINDOW_BYTES
         self.send_window = connection.stream_window
-        if head.timeout_s is not None:
+        if head.timeout_s is None:
+            self._set_timer(REQUEST_S_MAX)
+        else:
             self._deadline_s = self._loop.time() + head.timeout_s
-            self._timer = self._loop.call_later(head.timeout_s, self._expire)
+            self._set_timer(min(head.timeout_s, REQUEST_S_MAX))
 
     # What comes.
 
@@ -186,6 +192,9 @@ class Call:
     async def next_request(self) -> Any:
         """Of a stream of them; StopAsyncIteration when there are no more."""
         while not self._received.has_one:
+            if self.closed:
+                # Not all of them have come.
+                raise asyncio.CancelledError
             if self.ended:
                 if len(self._received):
                     self._refuse_from_within(
@@ -211,6 +220,8 @@ class Call:
     # The handler.
 
     def _start(self, request: Any) -> None:
+        if self._head.timeout_s is None or self._head.timeout_s > REQUEST_S_MAX:
+            self._set_timer(self.time_remaining())
         self._task = self._loop.create_task(self._handle(request), name=self._head.method)
 
     async def _handle(self, request: Any) -> None:
@@ -276,6 +287,11 @@ class Call:
             async for answer in made:
                 await self.write(answer)
 
+    def _set_timer(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self._loop.call_later(seconds, self._expire)
+
     def _expire(self) -> None:
         self.refuse(RefusedError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
@@ -335,6 +351,11 @@ class Call:
             self.push()
         else:
             self._send(message)
+            if not self.closed:
+                remaining_s = self.time_remaining()
+                self._set_timer(
+                    ANSWER_S_MAX if remaining_s is None else min(remaining_s, ANSWER_S_MAX)
+                )
 
     def _send(self, message: bytes) -> None:
         """As much as there is room for now."""
@@ -368,11 +389,14 @@ class Call:
             connection.write(frames.frame(DATA, 0, self.stream, part))
         connection.waiting.pop(self, None)
         self._count_held()
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._wake_writers()
         if self._end is not None:
             self._connection.write_block(self.stream, self._end, ended=True)
             self._close()
+
+    def _wake_writers(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def refuse(self, error: RefusedError) -> None:
         """End the call with this status, whatever its handler does."""
@@ -404,6 +428,8 @@ class Call:
 
     def _close(self) -> None:
         self.closed = True
+        self._unsent = None
+        self._wake_writers()
         if self._timer is not None:
             self._timer.cancel()
         load = self._connection.load

@@ -37,10 +37,12 @@ class Server:
     async def listen(self, address: str) -> int:
         """Serve at "host:port"; returns the port. OSError."""
         host, _, port = address.rpartition(":")
+        host = host.strip("[]")
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
             lambda: Connection(self.load, self._heads, self._join, self._leave),
-            host.strip("[]") or None,
+            # "::" would be IPv6 alone.
+            None if host in ("", "::") else host,
             int(port),
             backlog=BACKLOG,
         )
