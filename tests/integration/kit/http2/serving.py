@@ -53,6 +53,7 @@ class Handlers:
     # How many answers of a stream were taken from its handler, and requests by it.
     given: int = 0
     taken: int = 0
+    measured: list[int] = field(default_factory=list)
 
     async def echo(self, request: bytes, context: Any) -> bytes:
         self.contexts.append(context)
@@ -86,6 +87,8 @@ class Handlers:
         async for request in requests:
             total += len(request)
             self.taken += 1
+            self.running.set()
+        self.measured.append(total)
         return str(total).encode()
 
     async def first(self, requests: AsyncIterator[bytes], context: Any) -> bytes:

@@ -113,6 +113,11 @@ async def test_a_handler_that_aborts_tells_code_details_and_metadata(
     assert (told["told"], told["told-bin"]) == ("why", b"\x00\xff")
 
 
+async def test_trailers_may_be_longer_than_a_frame(channel: grpc.aio.Channel) -> None:
+    error = await refusal(unary(channel, "Abort")(b"d" * 40_000, timeout=5))
+    assert error.details() == "d" * 40_000
+
+
 async def test_a_handler_that_fails_tells_nothing_of_the_inside(channel: grpc.aio.Channel) -> None:
     error = await refusal(unary(channel, "Fail")(b"password", timeout=5))
     assert error.code() is grpc.StatusCode.UNKNOWN
