@@ -376,8 +376,9 @@ class Connection(asyncio.Protocol):
                 FRAME_BYTES_MAX <= value <= frames.FRAME_BYTES_LIMIT
             ):
                 raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "no such MAX_FRAME_SIZE")
-        self.write(frames.frame(SETTINGS, ACK, 0))
         self._change_windows(window)
+        # What there is room for now follows it.
+        self.write(frames.frame(SETTINGS, ACK, 0))
 
     def _change_windows(self, stream_window: int) -> None:
         grown = stream_window - self.stream_window
@@ -386,8 +387,6 @@ class Connection(asyncio.Protocol):
             call.send_window += grown
             if call.send_window > WINDOW_BYTES_LIMIT:
                 raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "too large a window")
-        if grown > 0:
-            self._push_waiting()
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:

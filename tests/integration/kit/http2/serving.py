@@ -20,6 +20,7 @@ from services.kit.http2.frames import (
     FRAME_BYTES_MAX,
     GOAWAY,
     HEADERS,
+    PING,
     PREFACE,
     RST_STREAM,
     SETTINGS,
@@ -112,6 +113,18 @@ class Handlers:
         for number in range(int(request)):
             await context.write(str(number).encode())
 
+    async def stubborn(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        """Does not end when it is cancelled."""
+        async for request in requests:
+            self.running.set()
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+            self.taken += len(request)
+        self.measured.append(self.taken)
+        return b""
+
     async def chat(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:
             yield request
@@ -125,6 +138,7 @@ class Handlers:
             "Headers": grpc.unary_unary_rpc_method_handler(self.headers),
             "Measure": grpc.stream_unary_rpc_method_handler(self.measure),
             "First": grpc.stream_unary_rpc_method_handler(self.first),
+            "Stubborn": grpc.stream_unary_rpc_method_handler(self.stubborn),
             "Repeat": grpc.unary_stream_rpc_method_handler(self.repeat),
             "Write": grpc.unary_stream_rpc_method_handler(self.write),
             "Chat": grpc.stream_stream_rpc_method_handler(self.chat),
@@ -252,6 +266,11 @@ class Peer:
         answer = await self.wait_for(DATA, stream)
         assert answer.payload == message(b"hello")
         assert (await self.status(stream))["grpc-status"] == "0"
+
+    async def is_silent(self) -> None:
+        """Nothing is on its way but the answer to this PING."""
+        await self.send(frame(PING, 0, 0, b"anything"))
+        assert (await self.next()).payload == b"anything"
 
     async def goaway(self) -> ErrorCode:
         """Why the server ends the connection, which it then does."""

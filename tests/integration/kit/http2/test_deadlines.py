@@ -88,3 +88,17 @@ async def test_requests_that_are_given_up_are_not_taken_for_all(
         )
     await until("its end", lambda: not served.server.load.calls)
     assert served.handlers.measured == []
+
+
+async def test_a_handler_that_does_not_end_gets_no_end_of_requests(
+    served: Served, client: Peer
+) -> None:
+    path = f"/{SERVICE}/Stubborn"
+    await client.send(
+        frame(HEADERS, END_HEADERS, 1, block(path=path)), frame(DATA, 0, 1, message(b"one"))
+    )
+    await served.handlers.running.wait()
+    await client.send(number_frame(RST_STREAM, 1, ErrorCode.CANCEL))
+    await asyncio.wait_for(served.handlers.cancelled.wait(), 5)
+    await until("its end", lambda: not served.server.load.calls)
+    assert served.handlers.measured == []

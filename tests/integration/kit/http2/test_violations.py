@@ -4,6 +4,8 @@ hurt.
 
 import asyncio
 import struct
+import tracemalloc
+import zlib
 
 import hpack
 import pytest
@@ -32,7 +34,10 @@ from services.kit.http2.frames import (
     number_frame,
     settings_frame,
 )
+from services.kit.http2.headers import RefusedError
+from services.kit.http2.messages import unpacked
 from tests.integration.kit.http2.serving import (
+    REQUEST,
     SERVICE,
     Peer,
     Served,
@@ -214,8 +219,7 @@ async def test_ping_is_answered(client: Peer) -> None:
         (block(connection="close"), b""),
         (block(te="gzip"), b""),
         (block(content_length="x"), b""),
-        (block(content_length="9"), frame(DATA, END_STREAM, 1, message(b"hello"))),
-        (block(content_length="11"), frame(DATA, END_STREAM, 1, message(b"hello"))),
+        (block(content_length="3"), frame(DATA, 0, 1, message(b"hello"))),
         (block(), frame(HEADERS, END_HEADERS, 1, b"")),
         (block(), frame(HEADERS, END_HEADERS | END_STREAM, 1, block())),
     ],
@@ -226,8 +230,17 @@ async def test_malformed_requests_end_their_stream_alone(
     await client.send(frame(HEADERS, END_HEADERS, 1, headers), rest)
     assert await client.reset(1) is PROTOCOL
     # What is still on its way is nothing to anybody.
-    await client.send(frame(DATA, END_STREAM, 1, message(b"late")))
+    await client.send(frame(DATA, 0, 1, b"late"), frame(HEADERS, END_HEADERS | END_STREAM, 1, b""))
+    await client.is_silent()
     await client.echo(3)
+
+
+@pytest.mark.parametrize("length", ["9", "11"])
+async def test_the_content_length_must_be_right(client: Peer, length: str) -> None:
+    await client.call(1, headers=block(content_length=length))
+    assert await client.reset(1) is PROTOCOL
+    await client.call(3, headers=block(content_length="10"))
+    assert (await client.status(3))["grpc-status"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -314,14 +327,47 @@ async def test_too_large_a_message_is_refused_before_it_comes(served: Served, cl
     # The client need not send the rest; what it has sent already is nothing to anybody.
     assert await client.reset(1) is ErrorCode.NO_ERROR
     await client.send(frame(DATA, 0, 1, sent))
+    await client.is_silent()
     await client.echo(3)
     assert served.server.load.held_bytes == 0
+
+
+async def test_blocks_are_remembered_only_of_clients_without_a_table(
+    served: Served, client: Peer
+) -> None:
+    encoder = hpack.Encoder()
+    first, second = encoder.encode(list(REQUEST)), encoder.encode(list(REQUEST))
+    # Whose table is empty: it is remembered.
+    await client.call(1, headers=first)
+    assert (await client.status(1))["grpc-status"] == "0"
+    async with peer(served, acknowledge=False) as other:
+        # The same block fills this one's table, which the next one needs.
+        for stream, headers in ((1, first), (3, second), (5, second)):
+            await other.call(stream, headers=headers)
+            assert (await other.status(stream))["grpc-status"] == "0"
+        await other.send(frame(SETTINGS, ACK, 0))
+        await other.call(7, headers=second)
+        assert await other.goaway() is COMPRESSION
+    await client.call(3, headers=second)
+    assert await client.goaway() is COMPRESSION
+
+
+def test_a_message_is_unpacked_no_further_than_it_may_be_large() -> None:
+    packer = zlib.compressobj(wbits=31)
+    packed = b"".join(packer.compress(bytes(MESSAGE_BYTES_MAX)) for _ in range(8)) + packer.flush()
+    tracemalloc.start()
+    with pytest.raises(RefusedError, match="larger"):
+        unpacked(packed, "gzip")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MESSAGE_BYTES_MAX
 
 
 async def test_a_client_that_reads_nothing_is_left(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "IDLE_FRAMES_PER_S_MAX", 10**9)
+    monkeypatch.setattr(connection, "STALLED_S_MAX", 10**9)
     async with peer(served) as client:
         client.transport.pause_reading()
         with pytest.raises(ConnectionError):
@@ -329,6 +375,18 @@ async def test_a_client_that_reads_nothing_is_left(
                 await client.send(frame(PING, 0, 0, bytes(8)) * 10_000)
     async with peer(served) as other:
         await other.echo(1)
+
+
+async def test_a_client_that_takes_nothing_of_its_answers_is_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALLED_S_MAX", 0.1)
+    hello = PREFACE + settings_frame({4: 2**31 - 1}) + window_update(0, 2**30)
+    async with peer(served, hello) as client:
+        client.transport.pause_reading()
+        await client.call(1, b"100000 10000", block(path=f"/{SERVICE}/Repeat"))
+        await asyncio.wait_for(served.handlers.cancelled.wait(), 10)
+        await until("its end", lambda: not served.server.connections)
 
 
 async def test_streams_beyond_those_allowed_are_refused(
