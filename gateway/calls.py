@@ -57,6 +57,7 @@ from services.kit.grpc_client import (
     internal_metadata,
     open_channel,
 )
+from services.kit.http2 import client as http2_client
 
 Request = TypeVar("Request", bound=Message | bytes)
 Response = TypeVar("Response", bound=Message)
@@ -78,6 +79,8 @@ class Channels:
         self.ingest = open_channel(
             settings.ingest_address, list(ingest_pb2.DESCRIPTOR.services_by_name.values())
         )
+        # For what all events go by.
+        self.events = http2_client.Channel(settings.ingest_address)
         self.aggregator = open_channel(
             settings.aggregator_address,
             [
@@ -114,6 +117,7 @@ class Channels:
             self.notifier,
         ):
             await channel.close(CLOSE_S)
+        await self.events.close()
 
 
 class Services:
@@ -238,14 +242,8 @@ class IngestSink:
 
     def __init__(self, channels: Channels, internal_token: SecretStr) -> None:
         service = ingest_pb2.DESCRIPTOR.services_by_name["IngestInternalService"]
-        # As the stub has it, but for the request, which is there as bytes.
-        self._record: grpc.aio.UnaryUnaryMultiCallable[
-            bytes, ingest_pb2.RecordTenantEventsResponse
-        ] = channels.ingest.unary_unary(
-            f"/{service.full_name}/RecordTenantEvents",
-            request_serializer=None,
-            response_deserializer=ingest_pb2.RecordTenantEventsResponse.FromString,
-        )
+        self._method = f"/{service.full_name}/RecordTenantEvents"
+        self._events = channels.events
         self._token = internal_token
 
     async def record(
@@ -254,7 +252,12 @@ class IngestSink:
         """The answer to an encoded RecordTenantEventsRequest; DomainError: what became of its
         events is unknown.
         """
-        return await answer_of(self._record, request, timeout_s, internal_metadata(self._token))
+        metadata = internal_metadata(self._token)
+        try:
+            answer = await self._events.call(self._method, request, timeout_s, metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        return ingest_pb2.RecordTenantEventsResponse.FromString(answer)
 
 
 async def answer_of(

@@ -249,11 +249,12 @@ def header_block(fields: Metadata) -> bytes:
             if not _METADATA_VALUE.fullmatch(text):
                 raise ValueError(f"not a value for metadata: {name}")
             encoded = text.encode()
-        _append(block, name.encode(), encoded)
+        append_literal(block, name.encode(), encoded)
     return bytes(block)
 
 
-def _append(block: bytearray, name: bytes, value: bytes) -> None:
+def append_literal(block: bytearray, name: bytes, value: bytes) -> None:
+    """A field that no table keeps."""
     block.append(0)
     for text in (name, value):
         size = len(text)
@@ -280,7 +281,7 @@ def trailers(code: StatusCode, details: str, metadata: bytes = b"") -> bytes:
     """How a call ends; `metadata` as header_block() gives it."""
     block = bytearray(header_block([("grpc-status", str(code.value[0]))]))
     if details:
-        _append(block, b"grpc-message", _percent_encoded(details))
+        append_literal(block, b"grpc-message", _percent_encoded(details))
     return bytes(block) + metadata
 
 
@@ -292,7 +293,7 @@ def only_trailers(http_status: int, end: bytes) -> bytes:
     if http_status == 200:
         return OPENING + end
     block = bytearray(_NO_TABLE)
-    _append(block, b":status", str(http_status).encode())
+    append_literal(block, b":status", str(http_status).encode())
     return bytes(block) + _GRPC + end
 
 
