@@ -42,7 +42,6 @@ from services.kit.auth import KeyCache
 from services.kit.database import Database
 from services.kit.grpc_client import open_channel
 from services.kit.grpc_server import GrpcServer
-from services.kit.http2 import server as http2_server
 from services.kit.idempotency import Answers
 from services.kit.inbox import serve_inbox
 from services.kit.messaging import EVENTS, Messaging
@@ -143,9 +142,7 @@ async def main() -> None:
             rebuild_begun=rebuilder.wake,
             rebuild_wait_s=REBUILD_WAIT_S,
         )
-        server = GrpcServer(
-            settings, keys, DatabaseCheck(url), Answers(database), http2_server.Server
-        )
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
             AggregatorServicer(metrics, answers, Activities(database), Standings(database)),

@@ -7,7 +7,6 @@ from usageflow.accounts.v1 import accounts_pb2
 from usageflow.aggregator.v1 import aggregator_pb2
 from usageflow.ingest.v1 import counted_pb2_grpc, ingest_pb2_grpc, reconciliation_pb2_grpc
 
-from services.ingest.admission import Admission
 from services.ingest.batches import CONSUMER, BatchOutbox
 from services.ingest.committer import Committer
 from services.ingest.counted.service import CountedEvents
@@ -33,7 +32,7 @@ from services.kit.audit import audit_relay
 from services.kit.auth import KeyCache
 from services.kit.database import Database, wake_after_commit
 from services.kit.grpc_client import open_channel
-from services.kit.grpc_server import GrpcAio, GrpcServer
+from services.kit.grpc_server import GrpcServer
 from services.kit.idempotency import Answers
 from services.kit.messaging import Messaging
 from services.kit.metrics import AggregatorMetrics, MetricsSource
@@ -76,13 +75,7 @@ async def main(settings: IngestSettings | None = None) -> None:
         strict = StrictMetrics(_defined_metrics(runtime, settings))
         keys = KeyCache(accounts, settings.internal_token, messaging)
         await keys.start()
-        server = GrpcServer(
-            settings,
-            keys,
-            DatabaseCheck(url),
-            Answers(database),
-            lambda methods: GrpcAio(methods, Admission()),
-        )
+        server = GrpcServer(settings, keys, DatabaseCheck(url), Answers(database))
         server.add(
             ingest_pb2_grpc.add_IngestServiceServicer_to_server,
             IngestServicer(

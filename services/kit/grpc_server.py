@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -11,7 +11,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.kit.auth import KeyResolver
-from services.kit.grpc_client import KEEPALIVE_MS, MESSAGE_BYTES_MAX
+from services.kit.http2.server import Server
 from services.kit.idempotency import Answers
 from services.kit.interceptor import CallInterceptor
 from services.kit.readiness import DatabaseCheck, ReadinessLoop
@@ -19,18 +19,13 @@ from services.kit.settings import ServiceSettings
 
 log = structlog.get_logger()
 
-CALLS_RUNNING_MAX = 2_000
-METADATA_BYTES_MAX = 16 * 1024
 # The name under which health says that the process lives, whether or not it can do its work.
 LIVE = "live"
 
 
-class Methods(grpc.GenericRpcHandler):
+class Methods:
     """All methods of a server by their names ("/package.Service/Rpc"), each with what goes around
-    it; in the place of the server to what generated code registers them with.
-
-    grpc.aio waits for the next call of each method that is registered with itself, for all of them
-    anew at every call. Of what stands here it waits for one, however many methods there are.
+    it. What generated code registers them with.
     """
 
     def __init__(self, around: Callable[[Any, str], Any]):
@@ -56,52 +51,6 @@ class Methods(grpc.GenericRpcHandler):
         """The handler of "/package.Service/Rpc"; None: there is no such method."""
         return self._handlers.get(method)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """grpc.aio calls this for every RPC."""
-        return self._handlers.get(handler_call_details.method)
-
-
-class Transport(Protocol):
-    """What carries calls to the methods that it was made with."""
-
-    async def listen(self, address: str) -> int:
-        """Serve at "host:port"; returns the port."""
-
-    async def stop(self, grace_s: float) -> None:
-        """Take no new calls, let the running ones end within `grace_s`, close."""
-
-
-class GrpcAio:
-    """grpc.aio's server as a Transport."""
-
-    def __init__(
-        self, methods: Methods, admission: grpc.aio.ServerInterceptor | None = None
-    ) -> None:
-        """`admission` is asked first, before a call's message is read."""
-        self._server = grpc.aio.server(
-            interceptors=[] if admission is None else [admission],
-            handlers=[methods],
-            maximum_concurrent_rpcs=CALLS_RUNNING_MAX,
-            options=[
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
-        )
-
-    async def listen(self, address: str) -> int:
-        """Serve at "host:port"; returns the port. RuntimeError."""
-        port = self._server.add_insecure_port(address)
-        await self._server.start()
-        return port
-
-    async def stop(self, grace_s: float) -> None:
-        """Take no new calls, let the running ones end within `grace_s`, close."""
-        await self._server.stop(grace_s)
-
 
 class GrpcServer:
     """Serves one or more gRPC services on one port.
@@ -116,14 +65,13 @@ class GrpcServer:
         keys: KeyResolver,
         database: DatabaseCheck | None = None,
         answers: Answers | None = None,
-        transport: Callable[[Methods], Transport] = GrpcAio,
     ) -> None:
         """`answers`: where those under idempotency keys are kept; None: keys are ignored."""
         self._listen = settings.grpc_listen
         self._stop_s = settings.shutdown_s
         interceptor = CallInterceptor(keys, settings.internal_token, answers)
         self._methods = Methods(interceptor.around)
-        self._transport = transport(self._methods)
+        self._server = Server(self._methods.find)
         self._names: list[str] = []
         self._health = health_aio.HealthServicer()
         self._database = database
@@ -152,7 +100,7 @@ class GrpcServer:
         await self._report(False)
         # Also before: whoever asks once, at the first moment, is told what is so.
         await self._check_readiness()
-        self.port = await self._transport.listen(self._listen)
+        self.port = await self._server.listen(self._listen)
         log.info("grpc_serving", listen=self._listen, port=self.port)
 
     async def _check_readiness(self) -> None:
@@ -176,6 +124,6 @@ class GrpcServer:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
-        await self._transport.stop(self._stop_s / 2)
+        await self._server.stop(self._stop_s / 2)
         if self._database is not None:
             self._database.close()

@@ -9,7 +9,6 @@ from urllib.parse import quote
 import structlog
 from grpc import StatusCode
 
-from services.kit.grpc_server import CALLS_RUNNING_MAX, METADATA_BYTES_MAX
 from services.kit.http2 import frames, headers
 from services.kit.http2.call import STREAM_WINDOW_BYTES, Call, Load
 from services.kit.http2.frames import (
@@ -32,8 +31,14 @@ from services.kit.http2.frames import (
     ErrorCode,
     StreamFailure,
 )
-from services.kit.http2.headers import HeaderDecoder, Heads, RefusedError, RequestHead
-from services.kit.http2.patience import SETTINGS_AS_IDLE_FRAMES, Patience
+from services.kit.http2.headers import (
+    METADATA_BYTES_MAX,
+    HeaderDecoder,
+    Heads,
+    RefusedError,
+    RequestHead,
+)
+from services.kit.http2.patience import CALLS_RUNNING_MAX, SETTINGS_AS_IDLE_FRAMES, Patience
 
 log = structlog.get_logger()
 

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 from grpc import StatusCode
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
-from services.kit.grpc_server import METADATA_BYTES_MAX
 from services.kit.http2.frames import ConnectionFailure, ErrorCode, StreamFailure
 
+METADATA_BYTES_MAX: Final = 16 * 1024
 # Beyond METADATA_BYTES_MAX a call is refused; beyond this the connection ends, be it what a block
 # has or what it says.
 HEADERS_BYTES_MAX: Final = 2 * METADATA_BYTES_MAX

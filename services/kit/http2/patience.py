@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from services.kit.grpc_server import CALLS_RUNNING_MAX
 from services.kit.http2.frames import ConnectionFailure, ErrorCode
 
+# Of a server, in all.
+CALLS_RUNNING_MAX: Final = 2_000
 # As many as may run at once, for they may all be given up at once.
 RESETS_PER_S_MAX: Final = CALLS_RUNNING_MAX
 # Frames that bring no call on; each call that begins allows for more.

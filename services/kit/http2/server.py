@@ -1,13 +1,13 @@
-"""Listens, and lets connections in: what GrpcServer serves with in place of grpc.aio's server."""
+"""Listens, and lets connections in."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from grpc import StatusCode
 
-from services.kit.grpc_server import Methods
 from services.kit.http2.call import Load
 from services.kit.http2.connection import Connection
 from services.kit.http2.headers import Heads, RefusedError
@@ -27,8 +27,9 @@ _STOPPING: Final = RefusedError(StatusCode.UNAVAILABLE, "The server is stopping;
 class Server:
     """A gRPC server, HTTP/2 without TLS, in the running event loop's thread alone."""
 
-    def __init__(self, methods: Methods) -> None:
-        self._heads = Heads(methods.find)
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        """`find` gives grpc's RpcMethodHandler of "/package.Service/Rpc", or None."""
+        self._heads = Heads(find)
         self.load = Load()
         self.connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None

@@ -15,7 +15,6 @@ from services.kit.database import TenantKey
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import DEADLINE_S, api_key_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
-from services.kit.http2.server import Server
 from services.kit.settings import ServiceSettings
 from tests.integration.aggregator.quota_setting import QuotaReplica
 
@@ -74,9 +73,7 @@ async def serving_quotas(
         internal_token=SecretStr("t" * 32),
         shutdown_s=1,
     )
-    server = GrpcServer(
-        settings, Keys(replica.tenant, {} if clocks is None else clocks), transport=Server
-    )
+    server = GrpcServer(settings, Keys(replica.tenant, {} if clocks is None else clocks))
     server.add(
         quotas_pb2_grpc.add_QuotaServiceServicer_to_server,
         QuotaServicer(replica.quotas, replica.checks, replica.reservations),

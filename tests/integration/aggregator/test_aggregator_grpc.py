@@ -32,7 +32,6 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, UnavailableError, from_rpc_error
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
-from services.kit.http2.server import Server
 from tests.integration.aggregator.conftest import TOKEN_WAIT_S
 from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
 
@@ -174,7 +173,7 @@ async def client(database: Database, database_url: str) -> AsyncIterator[Client]
         waits = TokenWait(database, watermark, settings.usage_token_wait_s)
         replay = IngestReplay(to_ingest, settings.internal_token, timeout_s=DEADLINE_S)
         answers = UsageAnswers(database, watermark, waits, replay, watermark_recent_s=0.0)
-        server = GrpcServer(settings, Keys(), transport=Server)
+        server = GrpcServer(settings, Keys())
         server.add(
             aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server,
             AggregatorServicer(

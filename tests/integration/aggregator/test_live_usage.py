@@ -37,7 +37,6 @@ from services.kit.database import Database, TenantKey
 from services.kit.errors import InvalidArgumentError, OverloadedError, UnavailableError
 from services.kit.grpc_client import api_key_metadata, internal_metadata, open_channel
 from services.kit.grpc_server import GrpcServer
-from services.kit.http2.server import Server
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
 from tests.columns import events_of
@@ -353,7 +352,7 @@ async def served(
         internal_token=SecretStr(TOKEN),
         shutdown_s=2,
     )
-    server = GrpcServer(settings, keys, transport=Server)
+    server = GrpcServer(settings, keys)
     server.add(
         live_pb2_grpc.add_LiveUsageServiceServicer_to_server,
         LiveUsageServicer(live, keys),

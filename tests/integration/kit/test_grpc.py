@@ -33,8 +33,7 @@ from services.kit.grpc_client import (
     internal_metadata,
     open_channel,
 )
-from services.kit.grpc_server import GrpcAio, GrpcServer
-from services.kit.http2.server import Server
+from services.kit.grpc_server import GrpcServer
 from services.kit.keys import make_key
 from services.kit.messaging import Messaging
 from services.kit.settings import ServiceSettings
@@ -127,12 +126,12 @@ class Late:
         return await self.keys.resolve(secret)
 
 
-@pytest.fixture(params=[GrpcAio, Server])
-async def world(nats_url: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+@pytest.fixture
+async def world(nats_url: str) -> AsyncIterator[World]:
     # The methods that are left out are not called.
     accounts, internal = Accounts(), Internal()  # type: ignore[abstract]
     late = Late()
-    server = GrpcServer(settings(), late, transport=request.param)
+    server = GrpcServer(settings(), late)
     server.add(
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
         accounts,
@@ -323,18 +322,6 @@ async def test_accounts_away_is_unavailable_and_not_unauthenticated(nats_url: st
         await keys.resolve("uf_test_mistyped")
     await channel.close()
     await messaging.close()
-
-
-@pytest.mark.parametrize("world", [GrpcAio], indirect=True)
-async def test_grpc_aio_waits_for_the_next_call_once_and_not_once_a_method(
-    world: World,
-) -> None:
-    waiting = [
-        task
-        for task in asyncio.all_tasks()
-        if "_request" in getattr(task.get_coro(), "__qualname__", "")
-    ]
-    assert len(waiting) == 1
 
 
 async def test_a_method_that_nobody_has_is_unimplemented(world: World) -> None:

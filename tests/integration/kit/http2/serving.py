@@ -162,7 +162,7 @@ async def serving(port: int = 0) -> AsyncIterator[Served]:
     handlers = Handlers()
     methods = Methods(lambda handler, _method: handler)
     methods.add_registered_method_handlers(SERVICE, handlers.by_name())
-    server = Server(methods)
+    server = Server(methods.find)
     port = await server.listen(f"127.0.0.1:{port}")
     yield Served(server, methods, port, handlers)
     await server.stop(0.0)
