@@ -39,6 +39,10 @@ _GIVE_BACK_BYTES: Final = STREAM_WINDOW_BYTES // 2
 REQUEST_S_MAX: Final = 60.0
 ANSWER_S_MAX: Final = 60.0
 
+# For the first of several messages to come, before the handler of a stream begins without it:
+# grpc's own client takes a refusal that overtakes its first message for a failure.
+FIRST_S_MAX: Final = 0.1
+
 # An answer with one message and status OK, around the number of its stream.
 _HEADERS_FRAME: Final = HEAD.pack(len(headers.OPENING) << 8 | HEADERS, END_HEADERS, 0)[:5]
 _TRAILERS_FRAME: Final = HEAD.pack(
@@ -119,8 +123,12 @@ class Call:
     # What comes.
 
     def begin(self) -> None:
-        """All headers have come. A handler that takes one message begins when that has come."""
+        """All headers have come. A handler begins when the first message comes, or soon."""
         if self._head.handler.request_streaming:
+            self._loop.call_later(FIRST_S_MAX, self._start_stream)
+
+    def _start_stream(self) -> None:
+        if self._task is None and not self.closed:
             self._start(_Requests(self))
 
     def receive(self, payload: bytes, size: int, ended: bool) -> None:
@@ -140,6 +148,7 @@ class Call:
         try:
             if self._head.handler.request_streaming:
                 self._hold(payload)
+                self._start_stream()
                 if self._arrived is not None and not self._arrived.done():
                     self._arrived.set_result(None)
             elif ended:

@@ -62,6 +62,9 @@ SILENT_S_MAX: Final = 60.0
 PING_S_MAX: Final = 20.0
 # For a client to read the end of a connection, and to close it too.
 LINGER_S: Final = 1.0
+# For a client that has its answer to end what it sends. At once would be too soon: grpc's own client
+# takes a stream that is ended before it has sent anything for a failure, and forgets the answer.
+UNENDED_S_MAX: Final = 1.0
 # Until a client that does not answer is told the last stream.
 DRAIN_PING_S_MAX: Final = 1.0
 _ARE_YOU_THERE: Final = b"silence?"
@@ -482,10 +485,15 @@ class Connection(asyncio.Protocol):
         self.calls.pop(call.stream, None)
         self.waiting.pop(call, None)
         if not call.ended:
-            self.write(frames.number_frame(RST_STREAM, call.stream, ErrorCode.NO_ERROR))
             self._remember_cut(call.stream)
+            self.loop.call_later(UNENDED_S_MAX, self._end_cut, call.stream)
         if self._draining == 2 and not self.calls:
             self._close()
+
+    def _end_cut(self, stream: int) -> None:
+        """The client had its answer long ago, and still has not ended what it sends."""
+        if stream in self._cut:
+            self.write(frames.number_frame(RST_STREAM, stream, ErrorCode.NO_ERROR))
 
     def _remember_cut(self, stream: int) -> None:
         if len(self._cut) >= CUT_REMEMBERED_MAX and stream not in self._cut:
