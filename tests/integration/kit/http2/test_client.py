@@ -148,7 +148,14 @@ async def test_a_server_that_comes_back_is_found_again() -> None:
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert isinstance(from_rpc_error(error), UnavailableError)
             async with serving(port):
-                assert await channel.call(ECHO, b"again", 10.0, ()) == b"again"
+                # It is looked for once a second, a call is tried for less.
+                async def is_answered() -> bool:
+                    try:
+                        return await channel.call(ECHO, b"again", 10.0, ()) == b"again"
+                    except grpc.aio.AioRpcError:
+                        return False
+
+                await until("the server is found", is_answered)
 
 
 async def test_nobody_there_is_told_soon() -> None:
