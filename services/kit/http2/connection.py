@@ -62,8 +62,8 @@ SILENT_S_MAX: Final = 60.0
 PING_S_MAX: Final = 20.0
 # For a client to read the end of a connection, and to close it too.
 LINGER_S: Final = 1.0
-# For a client that has its answer to end what it sends. At once would be too soon: grpc's own client
-# takes a stream that is ended before it has sent anything for a failure, and forgets the answer.
+# For a client that has its answer to end what it sends. At once would be too soon: grpc's own
+# client takes a stream that is ended before it has sent anything for a failure.
 UNENDED_S_MAX: Final = 1.0
 # Until a client that does not answer is told the last stream.
 DRAIN_PING_S_MAX: Final = 1.0
