@@ -7,6 +7,7 @@ of which a call takes longer than the rest of the way (ADR 59). Bytes in, bytes 
 import asyncio
 import random
 import socket
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeAlias
@@ -16,7 +17,7 @@ import structlog
 from grpc import StatusCode
 
 from services.kit.grpc_client import RECONNECT_MS_MAX, Metadata
-from services.kit.http2.client_connection import AwayError, ClientConnection
+from services.kit.http2.client_connection import AwayError, ClientConnection, rpc_error
 
 log = structlog.get_logger()
 
@@ -29,6 +30,8 @@ RECONNECT_FIRST_S: Final = 0.1
 RECONNECT_S_MAX: Final = RECONNECT_MS_MAX / 1_000
 # Until a server has answered to a connection.
 CONNECT_S_MAX: Final = 5.0
+# A connection that was over sooner is no reason to try again at once.
+STEADY_S: Final = 5.0
 # How often names are looked up while all is well: replicas come and go.
 RESOLVE_S: Final = 30.0
 _Address: TypeAlias = tuple[str, int]
@@ -43,18 +46,23 @@ class Channel:
         have several addresses, each a replica. Connects with the first call.
         """
         self._names = [_host_and_port(each) for each in address.removeprefix("ipv4:").split(",")]
-        self._connections: list[ClientConnection] = []
+        # What each name said when it was last looked up with success.
+        self._known: dict[_Address, set[_Address]] = {}
+        self._replicas: dict[_Address, _Replica] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._looked = self._closed = False
         self._turn = 0
-        self._connecting: asyncio.Task[None] | None = None
-        # Whether connecting was tried and nobody was there, since the last time when somebody was.
-        self._away: AwayError | None = None
+        # Somebody is there who was not, or the other way round.
         self._changed = asyncio.Event()
         self._lost = asyncio.Event()
+        self._connections: weakref.WeakSet[ClientConnection] = weakref.WeakSet()
 
     async def call(
         self, method: str, request: bytes, timeout_s: float, metadata: Metadata
     ) -> bytes:
-        """The answer's message. grpc.aio.AioRpcError, as grpc.aio would raise it."""
+        """The answer's message. grpc.aio.AioRpcError, as grpc.aio would raise it; ValueError for
+        metadata that is not allowed.
+        """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         backoff_s = BACKOFF_FIRST_S
@@ -64,104 +72,159 @@ class Channel:
                 left_s = max(deadline_s - loop.time(), 0.001)
                 return await connection.call(method, request, left_s, metadata)
             except AwayError as error:
-                refusal = grpc.aio.AioRpcError(
-                    StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), str(error)
-                )
+                refusal = rpc_error(StatusCode.UNAVAILABLE, str(error))
             except grpc.aio.AioRpcError as error:
                 if not _may_be_repeated(error):
                     raise
                 refusal = error
-            pause_s = backoff_s * random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)  # noqa: S311 (no secret)
-            if attempt == ATTEMPTS_MAX or loop.time() + pause_s >= deadline_s:
+            pause_s = _jittered(backoff_s)
+            if self._closed or attempt == ATTEMPTS_MAX or loop.time() + pause_s >= deadline_s:
                 raise refusal
             await asyncio.sleep(pause_s)
             backoff_s *= BACKOFF_FACTOR
         raise AssertionError("the last attempt returns or raises")
 
     async def _connection(self, deadline_s: float) -> ClientConnection:
-        """The next in turn. AwayError: there is none, and nobody was there just now."""
-        if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(self._stay_connected())
-        while not self._connections:
-            if self._away is not None:
-                raise self._away
+        """The next in turn. AwayError: nobody was there when each was last tried."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._keep_looking())
+        while True:
+            if self._closed:
+                raise AwayError("the channel is closed")
+            there = [each.connection for each in self._replicas.values() if each.connection]
+            if there:
+                self._turn += 1
+                return there[self._turn % len(there)]
+            if self._looked and all(each.away for each in self._replicas.values()):
+                raise AwayError("nobody is there")
             try:
                 async with asyncio.timeout_at(deadline_s):
                     await self._changed.wait()
             except TimeoutError:
                 raise AwayError("nobody has answered in time") from None
-        self._turn += 1
-        return self._connections[self._turn % len(self._connections)]
 
-    async def _stay_connected(self) -> None:
-        """Keep a connection to each replica, until cancelled."""
-        connected: dict[_Address, ClientConnection] = {}
-        missing: set[_Address] = set()
-        pause_s = RECONNECT_FIRST_S
+    async def _keep_looking(self) -> None:
+        """Look names up, and have a replica for each address, until cancelled."""
         while True:
             self._lost.clear()
-            found = await self._addresses()
-            for address, connection in connected.items():
-                if found and address not in found:
-                    connection.leave()
-            connected = {key: each for key, each in connected.items() if each.open}
-            wanted = [each for each in found if each not in connected]
-            made = await asyncio.gather(*map(_connected, wanted, [self._note_lost] * len(wanted)))
-            connected |= {key: one for key, one in zip(wanted, made, strict=True) if one}
-            self._connections = [one for one in connected.values() if one.open]
-            self._away = None if self._connections else AwayError("nobody is there")
-            self._changed.set()
-            self._changed.clear()
-            if missing != (missing := found - connected.keys()):
-                log.info("replicas_changed", there=sorted(connected), away=sorted(missing))
-            if found and not missing:
-                pause_s = RECONNECT_FIRST_S
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), RESOLVE_S)
-            else:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * BACKOFF_FACTOR, RECONNECT_S_MAX)
+            try:
+                await self._look_up()
+            except Exception:
+                log.exception("names_not_looked_up")
+            self._looked = True
+            self._tell()
+            # Soon after one is lost: its name may have another address by then.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), RESOLVE_S)
+            await asyncio.sleep(RECONNECT_S_MAX)
 
-    async def _addresses(self) -> set[_Address]:
-        loop = asyncio.get_running_loop()
-        found: set[_Address] = set()
+    async def _look_up(self) -> None:
         for host, port in self._names:
             try:
-                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                log.warning("name_unknown", host=host, error=str(error))
-                continue
-            found |= {(str(info[4][0]), int(info[4][1])) for info in infos}
-        return found
+                self._known[host, port] = await addresses_of(host, port)
+            except (OSError, ValueError) as error:
+                log.warning("name_not_found", host=host, error=str(error))
+        wanted: set[_Address] = set().union(*self._known.values())
+        for address in self._replicas.keys() - wanted:
+            self._replicas.pop(address).leave()
+        for address in wanted - self._replicas.keys():
+            self._replicas[address] = _Replica(address, self._connections, self._tell)
 
-    def _note_lost(self) -> None:
-        self._connections = [each for each in self._connections if each.open]
-        self._lost.set()
+    def _tell(self) -> None:
+        """Wake those who wait for somebody to be there, or to know that nobody is."""
+        self._changed.set()
+        self._changed.clear()
+        if any(each.connection is None for each in self._replicas.values()):
+            self._lost.set()
 
     async def close(self) -> None:
         """At once; calls without an answer fail."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._connecting
-        for connection in self._connections:
+        self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        for replica in self._replicas.values():
+            replica.leave()
+        for connection in list(self._connections):
             connection.abort("the channel is closed")
+        self._tell()
 
 
-async def _connected(address: _Address, lost: Callable[[], None]) -> ClientConnection | None:
-    """A connection on which calls may be made; None: nobody is there."""
-    connection: ClientConnection | None = None
-    try:
-        async with asyncio.timeout(CONNECT_S_MAX):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: ClientConnection(f"{address[0]}:{address[1]}", lost), *address
-            )
-            await connection.ready
-    except (OSError, AwayError, TimeoutError):
-        if connection is not None:
-            connection.abort("it was too slow")
-        return None
-    return connection
+class _Replica:
+    """An address: connected as long as somebody is there, and tried again while nobody is."""
+
+    def __init__(
+        self,
+        address: _Address,
+        connections: weakref.WeakSet[ClientConnection],
+        changed: Callable[[], None],
+    ) -> None:
+        """`connections` gets all that are made; `changed` is called when there is one, when it is
+        over, and when none could be made.
+        """
+        self._address = address
+        self._connections = connections
+        self._changed = changed
+        # On which calls may be made.
+        self.connection: ClientConnection | None = None
+        # Whether nobody was there when it was last tried.
+        self.away = False
+        self._task = asyncio.get_running_loop().create_task(self._stay_connected())
+
+    async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = RECONNECT_FIRST_S
+        while True:
+            over = asyncio.Event()
+            made = await self._connect(over.set)
+            if self.away != (made is None):
+                log.info("replica_away" if made is None else "replica_there", address=self._address)
+            self.connection, self.away = made, made is None
+            self._changed()
+            if made is not None:
+                since_s = loop.time()
+                await over.wait()
+                self.connection = None
+                self._changed()
+                if loop.time() - since_s > STEADY_S:
+                    pause_s = RECONNECT_FIRST_S
+            await asyncio.sleep(_jittered(pause_s))
+            pause_s = min(pause_s * BACKOFF_FACTOR, RECONNECT_S_MAX)
+
+    async def _connect(self, over: Callable[[], None]) -> ClientConnection | None:
+        """A connection on which calls may be made; None: nobody is there."""
+        connection: ClientConnection | None = None
+        host, port = self._address
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: ClientConnection(f"{host}:{port}", over), host, port
+                )
+                self._connections.add(connection)
+                await connection.ready
+        except (OSError, ValueError, AwayError, TimeoutError):
+            if connection is not None:
+                connection.abort("it was too slow")
+            return None
+        return connection if connection.open else None
+
+    def leave(self) -> None:
+        """Make no more calls; those without an answer may still get theirs."""
+        self._task.cancel()
+        if self.connection is not None:
+            self.connection.leave()
+            self.connection = None
+
+
+async def addresses_of(host: str, port: int) -> set[_Address]:
+    """OSError, ValueError: they can't be told."""
+    loop = asyncio.get_running_loop()
+    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return {(str(info[4][0]), int(info[4][1])) for info in infos}
+
+
+def _jittered(pause_s: float) -> float:
+    return pause_s * random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)  # noqa: S311 (no secret)
 
 
 def _may_be_repeated(error: grpc.aio.AioRpcError) -> bool:

@@ -49,6 +49,8 @@ CONNECTION_WINDOW_BYTES: Final = 2 * STREAM_WINDOW_BYTES
 SILENT_S_MAX: Final = KEEPALIVE_MS / 1_000
 PING_S_MAX: Final = 20.0
 LOOK_S: Final = 5.0
+# Of which nothing at all was heard for so long when a call's deadline passes, it is left.
+DEAF_S_MAX: Final = 1.0
 REMEMBERED_MAX: Final = 64
 _ARE_YOU_THERE: Final = b"anybody?"
 
@@ -103,7 +105,8 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, authority: str, over: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pseudo = _literals(
+        # There is no table for either side, and a decoder wants to be told so.
+        self._pseudo = headers.NO_TABLE + _literals(
             (b":method", b"POST"), (b":scheme", b"http"), (b":authority", authority.encode())
         )
         self._over = over
@@ -187,10 +190,18 @@ class ClientConnection(asyncio.Protocol):
     async def call(
         self, method: str, request: bytes, timeout_s: float, metadata: Metadata
     ) -> bytes:
-        """The answer's message. grpc.aio.AioRpcError, AwayError."""
+        """The answer's message. grpc.aio.AioRpcError, AwayError; ValueError for such metadata."""
         if len(self._calls) >= self._streams_max:
             raise AwayError("too many calls are without an answer")
-        message = PREFIX.pack(0, len(request)) + request
+        timeout = f"{max(1, round(timeout_s * 1_000))}m"
+        head = b"".join(
+            (
+                self._pseudo,
+                _literals((b":path", method.encode()), (b"grpc-timeout", timeout.encode())),
+                _OF_ALL_CALLS,
+                headers.header_block(metadata),
+            )
+        )
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         if self._next_stream > STREAM_MASK:
             self.leave()
@@ -199,18 +210,11 @@ class ClientConnection(asyncio.Protocol):
             answer,
             self._loop.time(),
             self._stream_window,
-            memoryview(message),
+            memoryview(PREFIX.pack(0, len(request)) + request),
             bytearray(),
         )
         self._calls[stream] = awaited
-        timeout = f"{max(1, round(timeout_s * 1_000))}m"
-        head = (
-            self._pseudo,
-            _literals((b":path", method.encode()), (b"grpc-timeout", timeout.encode())),
-            _OF_ALL_CALLS,
-            headers.header_block(metadata),
-        )
-        self._write_head(stream, b"".join(head))
+        self._write_head(stream, head)
         self._push(stream, awaited)
         timer = self._loop.call_later(timeout_s, self._expire, stream)
         try:
@@ -253,13 +257,12 @@ class ClientConnection(asyncio.Protocol):
         call = self._calls.get(stream)
         if call is None:
             return
-        if self._heard_s <= call.begun_s:
-            # Nothing at all since the call was sent: the next one had better be made elsewhere.
-            self._fail(stream, _error(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self._fail(stream, rpc_error(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        if self._loop.time() - max(self._heard_s, call.begun_s) > DEAF_S_MAX:
+            # The next call had better be made elsewhere.
             self.abort("nothing is heard of the server")
-            return
-        self._fail(stream, _error(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
-        self._cut(stream)
+        else:
+            self._cut(stream)
 
     def _cut(self, stream: int) -> None:
         """Nobody waits for the answer any more."""
@@ -322,7 +325,7 @@ class ClientConnection(asyncio.Protocol):
         if len(call.received) > STREAM_WINDOW_BYTES:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "too long an answer")
         if flags & END_STREAM:
-            self._fail(stream, _error(StatusCode.INTERNAL, "The answer has no status"))
+            self._fail(stream, rpc_error(StatusCode.INTERNAL, "The answer has no status"))
 
     def _take_part(self, flags: int, block: tuple[int, int, bytearray], payload: bytes) -> None:
         """Of a block of headers: (stream, flags of its first frame, what was there before)."""
@@ -356,11 +359,14 @@ class ClientConnection(asyncio.Protocol):
         self, stream: int, call: _Awaited, fields: headers.Fields, *, ended: bool
     ) -> None:
         if not call.opened:
-            call.opened = True
             status = dict(fields).get(b":status", b"").decode("latin-1")
+            if status.startswith("1") and not ended:
+                return  # There is more to come.
+            call.opened = True
             if status != "200":
-                # A proxy's, for a server of gRPC says 200: it may be there again soon.
-                self._fail(stream, _error(StatusCode.UNAVAILABLE, f"HTTP status {status}"))
+                # A proxy's, for a server of gRPC says 200.
+                code = _OF_HTTP.get(status, StatusCode.UNKNOWN)
+                self._fail(stream, rpc_error(code, f"HTTP status {status}"))
                 if not ended:
                     self._cut(stream)
                 return
@@ -441,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
                 self._asked_s = now_s
                 self._transport.write(frames.frame(PING, 0, 0, _ARE_YOU_THERE))
         elif self.ready.done() and not self.open:
-            self._transport.close()
+            self._transport.abort()
 
 
 def answer_of(fields: headers.Fields, received: bytes) -> bytes:
@@ -451,15 +457,26 @@ def answer_of(fields: headers.Fields, received: bytes) -> bytes:
     if status != "0":
         details = unquote(texts.get(b"grpc-message", b"").decode("latin-1"))
         code = _CODES.get(status, StatusCode.UNKNOWN)
-        raise _error(code, details, _trailing(fields))
+        raise rpc_error(code, details, _trailing(fields))
     if len(received) < PREFIX.size:
-        raise _error(StatusCode.INTERNAL, "The answer has no message")
+        raise rpc_error(StatusCode.INTERNAL, "The answer has no message")
     flag, length = PREFIX.unpack_from(received)
     if flag or length != len(received) - PREFIX.size:
-        raise _error(StatusCode.INTERNAL, "The answer is no single, plain message")
+        raise rpc_error(StatusCode.INTERNAL, "The answer is no single, plain message")
     return received[PREFIX.size :]
 
 
+# As gRPC has it ("HTTP to gRPC Status Code Mapping").
+_OF_HTTP: Final = {
+    "400": StatusCode.INTERNAL,
+    "401": StatusCode.UNAUTHENTICATED,
+    "403": StatusCode.PERMISSION_DENIED,
+    "404": StatusCode.UNIMPLEMENTED,
+    "429": StatusCode.UNAVAILABLE,
+    "502": StatusCode.UNAVAILABLE,
+    "503": StatusCode.UNAVAILABLE,
+    "504": StatusCode.UNAVAILABLE,
+}
 _CODES: Final = {str(code.value[0]): code for code in StatusCode}
 
 
@@ -477,10 +494,10 @@ def _trailing(fields: headers.Fields) -> Iterable[tuple[str, str | bytes]]:
             log.warning("trailer_unreadable", name=text)
 
 
-def _error(
+def rpc_error(
     code: StatusCode, details: str, trailing: Iterable[tuple[str, str | bytes]] = ()
 ) -> grpc.aio.AioRpcError:
-    # As if grpc.aio had made the call: who handles its errors handles these.
+    """As if grpc.aio had made the call: who handles its errors handles these."""
     metadata: Any = grpc.aio.Metadata(*trailing)
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
 

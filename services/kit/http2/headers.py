@@ -54,7 +54,7 @@ _METADATA_NAME = re.compile(r"[0-9a-z_.\-]+")
 _METADATA_VALUE = re.compile(r"[\x20-\x7e]*")
 _STATUS_200: Final = b"\x88"  # of the static table
 # "We keep no table either", as a client may ask for; before all that an answer says.
-_NO_TABLE: Final = b"\x20"
+NO_TABLE: Final = b"\x20"
 
 
 class RefusedError(Exception):
@@ -274,7 +274,7 @@ _GRPC = header_block(
     [("content-type", "application/grpc"), ("grpc-accept-encoding", ",".join(ENCODINGS))]
 )
 # Of every answer that has any messages.
-OPENING: Final = _NO_TABLE + _STATUS_200 + _GRPC
+OPENING: Final = NO_TABLE + _STATUS_200 + _GRPC
 
 
 def trailers(code: StatusCode, details: str, metadata: bytes = b"") -> bytes:
@@ -292,7 +292,7 @@ def only_trailers(http_status: int, end: bytes) -> bytes:
     """An answer without messages, which is one block; `end` as trailers() gives it."""
     if http_status == 200:
         return OPENING + end
-    block = bytearray(_NO_TABLE)
+    block = bytearray(NO_TABLE)
     append_literal(block, b":status", str(http_status).encode())
     return bytes(block) + _GRPC + end
 

@@ -419,7 +419,11 @@ async def test_a_server_that_falls_silent_is_left(monkeypatch: pytest.MonkeyPatc
         assert server.connections == 2
 
 
-async def test_a_deadline_without_a_word_leaves_the_connection() -> None:
+async def test_a_deadline_without_a_word_leaves_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_connection, "DEAF_S_MAX", 0.1)
+
     async def deaf(peer: Peer) -> None:
         await asked(peer)
         await peer.reader.read()
@@ -429,6 +433,138 @@ async def test_a_deadline_without_a_word_leaves_the_connection() -> None:
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert await channel.call(ECHO, b"", 10.0, ()) == b"fine"
         assert server.connections == 2
+
+
+async def test_a_short_deadline_leaves_other_calls_alone(served: Served, channel: Channel) -> None:
+    long = asyncio.create_task(channel.call(WAIT, b"long", 30.0, ()))
+    await asyncio.wait_for(served.handlers.running.wait(), WAIT_S)
+    served.handlers.cancelled.clear()
+    error = await refused(channel.call(WAIT, b"short", 0.01, ()))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(served.handlers.cancelled.wait(), WAIT_S)
+    served.handlers.go_on.set()
+    assert await long == b"long"
+    assert len(served.server.connections) == 1
+
+
+async def test_connections_that_are_over_at_once_are_not_made_again_at_once() -> None:
+    async def brief(peer: Peer) -> None:
+        await peer.send(settings_frame({}))
+
+    async with scripted(brief) as (server, channel):
+        error = await refused(channel.call(ECHO, b"", 2.0, ()))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        # 0.1, 0.2, 0.4, .. s after one another.
+        assert server.connections <= 6
+
+
+async def test_a_replica_that_says_nothing_holds_up_nobody() -> None:
+    async def mute(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    listener = await asyncio.start_server(mute, "127.0.0.1", 0)
+    silent = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with serving() as good, channel_to(silent, good.address) as channel:
+        assert await channel.call(ECHO, b"now", client.CONNECT_S_MAX / 2, ()) == b"now"
+    listener.close()
+
+
+async def test_names_that_are_not_found_for_a_while_keep_their_replicas(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RESOLVE_S", 0.05)
+    monkeypatch.setattr(client, "RECONNECT_S_MAX", 0.05)
+    failed = asyncio.Event()
+    looked_up = 0
+
+    async def addresses_of(host: str, port: int) -> set[tuple[str, int]]:
+        nonlocal looked_up
+        looked_up += 1
+        if looked_up > 3:
+            failed.set()
+        if looked_up > 1:
+            raise OSError(host)
+        return {("127.0.0.1", port)}
+
+    monkeypatch.setattr(client, "addresses_of", addresses_of)
+    async with channel_to(f"ingest.example:{served.port}") as channel:
+        assert await channel.call(ECHO, b"one", 5.0, ()) == b"one"
+        await asyncio.wait_for(failed.wait(), WAIT_S)
+        assert await channel.call(ECHO, b"two", 5.0, ()) == b"two"
+        for connection in list(served.server.connections):
+            connection.transport.abort()
+        assert await channel.call(ECHO, b"three", 5.0, ()) == b"three"
+
+
+async def test_a_name_that_nobody_knows_is_told_soon() -> None:
+    async with channel_to("nobody.invalid:1") as channel:
+        error = await refused(channel.call(ECHO, b"", 30.0, ()))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_closed_channel_ends_its_calls_and_takes_none(
+    served: Served, channel: Channel
+) -> None:
+    running = asyncio.create_task(channel.call(WAIT, b"", 60.0, ()))
+    await asyncio.wait_for(served.handlers.running.wait(), WAIT_S)
+    await channel.close()
+    async with asyncio.timeout(WAIT_S):
+        assert (await refused(running)).code() is grpc.StatusCode.UNAVAILABLE
+        error = await refused(channel.call(ECHO, b"", 60.0, ()))
+        assert error.details() == "the channel is closed"
+        await served.handlers.cancelled.wait()
+
+
+async def test_metadata_that_is_not_allowed_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, channel: Channel
+) -> None:
+    monkeypatch.setattr(client_connection, "CALLS_MAX", 3)
+    for _ in range(5):
+        with pytest.raises(ValueError, match="metadata"):
+            await channel.call(ECHO, b"", 5.0, (("x", "ä"),))
+    assert await channel.call(ECHO, b"fine", 5.0, ()) == b"fine"
+
+
+async def test_what_comes_before_the_answer_is_not_the_answer() -> None:
+    early = hpack.Encoder().encode([(":status", "103", True), ("link", "x", True)])
+
+    async def script(peer: Peer) -> None:
+        found = await asked(peer)
+        await peer.send(frame(HEADERS, END_HEADERS, found.stream, early))
+        await answer(peer, found.stream)
+        await answer_all(peer)
+
+    async with scripted(script) as (_server, channel):
+        assert await channel.call(ECHO, b"", 5.0, ()) == b"fine"
+
+
+async def test_a_decoder_without_a_table_understands_the_headers() -> None:
+    fields: list[dict[str, str]] = []
+
+    async def strict(peer: Peer) -> None:
+        await peer.send(settings_frame({frames.HEADER_TABLE_SIZE: 0}))
+        await peer.wait_for(SETTINGS, flags=ACK)
+        peer.decoder.max_allowed_table_size = 0
+        while True:
+            found = await peer.wait_for(HEADERS)
+            fields.append(peer.fields(found))
+            await peer.wait_for(DATA, found.stream, END_STREAM)
+            await answer(peer, found.stream)
+
+    async with scripted(strict) as (_server, channel):
+        for _ in range(2):
+            assert await channel.call(ECHO, b"", 1.5, (("x-one", "1"),)) == b"fine"
+    assert [each["x-one"] for each in fields] == ["1", "1"]
+    assert fields[0][":path"] == ECHO
+    assert fields[0]["grpc-timeout"].endswith("m")
+
+
+async def test_what_a_proxy_says_is_told_as_grpc_does() -> None:
+    block = hpack.Encoder().encode([(":status", "404", True)])
+    script = ending(lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+    async with scripted(script) as (_server, channel):
+        error = await refused(channel.call(ECHO, b"", 5.0, ()))
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_server_that_never_greets_is_no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
