@@ -380,16 +380,25 @@ class Call:
             self._opened = True
             self._connection.write_block(self.stream, headers.OPENING + block, ended=False)
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether some of a message is still to be sent."""
+        return self._unsent is not None
+
     def push(self) -> None:
         """Send what there is room for. What does not fit now is sent when the client, or the
         socket, takes more.
         """
         connection = self._connection
         while self._unsent is not None:
-            room = min(FRAME_BYTES_MAX, self.send_window, connection.send_window)
-            if room <= 0 or connection.full:
+            if self.send_window <= 0:
+                # Until the client lets this stream send more.
+                connection.waiting.pop(self, None)
+                return
+            if connection.send_window <= 0 or connection.full:
                 connection.wait_for_room(self)
                 return
+            room = min(FRAME_BYTES_MAX, self.send_window, connection.send_window)
             part, rest = self._unsent[:room], self._unsent[room:]
             self.send_window -= len(part)
             connection.send_window -= len(part)

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, cast
 from urllib.parse import quote
@@ -108,8 +109,9 @@ class Connection(asyncio.Protocol):
         self._joined = joined
         self._left = left
         self.calls: dict[int, Call] = {}
-        # Calls with something to send for which there is no room, in the order of their turn.
-        self.waiting: dict[Call, None] = {}
+        # Calls held up by the connection's window or the socket, in the order of their turn. What
+        # its own stream's window holds up is not among them: it would be looked at for nothing.
+        self.waiting: OrderedDict[Call, None] = OrderedDict()
         self.send_window = frames.WINDOW_BYTES_DEFAULT
         # Of a new stream.
         self.stream_window = frames.WINDOW_BYTES_DEFAULT
@@ -345,7 +347,7 @@ class Connection(asyncio.Protocol):
                 raise StreamFailure(ErrorCode.PROTOCOL_ERROR)
             if call.send_window > WINDOW_BYTES_LIMIT:
                 raise StreamFailure(ErrorCode.FLOW_CONTROL_ERROR)
-            if call in self.waiting:
+            if call.has_unsent and call not in self.waiting:
                 call.push()
         else:
             self._check_begun(stream)
@@ -395,6 +397,8 @@ class Connection(asyncio.Protocol):
             call.send_window += grown
             if call.send_window > WINDOW_BYTES_LIMIT:
                 raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "too large a window")
+            if grown > 0 and call.has_unsent:
+                self.waiting.setdefault(call)
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
@@ -462,14 +466,13 @@ class Connection(asyncio.Protocol):
 
     def wait_for_room(self, call: Call) -> None:
         """It was sent what there was room for: the others come first."""
-        self.waiting.pop(call, None)
         self.waiting[call] = None
+        self.waiting.move_to_end(call)
 
     def _push_waiting(self) -> None:
-        for call in list(self.waiting):
-            if self.full or self.send_window <= 0:
-                return
-            call.push()
+        # Each that is pushed leaves, or takes the last of the room.
+        while self.waiting and self.send_window > 0 and not self.full:
+            next(iter(self.waiting)).push()
 
     def _reset(self, stream: int, code: ErrorCode) -> None:
         self.write(frames.number_frame(RST_STREAM, stream, code))

@@ -2,10 +2,11 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.kit.http2.call import STREAM_WINDOW_BYTES
+from services.kit.http2.call import STREAM_WINDOW_BYTES, Call
 from services.kit.http2.connection import WRITE_BUFFER_BYTES
 from services.kit.http2.frames import (
     DATA,
@@ -32,6 +33,7 @@ from tests.integration.kit.http2.serving import (
     message,
     peer,
     serving,
+    window_update,
 )
 from tests.waiting import until
 
@@ -92,6 +94,35 @@ async def test_a_window_may_become_negative(served: Served) -> None:
         await client.send(settings_frame({4: 10_000}))
         await sent_data(client, 1, 2_000)
         assert (await client.status(1))["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("stream_window", "pushes"),
+    # Its own window holds up each call: the connection's is nothing to it. And what one byte is
+    # room for is one call's.
+    [(0, 0), (2**31 - 1, 1)],
+)
+async def test_a_byte_of_room_is_no_work_for_all_that_wait(
+    served: Served, monkeypatch: pytest.MonkeyPatch, stream_window: int, pushes: int
+) -> None:
+    pushed = []
+    push = Call.push
+    async with peer(served, PREFACE + settings_frame({4: stream_window})) as client:
+        await client.call(1, b"x" * WINDOW)
+        for stream in range(3, 103, 2):
+            await client.call(stream, b"x")
+        await client.wait_for(HEADERS, 101)
+        monkeypatch.setattr(Call, "push", lambda call: (pushed.append(call), push(call)))
+        await client.send(window_update(0, 1) * 200)
+        await client.send(frame(PING, 0, 0, bytes(8)))
+        await client.wait_for(PING)
+        assert len(pushed) == 200 * pushes
+        # All of them had their turn.
+        assert len(set(pushed)) == 51 * pushes
+        await client.send(window_update(0, 2**20), settings_frame({4: 2**20}))
+        for _ in range(51):
+            await client.wait_for(HEADERS, flags=END_STREAM)
+        assert not served.server.load.calls
 
 
 async def test_a_slow_reader_holds_up_its_own_stream(served: Served, client: Peer) -> None:
