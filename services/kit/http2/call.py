@@ -101,6 +101,8 @@ class Call:
     _opened = False
     _unsent: memoryview | None = None
     _cut = False
+    # The last block of headers; from when it is set nothing changes how the call ends but a
+    # message before it that does not get through.
     _end: bytes | None = None
     _code: StatusCode | None = None
     _details = ""
@@ -128,7 +130,7 @@ class Call:
             self._loop.call_later(FIRST_S_MAX, self._start_stream)
 
     def _start_stream(self) -> None:
-        if self._task is None and not self.closed:
+        if self._task is None and not self.answered:
             self._start(_Requests(self))
 
     def receive(self, payload: bytes, size: int, ended: bool) -> None:
@@ -140,6 +142,9 @@ class Call:
             raise StreamFailure(ErrorCode.FLOW_CONTROL_ERROR)
         self._taken_bytes += len(payload)
         self.ended = ended
+        if self._end is not None:
+            # It only waits for the client to take its answer.
+            return
         length = self._head.content_length
         if length is not None and (
             self._taken_bytes > length or (ended and self._taken_bytes < length)
@@ -201,7 +206,7 @@ class Call:
     async def next_request(self) -> Any:
         """Of a stream of them; StopAsyncIteration when there are no more."""
         while not self._received.has_one:
-            if self.closed:
+            if self.answered:
                 # Not all of them have come.
                 raise asyncio.CancelledError
             if self.ended:
@@ -308,7 +313,7 @@ class Call:
 
     def _finish(self, message: bytes | None) -> None:
         """The handler has ended."""
-        if self.closed:
+        if self.answered:
             return
         code = self._code or StatusCode.OK
         if code is StatusCode.OK and not self._trailing_block and not self._details:
@@ -350,21 +355,25 @@ class Call:
     def _send_end(self, message: bytes | None, end: bytes, http_status: int = 200) -> None:
         """`message`, if any, and the status after it."""
         if message is None and not self._opened:
-            block = headers.only_trailers(http_status, end)
-            self._connection.write_block(self.stream, block, ended=True)
-            self._close()
-            return
-        self._open()
-        self._end = end
-        if message is None:
+            self._opened = True
+            self._end = headers.only_trailers(http_status, end)
+            self.push()
+        elif message is None:
+            self._end = end
             self.push()
         else:
+            self._open()
+            self._end = end
             self._send(message)
-            if not self.closed:
-                remaining_s = self.time_remaining()
-                self._set_timer(
-                    ANSWER_S_MAX if remaining_s is None else min(remaining_s, ANSWER_S_MAX)
-                )
+        if not self.closed:
+            self._set_timer(self._answer_s())
+
+    def _answer_s(self) -> float | None:
+        """For the client to take what is left; an end alone waits as long as its socket may."""
+        if self._unsent is None:
+            return None
+        remaining_s = self.time_remaining()
+        return ANSWER_S_MAX if remaining_s is None else min(remaining_s, ANSWER_S_MAX)
 
     def _send(self, message: bytes) -> None:
         """As much as there is room for now."""
@@ -381,6 +390,11 @@ class Call:
             self._connection.write_block(self.stream, headers.OPENING + block, ended=False)
 
     @property
+    def answered(self) -> bool:
+        """Whether it is settled how the call ends."""
+        return self.closed or self._end is not None
+
+    @property
     def has_unsent(self) -> bool:
         """Whether some of a message is still to be sent."""
         return self._unsent is not None
@@ -393,7 +407,7 @@ class Call:
         while self._unsent is not None:
             if self.send_window <= 0:
                 # Until the client lets this stream send more.
-                connection.waiting.pop(self, None)
+                connection.dequeue(self)
                 return
             if connection.send_window <= 0 or connection.full:
                 connection.wait_for_room(self)
@@ -405,11 +419,15 @@ class Call:
             self._cut = bool(rest)
             self._unsent = rest or None
             connection.write(frames.frame(DATA, 0, self.stream, part))
-        connection.waiting.pop(self, None)
+        connection.dequeue(self)
         self._count_held()
         self._wake_writers()
-        if self._end is not None:
-            self._connection.write_block(self.stream, self._end, ended=True)
+        if self._end is None:
+            return
+        if connection.full:
+            connection.ending[self] = None
+        else:
+            connection.write_block(self.stream, self._end, ended=True)
             self._close()
 
     def _wake_writers(self) -> None:
@@ -418,9 +436,9 @@ class Call:
 
     def refuse(self, error: RefusedError) -> None:
         """End the call with this status, whatever its handler does."""
-        if self.closed:
+        if self.closed or (self._end is not None and self._unsent is None):
             return
-        self._connection.waiting.pop(self, None)
+        self._connection.dequeue(self)
         self._unsent = None
         if self._cut:
             # Of a message of which some is sent nothing but this can be said.
@@ -484,7 +502,7 @@ class Call:
         message = self._serialized(answer)
         while self._unsent is not None:
             await self._wait_for_room()
-        if self.closed:
+        if self.answered:
             raise grpc.aio.UsageError("The call has ended")
         self._open()
         self._send(message)

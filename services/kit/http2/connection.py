@@ -112,6 +112,8 @@ class Connection(asyncio.Protocol):
         # Calls held up by the connection's window or the socket, in the order of their turn. What
         # its own stream's window holds up is not among them: it would be looked at for nothing.
         self.waiting: OrderedDict[Call, None] = OrderedDict()
+        # Calls of which only the end is left, which needs no window: the socket holds them up.
+        self.ending: OrderedDict[Call, None] = OrderedDict()
         self.send_window = frames.WINDOW_BYTES_DEFAULT
         # Of a new stream.
         self.stream_window = frames.WINDOW_BYTES_DEFAULT
@@ -469,8 +471,17 @@ class Connection(asyncio.Protocol):
         self.waiting[call] = None
         self.waiting.move_to_end(call)
 
+    def dequeue(self, call: Call) -> None:
+        """It waits for nothing any more."""
+        if self.waiting:
+            self.waiting.pop(call, None)
+        if self.ending:
+            self.ending.pop(call, None)
+
     def _push_waiting(self) -> None:
         # Each that is pushed leaves, or takes the last of the room.
+        while self.ending and not self.full:
+            next(iter(self.ending)).push()
         while self.waiting and self.send_window > 0 and not self.full:
             next(iter(self.waiting)).push()
 
@@ -486,7 +497,7 @@ class Connection(asyncio.Protocol):
     def forget(self, call: Call) -> None:
         """It is closed. A client that has not sent all of it need not."""
         self.calls.pop(call.stream, None)
-        self.waiting.pop(call, None)
+        self.dequeue(call)
         if not call.ended:
             self._remember_cut(call.stream)
             self.loop.call_later(UNENDED_S_MAX, self._end_cut, call.stream)
@@ -525,10 +536,12 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def end(self, error: RefusedError) -> None:
-        """What still runs is refused."""
+        """What still runs is refused; closes when the socket has taken that."""
+        self._draining = 2
         for call in list(self.calls.values()):
             call.refuse(error)
-        self._close()
+        if not self.calls:
+            self._close()
 
     def _fail(self, failure: ConnectionFailure) -> None:
         if self._over:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.kit.http2.call import STREAM_WINDOW_BYTES, Call
-from services.kit.http2.connection import WRITE_BUFFER_BYTES
+from services.kit.http2.connection import WRITE_BUFFER_BYTES, Connection
 from services.kit.http2.frames import (
     DATA,
     END_HEADERS,
@@ -159,6 +159,77 @@ async def test_a_socket_that_takes_nothing_holds_up_what_is_answered(served: Ser
         assert served.handlers.given < 10_000
         client.transport.resume_reading()
         await sent_data(client, 1, 10_000 * served.handlers.given)
+
+
+async def full_connection(served: Served, client: Peer) -> Connection:
+    """Whose socket takes nothing more, by the answers of stream 1."""
+    client.transport.pause_reading()
+    await client.call(1, b"100000 10000", REPEAT)
+    [connection] = served.server.connections
+    await until("the socket to be full", lambda: connection.full)
+    return connection
+
+
+ROOMY = PREFACE + settings_frame({4: 2**31 - 1}) + number_frame(WINDOW_UPDATE, 0, 2**30)
+
+
+async def test_no_answer_is_lost_on_a_client_that_reads_late(served: Served) -> None:
+    refused = block(path=f"/{SERVICE}/Abort")
+    async with peer(served, ROOMY) as client:
+        connection = await full_connection(served, client)
+        for stream in range(3, 1_003, 2):
+            await client.call(stream, b"why" * 1_000, refused)
+        await until("all to be answered", lambda: len(connection.ending) == 500)
+        assert connection.transport.get_write_buffer_size() < 3 * WRITE_BUFFER_BYTES
+        client.transport.resume_reading()
+        for _ in range(500):
+            found = await client.wait_for(HEADERS, flags=END_STREAM)
+            assert client.fields(found)["grpc-status"] == "10"
+        await client.send(number_frame(RST_STREAM, 1, ErrorCode.CANCEL))
+        await until("their end", lambda: not served.server.load.calls)
+
+
+async def test_a_refused_call_does_not_run_while_its_answer_waits(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with peer(served, ROOMY) as client:
+        connection = await full_connection(served, client)
+        monkeypatch.setattr("services.kit.http2.connection.CALLS_RUNNING_MAX", 1)
+        await client.call(3, b"x")
+        await client.call(5, b"x", block(path="/nobody/Has"))
+        await until("their refusals", lambda: len(connection.ending) == 2)
+        await until("all to have come", lambda: all(call.ended for call in connection.ending))
+        assert not served.handlers.contexts
+        client.transport.resume_reading()
+        assert (await client.status(3))["grpc-status"] == "8"
+        assert (await client.status(5))["grpc-status"] == "12"
+
+
+async def test_a_deadline_is_told_once_there_is_room(served: Served) -> None:
+    path = f"/{SERVICE}/Wait"
+    async with peer(served, ROOMY) as client:
+        connection = await full_connection(served, client)
+        await client.call(3, b"x", block(path=path, grpc_timeout="100m"))
+        await until("its end", lambda: len(connection.ending) == 1)
+        await asyncio.wait_for(served.handlers.cancelled.wait(), 5)
+        client.transport.resume_reading()
+        # Not how its handler ended afterwards.
+        assert (await client.status(3))["grpc-status"] == "4"
+
+
+async def test_what_is_stopped_is_told_so_once_there_is_room(served: Served) -> None:
+    path = f"/{SERVICE}/Wait"
+    async with peer(served, ROOMY) as client:
+        connection = await full_connection(served, client)
+        await client.call(3, b"x", block(path=path))
+        await served.handlers.running.wait()
+        stopping = asyncio.create_task(served.server.stop(0.0))
+        await until("its end", lambda: bool(connection.ending))
+        client.transport.resume_reading()
+        assert (await client.status(3))["grpc-status"] == "14"
+        await client.reader.read()
+        client.writer.close()
+        await asyncio.wait_for(stopping, 5)
 
 
 async def test_a_handler_that_does_not_read_holds_up_its_caller(
