@@ -20,6 +20,7 @@ METADATA_BYTES_MAX: Final = 16 * 1024
 # Beyond METADATA_BYTES_MAX a call is refused; beyond this the connection ends, be it what a block
 # has or what it says.
 HEADERS_BYTES_MAX: Final = 2 * METADATA_BYTES_MAX
+CONTENT_LENGTH_DIGITS_MAX: Final = 18
 FIELD_BYTES_OVERHEAD: Final = 32  # RFC 9113, section 10.5.1
 REMEMBERED_MAX: Final = 512
 REMEMBERED_BYTES_MAX: Final = 1_024
@@ -106,7 +107,9 @@ class Heads:
         if not pseudo.get(b":path") or b":method" not in pseudo or b":scheme" not in pseudo:
             raise _malformed()
         length = own.get(b"content-length")
-        if length is not None and not length.isdigit():
+        if length is not None and not (
+            length.isdigit() and len(length) <= CONTENT_LENGTH_DIGITS_MAX
+        ):
             raise _malformed()
         method = pseudo[b":path"].decode("latin-1")
         handler, timeout_s, encoding, refusal = None, None, ENCODINGS[0], None

@@ -219,6 +219,8 @@ async def test_ping_is_answered(client: Peer) -> None:
         (block(connection="close"), b""),
         (block(te="gzip"), b""),
         (block(content_length="x"), b""),
+        (block(content_length="1" * 19), b""),
+        (block(content_length="1" * 5_000), b""),
         (block(content_length="3"), frame(DATA, 0, 1, message(b"hello"))),
         (block(), frame(HEADERS, END_HEADERS, 1, b"")),
         (block(), frame(HEADERS, END_HEADERS | END_STREAM, 1, block())),
