@@ -85,7 +85,7 @@ _ALL_RUNNING: Final = RefusedError(
 
 
 class Connection(asyncio.Protocol):
-    """A client's. `joined` says whether there is room for it, `left` is told when it is gone."""
+    """A client's. `joined` is told when it is there, and may turn it away; `left` when it is gone."""
 
     transport: asyncio.Transport
     peer = ""
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         self,
         load: Load,
         heads: Heads,
-        joined: Callable[["Connection"], bool],
+        joined: Callable[["Connection"], None],
         left: Callable[["Connection"], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -146,8 +146,7 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.peer = peer_name(transport.get_extra_info("peername"))
         self.write(_HELLO)
-        if not self._joined(self):
-            self._fail(ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
+        self._joined(self)
 
     def data_received(self, data: bytes) -> None:
         """asyncio calls this."""
@@ -515,6 +514,14 @@ class Connection(asyncio.Protocol):
         self._cut[stream] = None
 
     # The end.
+
+    def turn_away(self, *, told: bool) -> None:
+        """There is no room for it. Told so, it stays until it has read that."""
+        if told:
+            self._fail(ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
+        else:
+            self._over = True
+            self.transport.abort()
 
     def drain(self) -> None:
         """Let what runs end, and take nothing new as soon as the client knows."""

@@ -15,6 +15,9 @@ from services.kit.http2.headers import Heads, RefusedError
 log = structlog.get_logger()
 
 CONNECTIONS_MAX: Final = 1_000
+# So many more are told that there is no room, which takes each a second or two; others are closed
+# at once, or they would take all the file descriptors.
+TURNED_AWAY_MAX: Final = 50
 # Of connections that the system has accepted and this loop has not.
 BACKLOG: Final = 1_024
 # How often connections are looked at for silence.
@@ -74,9 +77,11 @@ class Server:
             self.load.changed.clear()
             await self.load.changed.wait()
 
-    def _join(self, connection: Connection) -> bool:
+    def _join(self, connection: Connection) -> None:
         self.connections.add(connection)
-        return len(self.connections) <= CONNECTIONS_MAX
+        beyond = len(self.connections) - CONNECTIONS_MAX
+        if beyond > 0:
+            connection.turn_away(told=beyond <= TURNED_AWAY_MAX)
 
     def _leave(self, connection: Connection) -> None:
         self.connections.discard(connection)

@@ -6,6 +6,7 @@ import asyncio
 import struct
 import tracemalloc
 import zlib
+from contextlib import AsyncExitStack, suppress
 
 import hpack
 import pytest
@@ -409,6 +410,28 @@ async def test_connections_beyond_those_allowed_are_refused(
     async with peer(served, acknowledge=False) as other:
         assert await other.goaway() is CALM
     await client.echo(1)
+
+
+async def test_far_more_connections_than_those_allowed_are_closed_at_once(
+    served: Served, client: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kit.http2.server.CONNECTIONS_MAX", 1)
+    monkeypatch.setattr("services.kit.http2.server.TURNED_AWAY_MAX", 2)
+    monkeypatch.setattr(connection, "LINGER_S", 10**9)
+    async with AsyncExitStack() as several:
+        for _ in range(2):
+            told = await several.enter_async_context(peer(served, b"", acknowledge=False))
+            assert (await told.wait_for(SETTINGS)).kind == SETTINGS
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.transport.abort()
+        await until("their end", lambda: len(served.server.connections) == 3)
+        await client.echo(1)
+    await until("their end", lambda: len(served.server.connections) == 1)
+    async with peer(served, acknowledge=False) as other:
+        assert await other.goaway() is CALM
 
 
 @pytest.mark.parametrize(
