@@ -85,7 +85,7 @@ _ALL_RUNNING: Final = RefusedError(
 
 
 class Connection(asyncio.Protocol):
-    """A client's. `joined` is told when it is there, and may turn it away; `left` when it is gone."""
+    """A client's. `joined` is told of it and may turn it away, `left` is told when it is gone."""
 
     transport: asyncio.Transport
     peer = ""

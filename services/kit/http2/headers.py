@@ -176,7 +176,10 @@ def _sorted(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes], Fie
     pseudo: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
     others: list[tuple[bytes, bytes]] = []
-    for name, value in fields:
+    for name, given in fields:
+        known = name in _PSEUDO or name in _PROTOCOL
+        # Of metadata, gRPC's own clients send spaces around a value too, and gRPC lets them go.
+        value = given if known else given.strip(b" \t")
         if not _VALUE.fullmatch(value):
             raise _malformed()
         if name in _PSEUDO:
@@ -239,7 +242,9 @@ def _decoded(name: bytes, value: bytes) -> Iterable[tuple[str, str | bytes]]:
 
 
 def header_block(fields: Metadata) -> bytes:
-    """Literals that no table keeps; binary values in base64. ValueError: not allowed in gRPC."""
+    """Literals that no table keeps; binary values in base64, others without spaces around them.
+    ValueError: not allowed in gRPC.
+    """
     block = bytearray()
     for name, value in fields:
         if not _METADATA_NAME.fullmatch(name):
@@ -251,7 +256,7 @@ def header_block(fields: Metadata) -> bytes:
             text = value if isinstance(value, str) else bytes(value).decode("latin-1")
             if not _METADATA_VALUE.fullmatch(text):
                 raise ValueError(f"not a value for metadata: {name}")
-            encoded = text.encode()
+            encoded = text.strip(" ").encode()
         append_literal(block, name.encode(), encoded)
     return bytes(block)
 
@@ -301,8 +306,13 @@ def only_trailers(http_status: int, end: bytes) -> bytes:
 
 
 def _percent_encoded(text: str) -> bytes:
-    """As gRPC over HTTP/2 wants grpc-message."""
-    return "".join(
+    """As gRPC over HTTP/2 wants grpc-message; no field may begin or end with a space."""
+    encoded = "".join(
         chr(byte) if 0x20 <= byte <= 0x7E and byte != 0x25 else f"%{byte:02X}"
         for byte in text.encode("utf-8", "replace")
-    ).encode()
+    )
+    if encoded.startswith(" "):
+        encoded = "%20" + encoded[1:]
+    if encoded.endswith(" "):
+        encoded = encoded[:-1] + "%20"
+    return encoded.encode()

@@ -101,6 +101,21 @@ async def test_metadata_both_ways(channel: grpc.aio.Channel, served: Served) -> 
     assert 4 < context.time_remaining() <= 5
 
 
+@pytest.mark.parametrize("value", ["a ", " a", " a b ", " ", ""])
+async def test_spaces_around_metadata_are_let_go(
+    channel: grpc.aio.Channel, served: Served, value: str
+) -> None:
+    await unary(channel, "Echo")(b"", timeout=5, metadata=(("word", value),))
+    [context] = served.handlers.contexts
+    assert ("word", value.strip()) in context.invocation_metadata()
+
+
+@pytest.mark.parametrize("sentence", ["no metric 'x ' or ", " no metric", " ", "  "])
+async def test_details_keep_their_spaces(channel: grpc.aio.Channel, sentence: str) -> None:
+    error = await refusal(unary(channel, "Abort")(sentence.encode(), timeout=5))
+    assert error.details() == sentence
+
+
 async def test_a_handler_that_aborts_tells_code_details_and_metadata(
     channel: grpc.aio.Channel,
 ) -> None:

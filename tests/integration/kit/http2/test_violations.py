@@ -35,7 +35,7 @@ from services.kit.http2.frames import (
     number_frame,
     settings_frame,
 )
-from services.kit.http2.headers import RefusedError
+from services.kit.http2.headers import RefusedError, header_block
 from services.kit.http2.messages import unpacked
 from tests.integration.kit.http2.serving import (
     REQUEST,
@@ -215,7 +215,7 @@ async def test_ping_is_answered(client: Peer) -> None:
         (block() + hpack.Encoder().encode([(":status", "200", True)]), b""),
         (hpack.Encoder().encode([("Upper", "x", True)]) + block(), b""),
         (block() + hpack.Encoder().encode([("with space", "x", True)]), b""),
-        (block(value=" x"), b""),
+        (block(grpc_timeout=" 1S"), b""),
         (block(value="x\ny"), b""),
         (block(connection="close"), b""),
         (block(te="gzip"), b""),
@@ -321,6 +321,13 @@ async def test_what_is_not_grpc_is_answered_as_the_protocol_says(
         told = await client.status(1)
     assert told["grpc-status"] == grpc_status
     await client.echo(3)
+
+
+async def test_no_field_of_an_answer_begins_or_ends_with_a_space(client: Peer) -> None:
+    await client.call(1, b" why ", block(path=f"/{SERVICE}/Abort"))
+    assert (await client.status(1))["grpc-message"] == "%20why%20"
+    fields = hpack.Decoder().decode(header_block([("one", " a b "), ("two", " ")]), raw=True)
+    assert [value for _, value in fields] == [b"a b", b""]
 
 
 async def test_too_large_a_message_is_refused_before_it_comes(served: Served, client: Peer) -> None:
