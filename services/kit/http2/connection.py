@@ -127,6 +127,8 @@ class Connection(asyncio.Protocol):
         self._block_of = (0, 0)
         self._continuations = 0
         self._last_stream = 0
+        # Of those that a GOAWAY may name: once said, it is never a later one.
+        self._last_served = STREAM_MASK
         self._cut: dict[int, None] = {}
         # 0: running; 1: the client knows that it ends; 2: newer streams are refused.
         self._draining = 0
@@ -538,6 +540,7 @@ class Connection(asyncio.Protocol):
         if self._over or self._draining != 1:
             return
         self._draining = 2
+        self._last_served = self._last_stream
         self.write(frames.goaway_frame(self._last_stream, ErrorCode.NO_ERROR))
         if not self.calls:
             self._close()
@@ -555,7 +558,8 @@ class Connection(asyncio.Protocol):
             return
         code, why = failure.code, failure.sentence
         log.warning("connection_refused", peer=self.peer, code=code.name, why=why)
-        self.write(frames.goaway_frame(self._last_stream, code, why))
+        last_stream = min(self._last_stream, self._last_served)
+        self.write(frames.goaway_frame(last_stream, code, why))
         self._close()
         self._lose_calls()
 

@@ -90,5 +90,9 @@ class Server:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         for connection in list(self.connections):
-            connection.look(loop.time())
+            try:
+                connection.look(loop.time())
+            except Exception:
+                # The others are looked at all the same, and all of them again.
+                log.exception("connection_not_looked_at", peer=connection.peer)
         self._looking = loop.call_later(LOOK_S, self._look)

@@ -45,6 +45,27 @@ async def test_it_stops_in_two_steps(served: Served, client: Peer) -> None:
     assert not served.handlers.cancelled.is_set()
 
 
+async def test_a_stream_that_was_refused_is_none_of_those_served(
+    served: Served, client: Peer
+) -> None:
+    await client.call(1, headers=WAIT)
+    await served.handlers.running.wait()
+    stopping = asyncio.create_task(served.server.stop(GRACE_S))
+    ping = await client.wait_for(PING)
+    await client.send(frame(PING, ACK, 0, ping.payload))
+    assert await last_stream(client) == 1
+    await client.call(3)
+    assert await client.reset(3) is ErrorCode.REFUSED_STREAM
+    await client.send(frame(DATA, 0, 0))
+    found = await client.next()
+    while found.kind != GOAWAY:
+        found = await client.next()
+    assert found.code == ErrorCode.PROTOCOL_ERROR
+    assert int.from_bytes(found.payload[:4], "big") == 1
+    client.writer.close()
+    await asyncio.wait_for(stopping, 5)
+
+
 async def test_a_client_that_does_not_answer_is_told_all_the_same(
     served: Served, client: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ from tests.integration.kit.http2.serving import (
     block,
     message,
     peer,
+    serving,
     window_update,
 )
 from tests.waiting import until
@@ -464,6 +465,20 @@ async def test_a_silent_client_is_asked_and_then_left(
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             while True:
                 await client.next()
+
+
+async def test_a_failure_of_one_look_is_not_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.kit.http2.server.LOOK_S", 0.01)
+    looked = []
+
+    def look(self: connection.Connection, now_s: float) -> None:
+        looked.append(self)
+        raise RuntimeError
+
+    async with serving() as served, peer(served):
+        with monkeypatch.context() as broken:
+            broken.setattr(connection.Connection, "look", look)
+            await until("another look", lambda: len(looked) > 1)
 
 
 async def test_more_than_the_server_holds_is_refused(
