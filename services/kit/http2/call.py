@@ -58,6 +58,8 @@ class Load:
     """What all connections of a server bear together."""
 
     calls: "set[Call]" = field(default_factory=set)
+    # Those of them that may last for ever, and that anybody may begin.
+    watches: "set[Call]" = field(default_factory=set)
     held_bytes: int = 0
     # For whoever waits until there are none.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,6 +67,7 @@ class Load:
     def leave(self, call: "Call") -> None:
         """Nothing of the call is left."""
         self.calls.discard(call)
+        self.watches.discard(call)
         if not self.calls:
             self.changed.set()
 

@@ -39,7 +39,12 @@ from services.kit.http2.headers import (
     RefusedError,
     RequestHead,
 )
-from services.kit.http2.patience import CALLS_RUNNING_MAX, SETTINGS_AS_IDLE_FRAMES, Patience
+from services.kit.http2.patience import (
+    CALLS_RUNNING_MAX,
+    SETTINGS_AS_IDLE_FRAMES,
+    WATCHES_MAX,
+    Patience,
+)
 
 log = structlog.get_logger()
 
@@ -81,6 +86,9 @@ _HELLO: Final = frames.settings_frame(
 ) + frames.number_frame(WINDOW_UPDATE, 0, CONNECTION_WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)
 _ALL_RUNNING: Final = RefusedError(
     StatusCode.RESOURCE_EXHAUSTED, f"{CALLS_RUNNING_MAX} calls are running here; try again"
+)
+_ALL_WATCHED: Final = RefusedError(
+    StatusCode.RESOURCE_EXHAUSTED, f"{WATCHES_MAX} streams without a key are open here; try again"
 )
 
 
@@ -295,6 +303,10 @@ class Connection(asyncio.Protocol):
         call = Call(self, stream, head)
         self.calls[stream] = call
         self.load.calls.add(call)
+        if head.watch and refusal is None:
+            if len(self.load.watches) >= WATCHES_MAX:
+                refusal = _ALL_WATCHED
+            self.load.watches.add(call)
         if refusal is not None:
             call.ended = ended
             call.refuse(refusal)

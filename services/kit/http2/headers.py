@@ -49,6 +49,8 @@ _PROTOCOL = frozenset(
         b"host",
     }
 )
+# Of gRPC's own services.
+_OF_GRPC: Final = "/grpc."
 # What messages may be packed with.
 ENCODINGS: Final = ("identity", "deflate", "gzip")
 _METADATA_NAME = re.compile(r"[0-9a-z_.\-]+")
@@ -79,6 +81,8 @@ class RequestHead:
     encoding: str
     content_length: int | None
     refusal: RefusedError | None
+    # Whether it may last for ever, and anybody may begin it.
+    watch: bool
 
 
 class Heads:
@@ -132,6 +136,9 @@ class Heads:
             encoding=encoding,
             content_length=None if length is None else int(length),
             refusal=refusal,
+            watch=handler is not None
+            and handler.response_streaming
+            and method.startswith(_OF_GRPC),
         )
 
 

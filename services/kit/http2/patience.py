@@ -6,6 +6,9 @@ from services.kit.http2.frames import ConnectionFailure, ErrorCode
 
 # Of a server, in all.
 CALLS_RUNNING_MAX: Final = 2_000
+# Of these, of gRPC's own services (health, reflection) with a stream of answers: nobody needs a
+# key for them, and they may last for ever.
+WATCHES_MAX: Final = 200
 # As many as may run at once, for they may all be given up at once.
 RESETS_PER_S_MAX: Final = CALLS_RUNNING_MAX
 # Frames that bring no call on; each call that begins allows for more.

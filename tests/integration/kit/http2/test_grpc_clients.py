@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
 
 from services.kit.grpc_client import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
 from services.kit.http2 import connection
@@ -247,6 +249,28 @@ async def test_more_calls_than_may_run_are_refused(
     served.handlers.go_on.set()
     await asyncio.gather(*running)
     assert await unary(channel, "Echo")(b"more", timeout=5) == b"more"
+
+
+async def test_watches_that_anybody_may_begin_leave_room_for_others(
+    channel: Any, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "WATCHES_MAX", 2)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, served.methods.registrar())
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+    for watch in watches:
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    error = await refusal(stub.Watch(health_pb2.HealthCheckRequest()).read())
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    # What ends by itself is not among them, nor is what needs a key.
+    await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    repeated = channel.unary_stream(f"/{SERVICE}/Repeat")(b"1 3", timeout=5)
+    assert await repeated.read() == b"xxx"
+    watches[0].cancel()
+    await until("its end", lambda: len(served.server.load.watches) == 1)
+    again = stub.Watch(health_pb2.HealthCheckRequest())
+    assert (await again.read()).status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_calls_do_not_see_each_others_context(served: Served, channel: Any) -> None:
