@@ -105,14 +105,19 @@ async def test_a_window_may_become_negative(served: Served) -> None:
 async def test_a_byte_of_room_is_no_work_for_all_that_wait(
     served: Served, monkeypatch: pytest.MonkeyPatch, stream_window: int, pushes: int
 ) -> None:
-    pushed = []
+    pushed: list[Call] = []
     push = Call.push
+
+    def pushing(call: Call) -> None:
+        pushed.append(call)
+        push(call)
+
     async with peer(served, PREFACE + settings_frame({4: stream_window})) as client:
         await client.call(1, b"x" * WINDOW)
         for stream in range(3, 103, 2):
             await client.call(stream, b"x")
         await client.wait_for(HEADERS, 101)
-        monkeypatch.setattr(Call, "push", lambda call: (pushed.append(call), push(call)))
+        monkeypatch.setattr(Call, "push", pushing)
         await client.send(window_update(0, 1) * 200)
         await client.send(frame(PING, 0, 0, bytes(8)))
         await client.wait_for(PING)
