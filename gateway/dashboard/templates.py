@@ -30,6 +30,7 @@ def _environment() -> Environment:
         "money": text.money,
         "when": text.when,
         "exactly": text.exactly,
+        "to_second": text.to_second,
         "day": text.day,
         "ago": text.ago,
         "words": text.words,

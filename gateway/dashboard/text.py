@@ -87,6 +87,11 @@ def when(time: datetime | None, zone: ZoneInfo) -> str:
     return time.astimezone(zone).strftime("%-d %b %Y, %H:%M") if time else DASH
 
 
+def to_second(time: datetime | None, zone: ZoneInfo) -> str:
+    """Date and time of day in the zone, to the second."""
+    return time.astimezone(zone).strftime("%-d %b %Y, %H:%M:%S") if time else DASH
+
+
 def exactly(time: datetime, zone: ZoneInfo) -> str:
     """With seconds and the zone's name, for those who hover."""
     return time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + f" {zone.key}"

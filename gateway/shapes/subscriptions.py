@@ -67,8 +67,23 @@ class Pause(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
 class Phase(msgspec.Struct, rename="camel", kw_only=True):
     """A time in which a subscription is on one version of a plan."""
 
-    starts_at: datetime
-    ends_at: datetime | None
+    starts_at: Annotated[
+        datetime, Meta(description="From which quarter of an hour on usage is billed so")
+    ]
+    ends_at: Annotated[
+        datetime | None,
+        Meta(
+            description="Until which one; null: it goes on. As startsAt: it has no usage, that of "
+            "its quarter of an hour is a later phase's"
+        ),
+    ]
+    exact_starts_at: Annotated[
+        datetime, Meta(description="From which second on what is priced by time is billed so")
+    ]
+    exact_ends_at: Annotated[
+        datetime | None,
+        Meta(description="Until which one, where the next phase begins; null: it goes on"),
+    ]
     kind: Annotated[
         str, Meta(description="BILLED, or TRIAL or PAUSED: nothing is billed, usage neither")
     ]
@@ -165,6 +180,8 @@ def _phase(message: pb.SubscriptionPhase) -> Phase:
     return Phase(
         starts_at=time_of(message.start_time),
         ends_at=time_or_none(message, "end_time"),
+        exact_starts_at=time_or_none(message, "exact_start_time") or time_of(message.start_time),
+        exact_ends_at=time_or_none(message, "exact_end_time"),
         kind=name_of(pb.PhaseKind, message.kind, _KIND),
         plan_id=message.plan_id,
         plan_version=message.plan_version,

@@ -75,6 +75,8 @@ def _phase(phase: Phase) -> dict[str, object]:
         "kind": phase.kind.value,
         "startsAt": rfc3339(phase.start_time),
         "endsAt": None if phase.end_time is None else rfc3339(phase.end_time),
+        "exactStartsAt": rfc3339(phase.priced_from),
+        "exactEndsAt": None if phase.priced_until is None else rfc3339(phase.priced_until),
         "planId": phase.plan_id,
         "planVersion": phase.plan_version,
         "quantity": phase.quantity,

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from services.invoicer.adjustments import BilledPart, Terms, adjustment_lines, prices_of
-from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines
+from services.invoicer.adjustments import BilledPart, Terms, adjustment_lines
+from services.invoicer.base_prices import BasePart, Prepaid, base_lines
 from services.invoicer.billing_settings import NO_SETTINGS, BillingSettings, LateUsage
 from services.invoicer.charges import OneOffCharge, charge_line
 from services.invoicer.discounts import Discount, SubscriptionDiscount, discounts_of
@@ -30,11 +30,12 @@ from services.invoicer.lines import (
     usage_line,
 )
 from services.invoicer.periods import Period
-from services.invoicer.phases import PhaseKind, run_at
+from services.invoicer.phases import Phase, PhaseKind
 from services.invoicer.pricing.charge import NO_LIMITS
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.usage import MetricUsage
 from services.invoicer.taxes import TaxRate, tax_lines, taxes_of
+from services.invoicer.timed import PricedTime, priced_times
 
 # Metric to usage.
 Usage = Mapping[str, MetricUsage]
@@ -62,12 +63,16 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class EarlierPeriod:
-    """A period that was invoiced, the plan it was billed with, and what was billed, by metric."""
+    """A period that was invoiced, the plan it was billed with, and what was billed, by metric.
+
+    `exact`: the period by time; None: its invoice is from before that was kept.
+    """
 
     invoice_id: str
     period: Period
     plan: PlanContent
     billed: Mapping[str, Billed] = field(default_factory=dict)
+    exact: Period | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +90,10 @@ class OpenPeriod:
     """The period that a subscription is to be billed for next, and those that may have changed.
 
     `carried` is the credit that earlier invoices could not take off; `charges` are one-off charges
-    that wait for an invoice. `discounts` are the subscription's own, oldest first, and
+    that wait for an invoice. `time_plans` are those that time of the period is of besides `plan`.
+    `discounts` are the subscription's own, oldest first, and
     `billed_parts` what its invoices have billed for these periods and the ones that follow.
-    `prepaid` are base prices of the period that earlier invoices charged, oldest first;
+    `prepaid` are base prices from the period on that earlier invoices charged, oldest first;
     `next_plan` is that of what follows, None when nothing does. Of a subscription that has ended,
     the period is the time in which late usage was waited for.
     """
@@ -103,6 +109,7 @@ class OpenPeriod:
     tax_rates: tuple[TaxRate, ...] = ()
     prepaid: tuple[Prepaid, ...] = ()
     next_plan: Plan | None = None
+    time_plans: tuple[Plan, ...] = ()
     settings: BillingSettings = NO_SETTINGS
 
     @property
@@ -148,7 +155,7 @@ class OpenPeriod:
             if not late:
                 continue
             words = days(earlier.period, self.subscription.time_zone)
-            changes = (*late, *self._adjusted(earlier.plan, earlier.period, late, words))
+            changes = (*late, *self._adjusted_later(earlier, late, words))
             if total(change.amount for change in changes) < 0:
                 reason = f"Usage of {words} comes to less than was billed"
                 found.append(Decrease(earlier.invoice_id, changes, reason))
@@ -184,18 +191,22 @@ class OpenPeriod:
             lines=lines if carried is None else (*lines, carried),
             kind=self.kind,
             taxes=taxes,
+            exact=self._exact() if self.kind is InvoiceKind.PERIOD else None,
         )
 
     @property
     def may_change_sums(self) -> bool:
         """Whether `billed_parts` can matter."""
         plans = [self.plan.content, *(earlier.plan for earlier in self.earlier)]
+        plans += [plan.content for plan in self.time_plans]
         if self.next_plan is not None:
             plans.append(self.next_plan.content)
         discounts = [each.discount for each in self.discounts]
         discounts += [discount for plan in plans for discount in plan.discounts]
         limited = any(plan.limits != NO_LIMITS for plan in plans)
-        return limited or any(discount.amount is not None for discount in discounts)
+        limited = limited or any(discount.amount is not None for discount in discounts)
+        # What was paid ahead for a plan that it then was never on may have been limited.
+        return limited or bool(self.prepaid and len(self.subscription.phases) > 1)
 
     @property
     def may_be_prepaid(self) -> bool:
@@ -214,6 +225,12 @@ class OpenPeriod:
             return None
         return self.subscription.part_from(self.period.end)
 
+    def times(self) -> list[PricedTime]:
+        """The time of the period, of its plan and of others; of one that is not billed none."""
+        if self.kind is InvoiceKind.LATE or self.is_idle:
+            return []
+        return priced_times(self.subscription, self.period)
+
     def opens_next(self) -> bool:
         """Whether what follows begins with an invoice of its own: nothing before it is billed."""
         following = self.following()
@@ -231,11 +248,11 @@ class OpenPeriod:
             if content.base_price_timing is BasePriceTiming.IN_ADVANCE:
                 yield from base_lines(self._base_part(content, self.period))
             return
-        yield from base_lines(self._base_part(content, self.period), self.prepaid)
+        yield from self._base_lines()
         following = self._charged_in_advance()
         if following is not None:
             yield from base_lines(self._base_part(*following))
-        share = self._share(self.period)
+        share = self._share(content, self.period)
         usage = next(usages) if content.metrics else {}
         discounts = self._discounts(content, self.period)
         for price in content.metrics:
@@ -253,29 +270,45 @@ class OpenPeriod:
         billed = is_billed(self.subscription, following)
         return (content, following) if in_advance and billed else None
 
-    def _share(self, part: Period) -> Share:
-        """What of a period is priced by time."""
-        return Share(self.subscription.exact(part), self.subscription.whole_of(part))
+    def _exact(self) -> Period:
+        return self.subscription.exact(self.period)
+
+    def _share(self, plan: PlanContent, part: Period, exact: Period | None = None) -> Share | None:
+        """What of a period is priced by time; None: no price of usage is."""
+        if all(price.limits.minimum is None for price in plan.metrics):
+            return None
+        time, *_ = priced_times(self.subscription, part, exact)
+        return Share(time.periods, time.whole)
+
+    def _base_lines(self) -> list[InvoiceLine]:
+        """Base prices of the period, by time: of its plan, and of others that had some of it."""
+        lines: list[InvoiceLine] = []
+        end = self._exact().end
+        for time in self.times():
+            content = self._content_of(time)
+            paid = [each for each in self.prepaid if time.claim.holds(each.billed)]
+            if time.has_usage:
+                paid += [each for each in self.prepaid if each.period.start >= end]
+            if time.has_usage or content.base_price > 0 or paid:
+                lines += base_lines(self._base_of(content, self.period, time), paid)
+        return sorted(lines, key=lambda line: line.period.start)
+
+    def _content_of(self, time: PricedTime) -> PlanContent:
+        if time.has_usage:
+            return self.plan.content
+        wanted = (time.phase.plan_id, time.phase.plan_version)
+        return next(p.content for p in self.time_plans if (p.id, p.version) == wanted)
 
     def _base_part(self, plan: PlanContent, part: Period) -> BasePart:
-        exact = self.subscription.exact(part)
-        segments = tuple(
-            Segment(
-                Period(
-                    max(phase.priced_from, exact.start),
-                    min(phase.priced_until or exact.end, exact.end),
-                ),
-                phase.quantity,
-            )
-            for phase in run_at(self.subscription.phases, part.start)
-            if phase.start_time < part.end
-            and (phase.end_time is None or phase.end_time > part.start)
-        )
+        time, *_ = priced_times(self.subscription, part)
+        return self._base_of(plan, part, time)
+
+    def _base_of(self, plan: PlanContent, part: Period, time: PricedTime) -> BasePart:
         return BasePart(
             plan=plan,
-            whole=self.subscription.whole_of(part),
-            segments=segments,
-            discounts=self._discounts(plan, part),
+            whole=time.whole,
+            segments=time.segments,
+            discounts=self._discounts(plan, part, time.phase),
             time_zone=self.subscription.time_zone,
         )
 
@@ -284,7 +317,7 @@ class OpenPeriod:
     ) -> Iterator[tuple[EarlierPeriod, list[InvoiceLine]]]:
         for earlier in self.earlier if self._asks else ():
             usage = next(usages) if earlier.plan.metrics else {}
-            share = self._share(earlier.period)
+            share = self._share(earlier.plan, earlier.period, earlier.exact)
             discounts = self._discounts(earlier.plan, earlier.period)
             lines = (
                 late_line(
@@ -301,56 +334,68 @@ class OpenPeriod:
             )
             yield earlier, [line for line in lines if line is not None]
 
-    def _discounts(self, plan: PlanContent, period: Period) -> tuple[Discount, ...]:
-        cycle = self.subscription.cycle_at(period.start)
-        since = self.subscription.plan_since(period.start)
+    def _discounts(
+        self, plan: PlanContent, period: Period, phase: Phase | None = None
+    ) -> tuple[Discount, ...]:
+        """Those of a part, in the time of a phase; None: of the one that usage is of."""
+        phase = phase or self.subscription.phase_at(period.start)
+        cycle = self.subscription.cycle_of(phase)
+        since = self.subscription.plan_since(period.start, phase)
         return discounts_of(plan.discounts, self.discounts, cycle, period, since)
 
     def _adjustments(self, prices: Sequence[InvoiceLine]) -> Iterator[InvoiceLine]:
         """Of this invoice's period, and of those that it has prices of."""
-        content, following = self.plan.content, self._charged_in_advance()
         opening = self.subscription.opening
-        asked = [(content, self.period, not opening, "")]
-        if self.kind is InvoiceKind.LATE or self.is_idle:
-            asked = []
-        others = [(each.plan, each.period, True) for each in self.earlier]
+        for time in self.times()[: 1 if opening else None]:
+            content = self._content_of(time)
+            yield from self._adjusted(content, self.period, prices, time, over=not opening)
+        zone = self.subscription.time_zone
+        for each in self.earlier:
+            if any(each.period.start <= line.period.start < each.period.end for line in prices):
+                yield from self._adjusted_later(each, prices, days(each.period, zone))
+        following = self._charged_in_advance()
         if following is not None:
-            others.append((*following, False))
-        asked += [
-            (plan, period, over, days(period, self.subscription.time_zone))
-            for plan, period, over in others
-            if prices_of(prices, period)
-        ]
-        for plan, period, over, words in asked:
-            yield from self._adjusted(plan, period, prices, words, over=over)
+            plan, part = following
+            time, *_ = priced_times(self.subscription, part)
+            yield from self._adjusted(plan, part, prices, time, days(part, zone), over=False)
+
+    def _adjusted_later(
+        self, earlier: EarlierPeriod, prices: Sequence[InvoiceLine], words: str
+    ) -> Iterator[InvoiceLine]:
+        time, *_ = priced_times(self.subscription, earlier.period, earlier.exact)
+        yield from self._adjusted(earlier.plan, earlier.period, prices, time, words)
 
     def _adjusted(
         self,
         plan: PlanContent,
-        period: Period,
+        part: Period,
         prices: Sequence[InvoiceLine],
-        words: str,
+        time: PricedTime,
+        words: str = "",
         *,
         over: bool = True,
     ) -> Iterator[InvoiceLine]:
-        """What changes the sum of a period, when `prices` are billed for it besides those that
-        were.
+        """What changes the sum of a time of a part, when `prices` are billed for it besides those
+        that were.
         """
-        share = self._share(period)
-        anchor = self.subscription.cycle_at(period.start).start
-        first = Period(max(share.whole.start, anchor), share.whole.end)
+        period, minimums = part, tuple[tuple[str, Decimal], ...]()
+        if not time.has_usage:
+            period = Period(time.segments[0].period.start, time.segments[-1].period.end)
+            least = ((price.metric, price.limits.minimum) for price in plan.metrics)
+            minimums = tuple((metric, limit) for metric, limit in least if limit is not None)
         terms = Terms(
             period=period,
-            exact=share.part,
-            whole=share.whole,
-            discounts=self._discounts(plan, period),
+            whole=time.whole,
+            discounts=self._discounts(plan, part, time.phase),
             limits=plan.limits,
             over=over,
             words=words,
-            undivided=Period(self.subscription.exact(first).start, first.end),
+            undivided=time.undivided,
+            times=time.periods,
+            claim=time.claim,
+            minimums=minimums,
         )
-        if terms.change_sums:
-            yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)
+        yield from adjustment_lines(terms, prices, self.billed_parts, plan.currency)
 
 
 def is_billed(subscription: Subscription, part: Period) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from itertools import pairwise
 
 from services.invoicer.clocks import Clock, now_of
 from services.invoicer.discounts import Discount
@@ -156,6 +157,7 @@ class Subscription:
     `phases`, from its start to its end, say what it is on when. `period` is the first one that is
     not invoiced yet, None when none is left. `opening`: what is due at its start is not invoiced
     yet either. `late_check_time`: when it has ended, until when late usage is waited for.
+    `exact_period_start`: from which second on time is not invoiced yet; None: as exact_at() tells.
     `revision` counts the changes: what was computed from one revision is not written over another.
     `clock`: the test clock that it is on; None: its time is the real one.
     """
@@ -178,6 +180,7 @@ class Subscription:
     phases: tuple[Phase, ...] = ()
     late_check_time: datetime | None = None
     clock: Clock | None = None
+    exact_period_start: datetime | None = None
 
     def now(self, real: datetime) -> datetime:
         """Its time, when the real time is `real`."""
@@ -189,6 +192,16 @@ class Subscription:
         begun = (phase for phase in reversed(self.phases) if phase.start_time <= instant)
         return next(begun, first)
 
+    def priced_at(self, second: datetime) -> Phase:
+        """What its time is priced by then; as phase_at() before its start and after its end."""
+        begun = (phase for phase in reversed(self.phases) if phase.priced_from <= second)
+        return next(begun, self.phases[0])
+
+    @property
+    def priced_until(self) -> datetime | None:
+        """Until when its time is priced, when it is cancelled; None: it goes on, or never began."""
+        return self.phases[-1].priced_until if self.phases else None
+
     def status_at(self, instant: datetime) -> SubscriptionStatus:
         """PAUSED while an active one is paused."""
         active = self.status is SubscriptionStatus.ACTIVE
@@ -197,7 +210,10 @@ class Subscription:
 
     def cycle_at(self, instant: datetime) -> Cycle:
         """How its time is then cut into periods."""
-        phase = self.phase_at(instant)
+        return self.cycle_of(self.phase_at(instant))
+
+    def cycle_of(self, phase: Phase) -> Cycle:
+        """How the time of one of its phases is cut into periods."""
         return Cycle(phase.anchor_time, self.billing_anchor, self.time_zone, phase.billing_period)
 
     def part_from(self, start: datetime) -> Period | None:
@@ -229,10 +245,28 @@ class Subscription:
         return Period(start, end)
 
     def exact(self, part: Period) -> Period:
-        """What of time is priced in `part`: to the second where another phase begins or ends."""
-        start = (each.priced_from for each in self.phases if each.start_time == part.start)
-        end = (each.priced_until for each in self.phases if each.end_time == part.end)
-        return Period(next(start, part.start), next(end, None) or part.end)
+        """What of time is priced with `part`: these abut as parts do."""
+        return Period(self.exact_at(part.start), self.exact_at(part.end))
+
+    def exact_at(self, instant: datetime) -> datetime:
+        """At which second time is cut where parts meet at `instant`: where a period begins, at that
+        very instant, otherwise where another phase begins to be priced.
+        """
+        if self.period is not None and instant == self.period.start and self.exact_period_start:
+            return self.exact_period_start
+        earlier = (each for each in reversed(self.phases) if each.start_time < instant)
+        before = next((each for each in earlier if not each.is_time_only), None)
+        if before is not None and boundary_near(self.cycle_of(before), instant) == instant:
+            return instant
+        return next(
+            (
+                phase.priced_from
+                for previous, phase in zip((None, *self.phases), self.phases, strict=False)
+                if phase.start_time == instant
+                and (previous is None or not phase.continues(previous) or phase.repeats(previous))
+            ),
+            instant,
+        )
 
     def _is_cut(self, run: tuple[Phase, ...], instant: datetime) -> bool:
         """Whether a part that begins or ends at `instant` need not do so where a period does.
@@ -240,20 +274,30 @@ class Subscription:
         A boundary may have moved by new rules of the zone since the period before it ended; what
         is cut within a quarter of an hour never was one.
         """
-        exact = any(each.start_time == instant and each.exact_start_time for each in run)
+        exact = any(
+            each.start_time == instant
+            and (each.exact_start_time or each.is_time_only or each.repeats(before))
+            for before, each in pairwise(self.phases)
+        )
         near = boundary_near(self.cycle_at(run[0].start_time), instant)
         ends = (run[0].start_time, run[-1].end_time)
         return exact or instant in ends or abs(near - instant) > _BOUNDARY_MOVES_MAX
 
-    def plan_since(self, instant: datetime) -> datetime:
-        """Since when it has been on the plan that it is on then, of whatever version."""
-        since, plan_id = instant, self.phase_at(instant).plan_id
-        for phase in reversed(self.phases):
-            if phase.start_time > instant:
+    def plan_since(self, instant: datetime, phase: Phase | None = None) -> datetime:
+        """Since when it has been on the plan that it is on then, of whatever version; `phase`: on
+        that of this one, which has begun by then. A time without usage on another one interrupts
+        nothing.
+        """
+        on = phase or self.phase_at(instant)
+        since = instant
+        for each in reversed(self.phases):
+            if each.start_time > instant or each.priced_from > on.priced_from:
                 continue
-            if phase.plan_id != plan_id or phase.kind is PhaseKind.TRIAL:
+            if each.plan_id != on.plan_id and each.is_time_only:
+                continue
+            if each.plan_id != on.plan_id or each.kind is PhaseKind.TRIAL:
                 break
-            since = phase.start_time
+            since = each.start_time
         return since
 
 
@@ -294,7 +338,10 @@ class TaxAmount:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceDraft:
-    """What an invoice will say. One of a charge has no subscription and no plan: "" and 0."""
+    """What an invoice will say. One of a charge has no subscription and no plan: "" and 0.
+
+    `exact`: of one of a period, what time it bills, to the second.
+    """
 
     customer_id: str
     subscription_id: str
@@ -305,6 +352,7 @@ class InvoiceDraft:
     lines: tuple[InvoiceLine, ...]
     kind: InvoiceKind = InvoiceKind.PERIOD
     taxes: tuple[TaxAmount, ...] = ()
+    exact: Period | None = None
 
     @property
     def amount(self) -> Decimal:

@@ -26,7 +26,7 @@ from services.invoicer.exact import (
 from services.invoicer.periods import Period, is_on_quarter_hour
 from services.invoicer.pricing.charge import Charge, Limits, charge, included_of
 from services.invoicer.pricing.usage import MetricUsage
-from services.invoicer.proration import prorate
+from services.invoicer.proration import prorate, prorate_all
 from services.kit.money import format_decimal, format_money, round_money
 
 _DAY_S = 86_400
@@ -36,7 +36,7 @@ _DAY_S = 86_400
 class Share:
     """What of a whole period is priced by time, to the second."""
 
-    part: Period
+    times: tuple[Period, ...]
     whole: Period
 
 
@@ -82,8 +82,8 @@ def base_line(
         price = multiply(price, Decimal(quantity))
         each = f"{quantity:,} x {format_price(plan.base_price, plan.currency)}"
         less, steps = f", {each}", (f"{each} = {readable(price)}",)
-    base_price, percents, discounted = _discounted(price, discounts)
-    less, steps = less + percents, (*steps, *discounted)
+    base_price, percents, words_of_percents = discounted(price, discounts)
+    less, steps = less + percents, (*steps, *words_of_percents)
     words = f"{format_price(base_price, plan.currency)} {plan.currency}"
     description = "base price"
     if period != whole:
@@ -228,16 +228,16 @@ def _charge(
 ) -> Charge:
     """The charge; the minimum of a part of a period is its share by seconds."""
     limits, percents = price.limits, percents_of(discounts)
-    if limits.minimum is None or share is None or share.part == share.whole:
+    if limits.minimum is None or share is None or share.times == (share.whole,):
         return charge(price.model, price.included_units, usage, currency, limits, percents=percents)
     words = f"minimum: {format_price(limits.minimum, currency)} {currency}"
-    minimum = prorate(limits.minimum, words, currency, share.part, share.whole)
+    minimum = prorate_all(limits.minimum, words, currency, share.times, share.whole)
     limits = Limits(minimum.amount, limits.maximum)
     result = charge(price.model, price.included_units, usage, currency, limits, percents=percents)
     return replace(result, steps=(*minimum.steps, *result.steps))
 
 
-def _discounted(
+def discounted(
     price: Decimal, discounts: Sequence[Discount]
 ) -> tuple[Decimal, str, tuple[str, ...]]:
     """A price less discounts in percent, words for that, and the steps."""

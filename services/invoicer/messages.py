@@ -324,6 +324,8 @@ def _phase(found: Phase) -> pb.SubscriptionPhase:
         plan_id=found.plan_id,
         plan_version=found.plan_version,
         quantity=found.quantity,
+        exact_start_time=timestamp(found.priced_from),
+        exact_end_time=timestamp(found.priced_until),
     )
 
 

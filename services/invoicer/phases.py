@@ -2,15 +2,16 @@
 
 Phases abut from the subscription's start to its end, so that each second has exactly one. A phase
 never changes once what it says is invoiced. Usage is cut at quarters of an hour, what is priced by
-time at the second: each border of phases has two instants, of which one is on a quarter.
+time at the second: each border of phases has two instants, of which one is on a quarter. The usage
+of a quarter is of one phase alone; others that lie within it are of time only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from services.invoicer.periods import BillingPeriod
+from services.invoicer.periods import BillingPeriod, Period
 
 
 class PhaseKind(StrEnum):
@@ -26,7 +27,8 @@ class Phase:
     """[start_time, end_time), None: open, with one plan and quantity.
 
     Periods are cut as from `anchor_time`; `quantity` times the base price is charged. From
-    `exact_start_time` to `exact_end_time` it is billed by time; None: as usage is.
+    `exact_start_time` to `exact_end_time` it is billed by time; None: as usage is. The first period
+    from the anchor on is priced from `exact_anchor_time` on; None: from the anchor.
     """
 
     start_time: datetime
@@ -40,6 +42,12 @@ class Phase:
     create_time: datetime
     exact_start_time: datetime | None = None
     exact_end_time: datetime | None = None
+    exact_anchor_time: datetime | None = None
+
+    @property
+    def is_time_only(self) -> bool:
+        """Whether it has no usage: that of its quarter of an hour is a later phase's."""
+        return self.start_time == self.end_time
 
     @property
     def priced_from(self) -> datetime:
@@ -51,25 +59,32 @@ class Phase:
         """Until when it is billed by time, where the next one begins to be; None: open."""
         return self.exact_end_time or self.end_time
 
+    @property
+    def anchored_from(self) -> datetime:
+        """From when on the first period from the anchor on is priced."""
+        return self.exact_anchor_time or self.anchor_time
+
     def is_at(self, instant: datetime) -> bool:
-        """Whether `instant` lies in it."""
+        """Whether usage at `instant` is of it."""
         return self.start_time <= instant and (self.end_time is None or instant < self.end_time)
+
+    def within(self, window: Period) -> Period:
+        """What of the window is billed by time as it says; one without a second: nothing."""
+        start = min(max(self.priced_from, window.start), window.end)
+        end = min(self.priced_until or window.end, window.end)
+        return Period(start, max(start, end))
 
     def continues(self, before: "Phase") -> bool:
         """Whether usage goes on being billed as in `before`; the quantity may differ."""
-        return (
-            self.kind,
-            self.plan_id,
-            self.plan_version,
-            self.billing_period,
-            self.anchor_time,
-        ) == (
-            before.kind,
-            before.plan_id,
-            before.plan_version,
-            before.billing_period,
-            before.anchor_time,
-        )
+        return self._terms() == before._terms()
+
+    def repeats(self, before: "Phase") -> bool:
+        """Whether everything goes on as in `before`."""
+        return self.quantity == before.quantity and self.continues(before)
+
+    def _terms(self) -> tuple[object, ...]:
+        plan = (self.kind, self.plan_id, self.plan_version, self.billing_period)
+        return (*plan, self.anchor_time, self.exact_anchor_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,74 +103,76 @@ class Border:
 
 
 def run_at(phases: Sequence[Phase], instant: datetime) -> tuple[Phase, ...]:
-    """The phase that `instant` lies in, with those around it that differ in quantity only.
+    """The phase that usage at `instant` is of, with those around it that differ in quantity only.
+    Those of time only are left out, and interrupt nothing.
 
     None when there is no phase at that time.
     """
-    index = next((i for i, phase in enumerate(phases) if phase.is_at(instant)), None)
+    found = [phase for phase in phases if not phase.is_time_only]
+    index = next((i for i, phase in enumerate(found) if phase.is_at(instant)), None)
     if index is None:
         return ()
     first = last = index
-    while first > 0 and phases[first].continues(phases[first - 1]):
+    while first > 0 and found[first].continues(found[first - 1]):
         first -= 1
-    while last + 1 < len(phases) and phases[last + 1].continues(phases[last]):
+    while last + 1 < len(found) and found[last + 1].continues(found[last]):
         last += 1
-    return tuple(phases[first : last + 1])
+    return tuple(found[first : last + 1])
 
 
-def cut_at(phases: Sequence[Phase], border: Border) -> list[Phase]:
-    """The same, with the border when it lies within a phase; one that is there stays as it is."""
-    pieces: list[Phase] = []
+def cut_at(phases: Sequence[Phase], border: Border) -> tuple[list[Phase], list[Phase]]:
+    """What of them is before the border by time, and what is after it. Both may hold a piece
+    without a second, for arranged() to look at.
+    """
+    before: list[Phase] = []
+    after: list[Phase] = []
     for phase in phases:
-        if phase.is_at(border.time) and phase.start_time != border.time:
-            pieces += [ended(phase, border), _begun(phase, _within(phase, border))]
+        until = phase.priced_until
+        if after or border.exact < phase.priced_from:
+            after.append(phase)
+        elif until is not None and until <= border.exact:
+            before.append(phase)
         else:
-            pieces.append(phase)
-    return pieces
+            start, end = border.time, border.exact_time
+            before.append(replace(phase, end_time=start, exact_end_time=end))
+            after.append(replace(phase, start_time=start, exact_start_time=end))
+    return before, after
 
 
-def ended(phase: Phase, border: Border) -> Phase:
-    """The phase, over at the border; never after it was over before, nor before it began."""
-    inside = _within(phase, border)
-    return replace(phase, end_time=inside.time, exact_end_time=inside.exact_time)
+def arranged(phases: Sequence[Phase], kept: Collection[datetime] = ()) -> tuple[Phase, ...]:
+    """The same with usage where it belongs: where one begins at an earlier quarter of an hour than
+    those before it, these have no usage from there on.
 
-
-def moved_to(phases: Sequence[Phase], border: Border) -> list[Phase]:
-    """The same, with the border that is at this quarter of an hour at another second."""
-    return [
-        _begun(phase, border)
-        if phase.start_time == border.time
-        else replace(phase, exact_end_time=border.exact_time)
-        if phase.end_time == border.time
-        else phase
-        for phase in phases
-    ]
-
-
-def _begun(phase: Phase, border: Border) -> Phase:
-    return replace(phase, start_time=border.time, exact_start_time=border.exact_time)
-
-
-def _within(phase: Phase, border: Border) -> Border:
-    """The border, with its second within those of the phase."""
-    exact = max(border.exact, phase.priced_from)
-    return replace(border, exact=min(exact, phase.priced_until or exact))
-
-
-def joined(phases: Sequence[Phase], invoiced: datetime | None = None) -> tuple[Phase, ...]:
-    """The same, with neighbours that do not differ in one.
-
-    Where what is invoiced (until `invoiced`) ends within a quarter of an hour the border stays.
+    What has neither time nor usage is left out. Neighbours that do not differ are one phase, unless
+    the second at which they meet is to be `kept`.
     """
     result: list[Phase] = []
-    for phase in phases:
+    for phase in _with_usage(phases):
         before = result[-1] if result else None
-        kept = invoiced and phase.start_time <= invoiced and phase.exact_start_time
-        same = before and phase.continues(before) and phase.quantity == before.quantity
-        if before and same and not kept:
+        if before and phase.repeats(before) and phase.priced_from not in kept:
             result[-1] = replace(
                 before, end_time=phase.end_time, exact_end_time=phase.exact_end_time
             )
         else:
             result.append(phase)
     return tuple(result)
+
+
+def _with_usage(phases: Sequence[Phase]) -> Iterator[Phase]:
+    """Each with the usage that those after it leave, in their order."""
+    starts: list[datetime] = []
+    for phase in reversed(phases):
+        starts.append(min(phase.start_time, starts[-1]) if starts else phase.start_time)
+    starts.reverse()
+    ends = [*starts[1:], phases[-1].end_time] if phases else []
+    for phase, start, end in zip(phases, starts, ends, strict=True):
+        begun, until = phase.priced_from, phase.priced_until
+        if start == end and begun == until:
+            continue
+        yield replace(
+            phase,
+            start_time=start,
+            end_time=end,
+            exact_start_time=Border(start, begun).exact_time,
+            exact_end_time=None if until in (None, end) else until,
+        )

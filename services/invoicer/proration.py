@@ -5,10 +5,11 @@ what is left at its end, rounded. So the parts of a period sum to the whole exac
 it is cut, and what cannot be divided falls where the rounded rest steps down.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from services.invoicer.exact import readable, share, subtract
+from services.invoicer.exact import readable, share, subtract, total
 from services.invoicer.periods import Period
 from services.kit.money import format_money, round_money
 
@@ -30,6 +31,19 @@ def prorate(price: Decimal, words: str, currency: str, part: Period, whole: Peri
     amount = subtract(at_start, at_end)
     figures = [format_money(each, currency) for each in (at_start, at_end, amount)]
     return Prorated(amount, (step, other, f"{figures[0]} - {figures[1]} = {figures[2]} {currency}"))
+
+
+def prorate_all(
+    price: Decimal, words: str, currency: str, parts: Sequence[Period], whole: Period
+) -> Prorated:
+    """The share that falls on several parts of `whole`, at least one, which do not overlap."""
+    shares = [prorate(price, words, currency, part, whole) for part in parts]
+    steps = tuple(step for each in shares for step in each.steps)
+    amount = total(each.amount for each in shares)
+    if len(shares) > 1:
+        figures = " + ".join(format_money(each.amount, currency) for each in shares)
+        steps += (f"{figures} = {format_money(amount, currency)} {currency}",)
+    return Prorated(amount, steps)
 
 
 def _rest(

@@ -22,8 +22,8 @@ from services.invoicer.domain import (
     SubscriptionStatus,
 )
 from services.invoicer.exact import ZERO, add, subtract, total
-from services.invoicer.periods import BillingAnchor, Cycle, Period, whole_at
-from services.invoicer.phases import Border, Phase, PhaseKind, joined, moved_to
+from services.invoicer.periods import BillingAnchor, Period
+from services.invoicer.phases import Border, Phase, PhaseKind, arranged
 from services.invoicer.pricing.dimensional import Dimensional
 from services.invoicer.pricing.percentage import Percentage
 from services.invoicer.pricing.usage import MetricUsage
@@ -107,7 +107,7 @@ def case_of(
             continue
         count += 1
         currencies.add(each.plan.content.currency)
-        begun = _billed_from(phases)
+        begun = _billed_from(phases).time
         old += _periods(each, phases, each.plan, min(each.subscription.plan_since(now), begun))
         new += _periods(each, phases, draft, begun)
     return Case(customer_id, count, tuple(old), tuple(new), frozenset(currencies))
@@ -151,38 +151,39 @@ def case_without_subscription(
     return Case(customer_id, 0, (), tuple(new), frozenset({content.currency}))
 
 
-def _billed_from(phases: Sequence[Phase]) -> datetime:
+def _billed_from(phases: Sequence[Phase]) -> Border:
     """When billing begins: as ever, periods and discounts count from there."""
-    billed = (phase.start_time for phase in phases if phase.kind is PhaseKind.BILLED)
-    return next(billed, phases[0].start_time)
+    billed = (phase for phase in phases if phase.kind is PhaseKind.BILLED)
+    first = next(billed, phases[0])
+    return Border(first.start_time, max(first.start_time, first.priced_from))
 
 
 def phases_within(phases: Sequence[Phase], window: Period) -> tuple[Phase, ...]:
-    """What of the phases lies in the window; of a subscription that begins after it, the first one
-    that is billed, as if it had begun with the window.
+    """What of the phases lies in the window, by usage or by time; of a subscription that begins
+    after it, the first one that is billed, as if it had begun with the window.
     """
     if phases and phases[0].start_time >= window.end:
         billed = next((each for each in phases if each.kind is PhaseKind.BILLED), None)
-        return () if billed is None else (_clipped(replace(billed, end_time=None), window, window),)
-    inside = (
-        each
-        for each in phases
-        if each.start_time < window.end and (each.end_time is None or each.end_time > window.start)
+        return () if billed is None else (_moved(billed, window, window),)
+    inside = ((each, _usage_within(each, window), each.within(window)) for each in phases)
+    return tuple(
+        _moved(each, usage, time) for each, usage, time in inside if usage.seconds or time.seconds
     )
-    return tuple(_clipped(each, window, None) for each in inside)
 
 
-def _clipped(phase: Phase, window: Period, whole: Period | None) -> Phase:
-    start = whole.start if whole else max(phase.start_time, window.start)
-    end = window.end if phase.end_time is None else min(phase.end_time, window.end)
-    priced_from = start if whole else max(phase.priced_from, window.start)
-    priced_until = min(phase.priced_until or window.end, window.end)
+def _usage_within(phase: Phase, window: Period) -> Period:
+    start = min(max(phase.start_time, window.start), window.end)
+    end = min(phase.end_time or window.end, window.end)
+    return Period(start, max(start, end))
+
+
+def _moved(phase: Phase, usage: Period, time: Period) -> Phase:
     return replace(
         phase,
-        start_time=start,
-        end_time=end,
-        exact_start_time=Border(start, priced_from).exact_time,
-        exact_end_time=Border(end, priced_until).exact_time,
+        start_time=usage.start,
+        end_time=usage.end,
+        exact_start_time=Border(usage.start, time.start).exact_time,
+        exact_end_time=Border(usage.end, time.end).exact_time,
     )
 
 
@@ -194,24 +195,15 @@ def _periods(
     The plan's discounts count the subscription's first periods from `since` on.
     """
     begun = _billed_from(phases)
-    cycle = Cycle(
-        begun,
-        BillingAnchor.CALENDAR,
-        given.subscription.time_zone,
-        plan.content.billing_period,
-    )
-    for each in phases:
-        if whole_at(cycle, each.start_time).start == each.start_time < each.priced_from:
-            # As ever, a whole period begins on its quarter of an hour; these periods are others.
-            phases = moved_to(phases, Border(each.start_time, each.start_time))
-    moved = joined(
+    moved = arranged(
         [
             replace(
                 phase,
                 plan_id=plan.id,
                 plan_version=plan.version,
                 billing_period=plan.content.billing_period,
-                anchor_time=begun,
+                anchor_time=begun.time,
+                exact_anchor_time=begun.exact_time,
             )
             for phase in phases
         ]
@@ -222,6 +214,8 @@ def _periods(
         billing_period=plan.content.billing_period,
         phases=moved,
         opening=False,
+        period=None,
+        exact_period_start=None,
     )
     start = moved[0].start_time
     while (part := subscription.part_from(start)) is not None:

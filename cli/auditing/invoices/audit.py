@@ -147,6 +147,7 @@ async def _document(
             outcome.note(problem)
     if document["type"] != "invoice":
         return
+    books.see(document)
     if asked:
         async for problem in lines.check(document):
             outcome.note(problem)

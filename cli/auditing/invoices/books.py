@@ -49,6 +49,10 @@ class Books:
     subscriptions: dict[str, Row] = field(default_factory=dict)
     charges: dict[str, Row] = field(default_factory=dict)
     entries: dict[str, list[Entry]] = field(default_factory=dict)
+    # By time, of periods that are invoiced, by subscription and period.
+    windows: dict[tuple[str, datetime, datetime], tuple[datetime, datetime]] = field(
+        default_factory=dict
+    )
 
     def before(self, invoice: Row) -> list[Entry]:
         """The lines of earlier invoices of its subscription that counted when it was made."""
@@ -62,69 +66,96 @@ class Books:
         if invoice["subscription_id"]:
             found = self.entries.setdefault(invoice["subscription_id"], [])
             found.extend(entries_of(invoice))
+            self.see(invoice)
+
+    def see(self, invoice: Row) -> None:
+        """Note what time it bills, when it is that of a period."""
+        if invoice.get("exact_period_start"):
+            names = ("period_start", "period_end", "exact_period_start", "exact_period_end")
+            start, end, *window = (time_of(invoice[name]) for name in names)
+            self.windows[invoice["subscription_id"], start, end] = (window[0], window[1])
+
+    def phases(self, invoice: Row) -> list[Row]:
+        """Those of its subscription, by time."""
+        phases: list[Row] = self.subscriptions[invoice["subscription_id"]]["phases"]
+        return phases
 
     def phase(self, invoice: Row, instant: datetime) -> Row:
         """What its subscription is on at an instant."""
-        phases = self.subscriptions[invoice["subscription_id"]]["phases"]
-        return next(each for each in reversed(phases) if time_of(each["start_time"]) <= instant)
+        phases = reversed(self.phases(invoice))
+        return next(each for each in phases if time_of(each["start_time"]) <= instant)
 
-    def exact(self, invoice: Row, start: datetime, end: datetime) -> tuple[datetime, datetime]:
-        """What of [start, end) is priced by time: to the second where phases begin or end."""
-        for phase in self.subscriptions[invoice["subscription_id"]]["phases"]:
-            start_time, end_time = phase["start_time"], phase["end_time"]
-            if phase["exact_start_time"] and time_of(start_time) == start:
-                start = time_of(phase["exact_start_time"])
-            if phase["exact_end_time"] and time_of(end_time) == end:
-                end = time_of(phase["exact_end_time"])
-        return start, end
+    def phase_by_time(self, invoice: Row, second: datetime) -> Row:
+        """What the time of its subscription is priced by then."""
+        phases = reversed(self.phases(invoice))
+        return next(each for each in phases if _priced_from(each) <= second)
 
-    def phase_ends(self, invoice: Row) -> Iterator[tuple[datetime, datetime]]:
-        """Where phases begin or end, for what is priced by time and for usage."""
-        for phase in self.subscriptions[invoice["subscription_id"]]["phases"]:
+    def window(self, invoice: Row, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """What of time is priced with the part [start, end), as its invoice says; before invoices
+        did, to the second where phases begin or end.
+        """
+        known = self.windows.get((invoice["subscription_id"], start, end))
+        if known is not None:
+            return known
+        phases = self.phases(invoice)
+        begun = (_priced_from(each) for each in phases if time_of(each["start_time"]) == start)
+        ended = (
+            time_of(each["exact_end_time"])
+            for each in phases
+            if each["exact_end_time"] and time_of(each["end_time"]) == end
+        )
+        return next(begun, start), next(ended, end)
+
+    def phase_ends(self, invoice: Row) -> Iterator[datetime]:
+        """Where phases begin or end, for what is priced by time."""
+        for phase in self.phases(invoice):
             for which in ("start_time", "end_time"):
                 if phase[which] is not None:
-                    exact = phase[f"exact_{which}"] or phase[which]
-                    yield time_of(exact), time_of(phase[which])
+                    yield time_of(phase[f"exact_{which}"] or phase[which])
 
-    def plan(self, invoice: Row, instant: datetime) -> Row:
-        """The version of the plan at an instant."""
-        phase = self.phase(invoice, instant)
+    def plan_of(self, phase: Row) -> Row:
+        """The version of the plan of a phase."""
         return self.plans[phase["plan_id"], int(phase["plan_version"])]
 
-    def calendar(self, invoice: Row, instant: datetime) -> Calendar:
-        """How time is cut into periods at an instant."""
-        subscription = self.subscriptions[invoice["subscription_id"]]
-        return Calendar.of(subscription, self.phase(invoice, instant))
+    def calendar_of(self, invoice: Row, phase: Row) -> Calendar:
+        """How the time of a phase is cut into periods."""
+        return Calendar.of(self.subscriptions[invoice["subscription_id"]], phase)
 
-    def percents(self, invoice: Row, start: datetime) -> list[Fraction]:
-        """What is off each price of the period that begins then, in percent."""
-        found = self._discounts(invoice, start, lambda each: each.get("percent"))
+    def percents(self, invoice: Row, phase: Row, start: datetime) -> list[Fraction]:
+        """What is off each price of a phase in the part that begins then, in percent."""
+        found = self._discounts(invoice, phase, start, lambda each: each.get("percent"))
         return [fraction(each["percent"]) for each in found]
 
-    def amounts_off(self, invoice: Row, start: datetime) -> list[Fraction]:
-        """What is off the sum of the prices of the period that begins then."""
-        found = self._discounts(invoice, start, lambda each: each.get("amount"))
+    def amounts_off(self, invoice: Row, phase: Row, start: datetime) -> list[Fraction]:
+        """What is off the sum of the prices of a phase in the part that begins then."""
+        found = self._discounts(invoice, phase, start, lambda each: each.get("amount"))
         return [fraction(each["amount"]) for each in found]
 
-    def _on_plan_since(self, invoice: Row, instant: datetime) -> datetime:
-        """Since when the subscription is on its plan, of whatever version."""
-        plan_id, since = self.phase(invoice, instant)["plan_id"], instant
-        for phase in reversed(self.subscriptions[invoice["subscription_id"]]["phases"]):
-            if time_of(phase["start_time"]) > instant:
+    def _on_plan_since(self, invoice: Row, on: Row, instant: datetime) -> datetime:
+        """Since when the subscription is on the plan of a phase, of whatever version; phases that
+        have no usage interrupt nothing.
+        """
+        since = instant
+        for phase in reversed(self.phases(invoice)):
+            later = _priced_from(phase) > _priced_from(on)
+            if later or time_of(phase["start_time"]) > instant:
                 continue
-            if phase["plan_id"] != plan_id or phase["kind"] == "TRIAL":
+            other = phase["plan_id"] != on["plan_id"]
+            if other and phase["start_time"] == phase["end_time"]:
+                continue
+            if other or phase["kind"] == "TRIAL":
                 break
             since = time_of(phase["start_time"])
         return since
 
     def _discounts(
-        self, invoice: Row, start: datetime, wanted: Callable[[Row], object]
+        self, invoice: Row, phase: Row, start: datetime, wanted: Callable[[Row], object]
     ) -> Iterator[Row]:
         """The plan's, for the first periods on it, then the subscription's own."""
-        calendar = self.calendar(invoice, start)
-        begun_with = calendar.number_at(self._on_plan_since(invoice, start))
+        calendar = self.calendar_of(invoice, phase)
+        begun_with = calendar.number_at(self._on_plan_since(invoice, phase, start))
         number = calendar.number_at(start) - begun_with
-        for each in self.plan(invoice, start)["discounts"]:
+        for each in self.plan_of(phase)["discounts"]:
             periods = each.get("periods")
             if wanted(each) is not None and (periods is None or number < int(periods)):
                 yield each
@@ -133,6 +164,10 @@ class Books:
             ended = each["end_time"] is not None and start >= time_of(each["end_time"])
             if wanted(each) is not None and begun and not ended:
                 yield each
+
+
+def _priced_from(phase: Row) -> datetime:
+    return time_of(phase["exact_start_time"] or phase["start_time"])
 
 
 def entries_of(invoice: Row) -> Iterator[Entry]:

@@ -20,15 +20,20 @@ class Calendar:
     zone: ZoneInfo
     length: str
     on_calendar: bool
+    # From when on the period that begins at the start is priced.
+    exact_start: datetime
 
     @classmethod
     def of(cls, subscription: Mapping[str, Any], phase: Mapping[str, Any]) -> "Calendar":
         """That of a phase of a subscription, from their rows."""
+        start = datetime.fromisoformat(phase["anchor_time"])
+        exact = phase.get("exact_anchor_time")
         return cls(
-            datetime.fromisoformat(phase["anchor_time"]),
+            start,
             ZoneInfo(subscription["time_zone"]),
             phase["billing_period"],
             subscription["billing_anchor"] == "CALENDAR",
+            datetime.fromisoformat(exact) if exact else start,
         )
 
     def begin(self, number: int) -> datetime:
@@ -63,6 +68,8 @@ class Calendar:
         """
         number = self.number_at(start)
         begin, over = self.begin(number), self.begin(number + 1)
+        if number == 0 and not self.on_calendar:
+            begin = self.exact_start
         if undivided is not None:
             begin = max(begin, undivided)
         whole = Fraction((over - begin).total_seconds())

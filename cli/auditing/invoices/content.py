@@ -25,6 +25,7 @@ _INVOICE = [
     "plan_version",
     "subscription_id",
 ]
+_EXACT = ["exact_period_end", "exact_period_start"]
 _LINE = [
     "amount",
     "charge_id",
@@ -57,13 +58,15 @@ _CREDIT_NOTE = [
 _CREDIT_NOTE_LINE = ["amount", "description", "position"]
 _DECIMALS = {"amount", "included_units", "percent", "quantity", "taxable", "unit_price"}
 _INTEGERS = {"plan_version", "position"}
-_TIMES = {"create_time", "finalize_time", "period_end", "period_start"}
+_TIMES = {"create_time", "finalize_time", "period_end", "period_start", *_EXACT}
 
 
 def content_hash(document: Mapping[str, Any]) -> bytes:
     """SHA-256 of an invoice or credit note, whose numbers are texts with all digits."""
     if document["type"] == "invoice":
-        content = _values(document, _INVOICE)
+        # Of those of periods, since it is kept.
+        exact = [name for name in _EXACT if document.get(name) is not None]
+        content = _values(document, [*_INVOICE, *exact])
         content["lines"] = [_values(line, _LINE) for line in document["lines"]]
         content["taxes"] = [_values(tax, _TAX) for tax in document["taxes"]]
     else:

@@ -11,6 +11,7 @@ from cli.auditing.invoices.figures import UsageCount
 from cli.auditing.invoices.money import fraction, rounded, total
 from cli.auditing.invoices.parts import BillingParts
 from cli.auditing.invoices.prices import Used, part_of, price_of
+from cli.auditing.invoices.seconds import stays
 from cli.auditing.invoices.sums import compare, plain
 from cli.auditing.parts import Metric
 
@@ -50,7 +51,8 @@ class Lines:
             if each.kind in ("USAGE", "LATE_USAGE")
             and (each.metric, each.start, each.end) == (line["metric"], start, end)
         ]
-        plan = self._books.plan(invoice, start)
+        phase = self._books.phase(invoice, start)
+        plan = self._books.plan_of(phase)
         price = next((each for each in plan["prices"] if each["metric"] == line["metric"]), None)
         number = int(line["position"])
         if price is None:
@@ -59,12 +61,14 @@ class Lines:
         used = await self._used(invoice, line, price)
         included = fraction(price["included_units"])
         before = total(each.quantity for each in billed)
+        window = self._books.window(invoice, start, end)
+        stay = stays(self._books, invoice, (start, end), window)[0]
         amount = price_of(
             price,
             used,
             invoice["currency"],
-            self._books.percents(invoice, start),
-            self._books.calendar(invoice, start).share(*self._books.exact(invoice, start, end)),
+            self._books.percents(invoice, phase, start),
+            stay.shares(self._books, invoice),
         )
         expected = {
             "quantity": used.quantity - before,
@@ -129,11 +133,16 @@ class Lines:
             yield from self._unused(invoice, line)
             return
         start, end = time_of(line["period_start"]), time_of(line["period_end"])
-        phase = self._books.phase(invoice, start)
-        price = fraction(self._books.plan(invoice, start)["base_price"]) * int(phase["quantity"])
-        for percent in self._books.percents(invoice, start):
+        part = [time_of(invoice[f"period_{each}"]) for each in ("start", "end")]
+        opening = invoice["kind"] == "OPENING"
+        ahead = not opening and start >= self._books.window(invoice, *part)[1]
+        phase = self._books.phase_by_time(invoice, start)
+        if opening and phase["plan_id"] != invoice["plan_id"]:
+            return  # it was replaced in its first second, and credited
+        price = fraction(self._books.plan_of(phase)["base_price"]) * int(phase["quantity"])
+        for percent in self._books.percents(invoice, phase, part[1] if ahead else part[0]):
             price = price * (100 - percent) / 100
-        share = self._books.calendar(invoice, start).share(start, end)
+        share = self._books.calendar_of(invoice, phase).share(start, end)
         expected = rounded(part_of(price, share, currency), currency)
         yield from compare(invoice, number, "base price", amount, expected)
 
@@ -141,7 +150,7 @@ class Lines:
         """A credit of what was paid in advance: of the time since the base price changed."""
         start, end = time_of(line["period_start"]), time_of(line["period_end"])
         changes = {start, time_of(invoice["period_end"])}
-        changes |= {exact for exact, _ in self._books.phase_ends(invoice)}
+        changes |= set(self._books.phase_ends(invoice))
         seconds = Fraction((end - start).total_seconds())
         allowed = []
         for paid in self._books.before(invoice):

@@ -33,10 +33,10 @@ def price_of(
     used: Used,
     currency: str,
     percents: Sequence[Fraction],
-    share: tuple[Fraction, Fraction],
+    shares: Sequence[tuple[Fraction, Fraction]],
 ) -> Fraction:
     """What a plan's price asks for usage: included units first, then the model, discounts, the
-    maximum, the minimum, one rounding. `share`: how much of its whole is left when a part of a
+    maximum, the minimum, one rounding. `shares`: how much of its whole is left when each part of a
     period begins, and when it ends.
     """
     free = max(min(used.quantity, fraction(price["included_units"])), ZERO)
@@ -46,7 +46,8 @@ def price_of(
     if price["maximum"] is not None:
         cost = min(cost, fraction(price["maximum"]))
     if price["minimum"] is not None:
-        cost = max(cost, part_of(fraction(price["minimum"]), share, currency))
+        least = fraction(price["minimum"])
+        cost = max(cost, total(part_of(least, share, currency) for share in shares))
     return rounded(cost, currency)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from cli.auditing.invoices.books import ADJUSTMENTS, Books, Entry, Row, amount_of, entries_of
 from cli.auditing.invoices.chain import Problem
 from cli.auditing.invoices.money import fraction, rounded, total
-from cli.auditing.invoices.prices import part_of
+from cli.auditing.invoices.seconds import Stay, about, minimums_of_usage, stays
 
 ZERO = Fraction(0)
 
@@ -49,62 +49,73 @@ def check_carried(books: Books, invoice: Row) -> Iterator[Problem]:
 
 
 def check_sums(books: Books, invoice: Row) -> Iterator[Problem]:
-    """Amounts off, maximum and minimum of each period that the invoice has prices of."""
+    """Amounts off, maximum and minimum of all that the invoice has prices of."""
     if not invoice["subscription_id"]:
         return
     before, now = books.before(invoice), list(entries_of(invoice))
-    own = datetime.fromisoformat(invoice["period_start"])
-    for start, end in sorted(_periods(books, invoice, now)):
-        of_period = [each for each in before + now if start <= each.start < end]
-        stages = _stages(books, invoice, (start, end), of_period)
+    strange = [each for each in now if each.kind in ADJUSTMENTS]
+    for stay, others, ahead in _stays(books, invoice, now):
+        billed, stored = (list(about(stay, others, each)) for each in (before, now))
+        strange = [each for each in strange if each not in stored]
+        stages = _stages(books, invoice, stay, [*billed, *stored])
         for kind, due in zip(ADJUSTMENTS, stages, strict=True):
-            if kind == "MINIMUM" and (start > own or invoice["kind"] == "OPENING"):
+            if kind == "MINIMUM" and ahead:
                 continue
-            billed = amount_of(e for e in before if e.kind == kind and start <= e.start < end)
-            stored = amount_of(e for e in now if e.kind == kind and start <= e.start < end)
-            yield from compare(invoice, 0, f"{kind} of {start:%Y-%m-%d}", stored, due - billed)
+            expected = due - amount_of(each for each in billed if each.kind == kind)
+            found = amount_of(each for each in stored if each.kind == kind)
+            what = f"{kind} of {stay.part[0]:%Y-%m-%d}"
+            yield from compare(invoice, 0, what, found, expected)
+    for each in strange:
+        what = f"{each.kind} of {each.start:%Y-%m-%d}"
+        yield Problem(invoice["number"], 0, what, plain(each.amount), "none of its prices are")
 
 
-def _periods(books: Books, invoice: Row, entries: list[Entry]) -> set[tuple[datetime, datetime]]:
-    """Its own, those of late usage, and the one that it charges in advance, as usage is cut."""
+def _stays(
+    books: Books, invoice: Row, entries: list[Entry]
+) -> Iterator[tuple[Stay, list[Stay], bool]]:
+    """Those of its own period, of those of late usage, and of the one that it charges in advance,
+    each with all of its part; whether in advance.
+    """
     start, end = (datetime.fromisoformat(invoice[f"period_{each}"]) for each in ("start", "end"))
-    of = {(e.start, e.end) for e in entries if e.kind in (*ADJUSTMENTS, "LATE_USAGE")}
+    opening, window = invoice["kind"] == "OPENING", books.window(invoice, start, end)
     if invoice["kind"] == "PERIOD":
-        of.add((start, end))
-    ahead = start if invoice["kind"] == "OPENING" else end
-    based = [e for e in entries if e.kind == "BASE" and e.start >= ahead]
-    if based:
-        aligned = dict(books.phase_ends(invoice))
-        first, last = min(e.start for e in based), max(e.end for e in based)
-        of.add((aligned.get(first, first), aligned.get(last, last)))
-    return of
+        own = stays(books, invoice, (start, end), window)
+        yield from ((stay, own, False) for stay in own)
+    late = {(e.start, e.end) for e in entries if e.kind == "LATE_USAGE"}
+    for part in sorted(late):
+        of_part = stays(books, invoice, part, books.window(invoice, *part))
+        yield of_part[0], of_part, False
+    based = [e for e in entries if e.kind == "BASE" and e.amount >= 0]
+    charged = [e for e in based if opening or e.start >= window[1]]
+    if charged:
+        # It may have been cut since, and what an opening charged replaced in its first second.
+        ahead = (min(e.start for e in charged), max(e.end for e in charged))
+        first = books.phase_by_time(invoice, ahead[0])
+        if opening and first["plan_id"] != invoice["plan_id"]:
+            return
+        part = (start if opening else end, ahead[1])
+        stay = Stay(first, part, ahead, [ahead], has_usage=True)
+        yield stay, [stay], True
 
 
 def _stages(
-    books: Books,
-    invoice: Row,
-    period: tuple[datetime, datetime],
-    of_period: list[Entry],
+    books: Books, invoice: Row, stay: Stay, entries: list[Entry]
 ) -> tuple[Fraction, Fraction, Fraction]:
     """What amounts off, the maximum and the minimum change in all."""
-    currency, start = invoice["currency"], period[0]
-    plan, calendar = books.plan(invoice, start), books.calendar(invoice, start)
-    charged = left = amount_of(each for each in of_period if each.is_price)
-    exact = books.exact(invoice, *period)
-    number = calendar.number_at(start)
-    begun, _ = books.exact(invoice, max(calendar.begin(number), calendar.start), period[1])
-    whole = calendar.share(*exact, undivided=begun)
-    for amount in books.amounts_off(invoice, start):
-        off = rounded(part_of(amount, whole, currency), currency)
+    currency, plan = invoice["currency"], books.plan_of(stay.phase)
+    used = minimums_of_usage(books, invoice, stay)
+    charged = left = amount_of(each for each in entries if each.is_price) + used
+    for amount in books.amounts_off(invoice, stay.phase, stay.part[0]):
+        off = rounded(stay.part_of(books, invoice, amount, undivided=True), currency)
         left -= min(off, max(left, ZERO))
-    capped = raised = left
+    capped = left
     if plan["maximum"] is not None:
-        capped = raised = min(left, rounded(fraction(plan["maximum"]), currency))
+        capped = min(left, rounded(fraction(plan["maximum"]), currency))
+    raised = capped
     if plan["minimum"] is not None:
-        share = calendar.share(*exact)
-        least = rounded(part_of(fraction(plan["minimum"]), share, currency), currency)
+        least = rounded(stay.part_of(books, invoice, fraction(plan["minimum"])), currency)
         raised = max(capped, least)
-    return left - charged, capped - left, raised - capped
+    return left - charged, capped - left, raised - capped + used
 
 
 def compare(

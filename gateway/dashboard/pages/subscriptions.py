@@ -107,7 +107,8 @@ async def _show(visit: Visit, subscription_id: str, status: int = 200) -> Respon
         pauses=[
             phase
             for phase in subscription.phases
-            if phase.kind == "PAUSED" and (phase.ends_at is None or phase.ends_at > visit.now)
+            if phase.kind == "PAUSED"
+            and (phase.exact_ends_at is None or phase.exact_ends_at > visit.now)
         ],
         invoices=[invoices.from_proto(each) for each in billed.invoices],
     )

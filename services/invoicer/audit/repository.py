@@ -22,7 +22,7 @@ SUBSCRIPTIONS = f"""
         SELECT coalesce(jsonb_agg(to_jsonb(d) ORDER BY d.id), '[]') FROM discounts d
         WHERE (d.organization_id, d.mode, d.subscription_id) = (s.organization_id, s.mode, s.id)
     ), 'phases', (
-        SELECT coalesce(jsonb_agg(to_jsonb(p) ORDER BY p.start_time), '[]')
+        SELECT coalesce(jsonb_agg(to_jsonb(p) ORDER BY p.start_time, p.priced_from), '[]')
         FROM subscription_phases p
         WHERE (p.organization_id, p.mode, p.subscription_id) = (s.organization_id, s.mode, s.id)
     )) FROM subscriptions s WHERE {_TENANT} ORDER BY id

@@ -19,6 +19,7 @@ from services.invoicer.repository.billing_settings import settings_of
 from services.invoicer.repository.plans import PlanKey, load_plans
 from services.invoicer.repository.subscriptions import with_phases
 from services.invoicer.repository.taxes import rates_of
+from services.invoicer.timed import priced_times
 
 # A lease is by the database's clock, which all replicas share.
 _LEASE = """
@@ -130,15 +131,17 @@ _ADVANCE = text(
     """
     UPDATE subscriptions s
     SET period_start = given.period_start, period_end = given.period_end,
+        exact_period_start = given.exact_period_start,
         opening = given.opening, idle = given.idle, late_check_time = given.late_check_time,
         attempt_time = '-infinity', revision = s.revision + 1
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
         CAST(:revision AS bigint[]), CAST(:period_start AS timestamptz[]),
-        CAST(:period_end AS timestamptz[]), CAST(:opening AS boolean[]),
-        CAST(:idle AS boolean[]), CAST(:late_check_time AS timestamptz[])
-    ) AS given (organization_id, mode, id, revision, period_start, period_end, opening, idle,
-        late_check_time)
+        CAST(:period_end AS timestamptz[]), CAST(:exact_period_start AS timestamptz[]),
+        CAST(:opening AS boolean[]), CAST(:idle AS boolean[]),
+        CAST(:late_check_time AS timestamptz[])
+    ) AS given (organization_id, mode, id, revision, period_start, period_end, exact_period_start,
+        opening, idle, late_check_time)
     WHERE (s.organization_id, s.mode, s.id, s.revision)
         = (given.organization_id, given.mode, given.id, given.revision)
     RETURNING s.id
@@ -178,7 +181,7 @@ _EARLIER_INVOICES = """
 _EARLIER = text(
     f"""
     SELECT i.organization_id, i.mode, i.subscription_id, i.id, i.period_start, i.period_end,
-        i.plan_id, i.plan_version
+        i.exact_period_start, i.exact_period_end, i.plan_id, i.plan_version
     FROM {_EARLIER_INVOICES}
     ORDER BY i.organization_id, i.mode, i.subscription_id, i.period_start
     """  # noqa: S608 (no value is pasted in)
@@ -306,6 +309,9 @@ async def advance(connection: AsyncConnection, following: Sequence[Advance]) -> 
         **_revisions([each.subscription for each in following]),
         "period_start": [period and period.start for period in periods],
         "period_end": [period and period.end for period in periods],
+        "exact_period_start": [
+            each.period and each.subscription.exact_at(each.period.start) for each in following
+        ],
         "opening": [each.opening for each in following],
         "idle": [each.idle for each in following],
         "late_check_time": [each.late_check_time for each in following],
@@ -354,6 +360,7 @@ async def open_periods(
     keys = [_plan_at(s, period.start) for s, period in live]
     keys += [_plan_at(s, period.end) for s, period in live]
     keys += [PlanKey(r.organization_id, r.mode, r.plan_id, r.plan_version) for r in earlier_rows]
+    keys += [key for s, period in live for key in _other_plans(s, period)]
     plans = await load_plans(connection, keys)
     earlier: dict[_SubscriptionKey, list[EarlierPeriod]] = {}
     for row in earlier_rows:
@@ -364,6 +371,7 @@ async def open_periods(
             Period(row.period_start, row.period_end),
             plan.content,
             billed.get((key, row.period_start), {}),
+            row.exact_period_start and Period(row.exact_period_start, row.exact_period_end),
         )
         earlier.setdefault(key, []).append(found)
     found_terms = await terms.find_terms(connection, [(*s.tenant, s.id) for s, _ in live])
@@ -374,6 +382,7 @@ async def open_periods(
             subscription=s,
             plan=plans[_plan_at(s, period.start)],
             next_plan=plans[_plan_at(s, period.end)] if s.part_from(period.end) else None,
+            time_plans=tuple(plans[key] for key in _other_plans(s, period)),
             period=period,
             earlier=tuple(earlier.get((*s.tenant, s.id), ())),
             carried=carried.get((*s.tenant, s.id), ZERO),
@@ -384,8 +393,8 @@ async def open_periods(
         )
         for s, period in live
     ]
-    periods = await _with_billed_parts(connection, periods, late)
-    return await _with_prepaid(connection, periods)
+    periods = await _with_prepaid(connection, periods)
+    return await _with_billed_parts(connection, periods, late)
 
 
 async def _with_billed_parts(
@@ -409,7 +418,11 @@ async def _with_prepaid(
 ) -> list[OpenPeriod]:
     """The same, with base prices of the period that earlier invoices charged."""
     asked = [
-        ((*each.subscription.tenant, each.subscription.id), each.period)
+        (
+            (*each.subscription.tenant, each.subscription.id),
+            each.period,
+            each.subscription.exact_at(each.period.start),
+        )
         for each in periods
         if each.may_be_prepaid
     ]
@@ -446,6 +459,16 @@ def _open_period(subscription: Subscription) -> Period | None:
         return subscription.period
     assert subscription.cancel_time is not None
     return Period(subscription.cancel_time, subscription.late_check_time)
+
+
+def _other_plans(subscription: Subscription, period: Period) -> list[PlanKey]:
+    """The plans that time of the period is of besides that of its usage."""
+    if len(subscription.phases) == 1:
+        return []
+    return [
+        PlanKey(*subscription.tenant, time.phase.plan_id, time.phase.plan_version)
+        for time in priced_times(subscription, period)[1:]
+    ]
 
 
 def _plan_at(subscription: Subscription, instant: datetime) -> PlanKey:

@@ -27,13 +27,15 @@ _INSERT_INVOICES = text(
     """
     INSERT INTO invoices (
         organization_id, mode, id, customer_id, subscription_id, plan_id, plan_version,
-        period_start, period_end, currency, amount, kind, create_time
+        period_start, period_end, exact_period_start, exact_period_end, currency, amount, kind,
+        create_time
     )
     SELECT :organization_id, :mode, invoice.*, :now
     FROM unnest(
         CAST(:id AS text[]), CAST(:customer_id AS text[]), CAST(:subscription_id AS text[]),
         CAST(:plan_id AS text[]), CAST(:plan_version AS integer[]),
         CAST(:period_start AS timestamptz[]), CAST(:period_end AS timestamptz[]),
+        CAST(:exact_start AS timestamptz[]), CAST(:exact_end AS timestamptz[]),
         CAST(:currency AS text[]), CAST(:amount AS numeric[]), CAST(:kind AS text[])
     ) AS invoice
     """
@@ -115,6 +117,8 @@ async def insert_drafts(
             "plan_version": [draft.plan_version or None for draft in invoices_given],
             "period_start": [draft.period.start for draft in invoices_given],
             "period_end": [draft.period.end for draft in invoices_given],
+            "exact_start": [draft.exact and draft.exact.start for draft in invoices_given],
+            "exact_end": [draft.exact and draft.exact.end for draft in invoices_given],
             "currency": [draft.currency for draft in invoices_given],
             "amount": [draft.amount for draft in invoices_given],
             "kind": [draft.kind.value for draft in invoices_given],

@@ -1,9 +1,10 @@
 """The phases of subscriptions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Row, delete, insert, text, update
+from sqlalchemy import Row, delete, insert, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer.domain import Subscription
@@ -20,7 +21,7 @@ _PHASES = text(
     ) AS given (organization_id, mode, id)
     JOIN subscription_phases p ON (p.organization_id, p.mode, p.subscription_id)
         = (given.organization_id, given.mode, given.id)
-    ORDER BY p.start_time
+    ORDER BY p.start_time, p.priced_from
     """
 )
 
@@ -59,6 +60,7 @@ async def insert_phases(
             "create_time": phase.create_time,
             "exact_start_time": phase.exact_start_time,
             "exact_end_time": phase.exact_end_time,
+            "exact_anchor_time": phase.exact_anchor_time,
         }
         for phase in phases
     ]
@@ -78,41 +80,38 @@ async def replace_phases(
         columns.mode == before.tenant.mode,
         columns.subscription_id == before.id,
     )
-    old = {phase.start_time: phase for phase in before.phases}
-    new = {phase.start_time: phase for phase in after.phases}
+    old, new = ({_begin(phase): phase for phase in each.phases} for each in (before, after))
     # One that goes on as it did, but for its end, is kept.
-    kept = {
-        start
-        for start, phase in old.items()
-        if start in new and _but_end(phase) == _but_end(new[start])
-    }
-    gone = [start for start in old if start not in kept]
+    kept = [
+        begin
+        for begin, phase in old.items()
+        if begin in new and _but_end(phase) == _but_end(new[begin])
+    ]
+    gone = [begin for begin in old if begin not in kept]
     if gone:
-        await connection.execute(
-            delete(subscription_phases).where(*whose, columns.start_time.in_(gone))
-        )
+        begins = tuple_(columns.start_time, columns.priced_from)
+        await connection.execute(delete(subscription_phases).where(*whose, begins.in_(gone)))
     # Those that end earlier come first, so that no two ever overlap.
-    for start in sorted(kept):
-        if _end(old[start]) != _end(new[start]):
+    for begin in sorted(kept):
+        if _end(old[begin]) != _end(new[begin]):
+            start, priced_from = begin
             await connection.execute(
                 update(subscription_phases)
-                .where(*whose, columns.start_time == start)
-                .values(**_end(new[start]))
+                .where(*whose, columns.start_time == start, columns.priced_from == priced_from)
+                .values(**_end(new[begin]))
             )
-    added = [phase for start, phase in new.items() if start not in kept]
+    added = [phase for begin, phase in new.items() if begin not in kept]
     await insert_phases(connection, before, added)
 
 
-def _but_end(phase: Phase) -> tuple[object, ...]:
-    return (
-        phase.kind,
-        phase.plan_id,
-        phase.plan_version,
-        phase.billing_period,
-        phase.anchor_time,
-        phase.quantity,
-        phase.exact_start_time,
-    )
+def _begin(phase: Phase) -> tuple[datetime, datetime]:
+    """For usage and for time: together only one phase of a subscription has both."""
+    return phase.start_time, phase.priced_from
+
+
+def _but_end(phase: Phase) -> Phase:
+    never = phase.start_time
+    return replace(phase, end_time=None, exact_end_time=None, create_time=never)
 
 
 def _end(phase: Phase) -> dict[str, datetime | None]:
@@ -132,4 +131,5 @@ def _phase_of(row: Row[tuple[object, ...]]) -> Phase:
         create_time=row.create_time,
         exact_start_time=row.exact_start_time,
         exact_end_time=row.exact_end_time,
+        exact_anchor_time=row.exact_anchor_time,
     )

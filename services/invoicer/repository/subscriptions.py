@@ -202,6 +202,7 @@ def _state(subscription: Subscription) -> dict[str, object]:
         "status": subscription.status.value,
         "period_start": None if period is None else period.start,
         "period_end": None if period is None else period.end,
+        "exact_period_start": period and subscription.exact_at(period.start),
         "cancel_time": subscription.cancel_time,
         "opening": subscription.opening,
         "idle": _is_idle(subscription),
@@ -254,4 +255,5 @@ def _subscription_of(
         phases=found_phases,
         late_check_time=row.late_check_time,
         clock=clock,
+        exact_period_start=row.exact_period_start,
     )

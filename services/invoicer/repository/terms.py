@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,10 +49,10 @@ _CHARGES = text(
 # costs less after all. Credit notes of other reasons change nothing of what is billed.
 BILLED_LINES = """
     (
-        SELECT period_start, kind, metric, quantity, amount FROM invoice_lines
+        SELECT period_start, period_end, kind, metric, quantity, amount FROM invoice_lines
         WHERE (organization_id, mode, invoice_id) = (i.organization_id, i.mode, i.id)
         UNION ALL
-        SELECT period_start, kind, metric, quantity, amount FROM credit_note_changes
+        SELECT period_start, period_end, kind, metric, quantity, amount FROM credit_note_changes
         WHERE (organization_id, mode, invoice_id) = (i.organization_id, i.mode, i.id)
     )
 """
@@ -62,7 +62,7 @@ _BEFORE = timedelta(days=400)
 
 _BILLED_PARTS = text(
     f"""
-    SELECT i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind,
+    SELECT i.organization_id, i.mode, i.subscription_id, l.period_start, l.period_end, l.kind,
         sum(l.amount) AS amount
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
@@ -73,7 +73,7 @@ _BILLED_PARTS = text(
         AND i.status <> 'VOID'
         AND i.period_end > given.period_start - CAST(:late AS interval)
     CROSS JOIN LATERAL {BILLED_LINES} AS l
-    GROUP BY i.organization_id, i.mode, i.subscription_id, l.period_start, l.kind
+    GROUP BY i.organization_id, i.mode, i.subscription_id, l.period_start, l.period_end, l.kind
     """  # noqa: S608 (no value is pasted in)
 )
 
@@ -84,15 +84,26 @@ _PREPAID = text(
         l.unit_price, l.quantity, l.amount
     FROM unnest(
         CAST(:organization_id AS text[]), CAST(:mode AS text[]), CAST(:id AS text[]),
-        CAST(:period_start AS timestamptz[]), CAST(:period_end AS timestamptz[])
-    ) AS given (organization_id, mode, id, period_start, period_end)
+        CAST(:period_start AS timestamptz[]), CAST(:exact_start AS timestamptz[])
+    ) AS given (organization_id, mode, id, period_start, exact_start)
     JOIN invoices i ON (i.organization_id, i.mode, i.subscription_id)
             = (given.organization_id, given.mode, given.id)
         AND i.period_end >= given.period_start
     JOIN invoice_lines l ON (l.organization_id, l.mode, l.invoice_id)
             = (i.organization_id, i.mode, i.id)
         AND l.kind = 'BASE' AND l.unit_price IS NOT NULL
-        AND l.period_start >= given.period_start AND l.period_start < given.period_end
+        AND l.period_start >= given.exact_start
+    WHERE NOT EXISTS (
+        SELECT FROM invoices later
+        JOIN invoice_lines credit ON (credit.organization_id, credit.mode, credit.invoice_id)
+            = (later.organization_id, later.mode, later.id)
+        WHERE (later.organization_id, later.mode, later.subscription_id)
+                = (given.organization_id, given.mode, given.id)
+            AND later.period_end >= given.period_start AND later.status <> 'VOID'
+            AND credit.kind = 'BASE' AND credit.unit_price IS NULL
+            AND (credit.period_start, credit.period_end, credit.amount)
+                = (l.period_start, l.period_end, -l.amount)
+    )
     ORDER BY i.subscription_id, l.period_start
     """
 )
@@ -147,21 +158,24 @@ async def billed_parts(
     parts: dict[SubscriptionKey, list[BilledPart]] = {}
     for row in await connection.execute(_BILLED_PARTS, given):
         key = (row.organization_id, row.mode, row.subscription_id)
-        part = BilledPart(row.period_start, LineKind(row.kind), row.amount)
+        kind = LineKind(row.kind)
+        part = BilledPart(row.period_start, kind, row.amount, row.period_end)
         parts.setdefault(key, []).append(part)
     return {key: tuple(found) for key, found in parts.items()}
 
 
 async def prepaid_of(
-    connection: AsyncConnection, periods: Sequence[tuple[SubscriptionKey, Period]]
+    connection: AsyncConnection, periods: Sequence[tuple[SubscriptionKey, Period, datetime]]
 ) -> dict[SubscriptionKey, tuple[Prepaid, ...]]:
-    """The base prices that invoices have charged for what begins in each period, by time."""
+    """The base prices that invoices have charged for what begins with each period or after it, and
+    have not credited in full, by time; with each period goes the second that it begins with.
+    """
     if not periods:
         return {}
     given = {
-        **_keys([key for key, _ in periods]),
-        "period_start": [period.start for _, period in periods],
-        "period_end": [period.end for _, period in periods],
+        **_keys([key for key, *_ in periods]),
+        "period_start": [period.start for _, period, _ in periods],
+        "exact_start": [exact for *_, exact in periods],
     }
     found: dict[SubscriptionKey, list[Prepaid]] = {}
     for row in await connection.execute(_PREPAID, given):

@@ -9,21 +9,27 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.invoicer import billing_events
-from services.invoicer.adjustments import BilledPart
-from services.invoicer.base_prices import Prepaid
+from services.invoicer.adjustments import billed_part
+from services.invoicer.base_prices import Prepaid, outstanding
 from services.invoicer.changes import Timing, begin_at, changed, migrated
 from services.invoicer.closing import OpenPeriod
 from services.invoicer.credit_use import would_pay
-from services.invoicer.domain import InvoiceDraft, InvoiceLine, LineKind, Plan, Subscription
+from services.invoicer.domain import (
+    InvoiceDraft,
+    InvoiceLine,
+    LineKind,
+    Plan,
+    Subscription,
+)
 from services.invoicer.exact import add, total
 from services.invoicer.late_credits import credited_late
-from services.invoicer.phases import Border
+from services.invoicer.phases import Border, Phase
 from services.invoicer.repository import closing, ledger, plans, subscriptions
 from services.invoicer.service.paging import Page, id_position, next_token
 from services.invoicer.service.subscriptions import (
+    check_begins,
     check_cuts,
     check_goes_on,
-    ended_by_then,
     note_change,
     require_subscription,
     store_change,
@@ -203,7 +209,9 @@ class SubscriptionChanges:
             done = Migration(before.id, before.customer_id, version, start)
             try:
                 check_goes_on(before, now)
-                _same_currency(await _plan_at(connection, before, start), plan)
+                check_begins(before, border)
+                current = before.priced_at(border.exact)
+                _same_currency(await _plan_of(connection, before, current), plan)
                 after = migrated(before, border, plan, now)
                 check_cuts(after, now)
             except DomainError as error:
@@ -230,9 +238,9 @@ class SubscriptionChanges:
         check_goes_on(before, now)
         border = begin_at(before, timing, now)
         start = border.time
-        if before.cancel_time is not None and before.cancel_time <= start:
-            raise ended_by_then()
-        phase, current = before.phase_at(start), await _plan_at(connection, before, start)
+        check_begins(before, border)
+        phase = before.priced_at(border.exact)
+        current = await _plan_of(connection, before, phase)
         plan: Plan | None = current
         if given.plan_id or given.plan_version:
             plan_id = given.plan_id or phase.plan_id
@@ -258,7 +266,12 @@ class SubscriptionChanges:
             following = due.following()
             if following is None or (due.period.end > start and not subscription.opening):
                 break
-            subscription = replace(subscription, period=following, opening=due.opens_next())
+            subscription = replace(
+                subscription,
+                period=following,
+                exact_period_start=subscription.exact_at(following.start),
+                opening=due.opens_next(),
+            )
         return dues
 
     def _wake(self) -> None:
@@ -279,15 +292,16 @@ def _after(due: OpenPeriod, drafts: Sequence[InvoiceDraft]) -> OpenPeriod:
         carried=add(due.carried, total(carried)),
         billed_parts=(
             *due.billed_parts,
-            *(BilledPart(line.period.start, line.kind, line.amount) for line in lines),
+            *(billed_part(line) for line in lines),
         ),
-        prepaid=(*due.prepaid, *_prepaid(due, lines)),
+        prepaid=tuple(outstanding([*due.prepaid, *_prepaid(due, lines)], lines)),
     )
 
 
 def _prepaid(due: OpenPeriod, lines: Sequence[InvoiceLine]) -> Iterator[Prepaid]:
+    start = due.subscription.exact_at(due.period.start)
     for line in lines:
-        begins = due.period.start <= line.period.start < due.period.end
+        begins = line.period.start >= start
         if line.kind is LineKind.BASE and line.unit_price is not None and begins:
             yield Prepaid(line.period, line.unit_price, line.quantity, line.amount)
 
@@ -302,10 +316,7 @@ async def _find_plan(
     )
 
 
-async def _plan_at(
-    connection: AsyncConnection, subscription: Subscription, instant: datetime
-) -> Plan:
-    phase = subscription.phase_at(instant)
+async def _plan_of(connection: AsyncConnection, subscription: Subscription, phase: Phase) -> Plan:
     tenant = subscription.tenant
     plan = await plans.get_plan(connection, tenant, phase.plan_id, phase.plan_version)
     assert plan is not None

@@ -13,13 +13,12 @@ from services.invoicer import audited, billing_events
 from services.invoicer.billing_events import subscription_event
 from services.invoicer.changes import (
     Timing,
+    begin_at,
     cancelled,
     end_at,
     first_phases,
-    first_second,
     is_paused,
     paused,
-    resume_at,
     resumed,
     uncancelled,
 )
@@ -33,7 +32,7 @@ from services.invoicer.checks import (
 from services.invoicer.clocks import now_of
 from services.invoicer.closing import opens
 from services.invoicer.domain import Customer, Plan, Subscription, SubscriptionStatus
-from services.invoicer.periods import Cycle, days_later
+from services.invoicer.periods import days_later
 from services.invoicer.phases import Border, PhaseKind
 from services.invoicer.repository import (
     billing_settings,
@@ -165,10 +164,7 @@ class Subscriptions:
         trial_end = given.trial_end_time
         if given.trial_days:
             trial_end = days_later(start, given.trial_days, customer.time_zone)
-        begun = start
-        if given.start_time is None:
-            length = plan.content.billing_period
-            begun = first_second(Cycle(start, anchor, customer.time_zone, length), now)
+        begun = start if given.start_time else now.replace(microsecond=0)
         subscription = Subscription(
             tenant=tenant,
             id=new_id("sub"),
@@ -190,7 +186,10 @@ class Subscriptions:
         period = subscription.part_from(start)
         assert period is not None
         opening = opens(subscription, plan.content, period)
-        subscription = replace(subscription, period=period, opening=opening)
+        second = subscription.exact_at(start)
+        subscription = replace(
+            subscription, period=period, opening=opening, exact_period_start=second
+        )
         await subscriptions.insert_subscription(connection, subscription, made_under)
         event = subscription_event(billing_events.SUBSCRIPTION_CREATED, subscription, now)
         await add_events(connection, [event])
@@ -234,7 +233,8 @@ class Subscriptions:
             end = Border(subscription.start_time, subscription.start_time)
             if now >= subscription.start_time:
                 end = end_at(subscription, at, now)
-            if subscription.cancel_time is not None and subscription.cancel_time <= end.time:
+            until = subscription.priced_until
+            if until is not None and until <= end.exact:
                 return subscription
             ended = await self._change(
                 connection,
@@ -297,8 +297,7 @@ class Subscriptions:
                 raise PreconditionError("The subscription is in its trial", reason="in_trial")
             start = end_at(subscription, at, now)
             check_resume(resume_time, start.time)
-            if subscription.cancel_time is not None and subscription.cancel_time <= start.time:
-                raise ended_by_then()
+            check_begins(subscription, start)
             # A pause that was asked for before is replaced.
             again = resumed(subscription, start, now)
             after = paused(again, start, resume_time, now)
@@ -328,7 +327,7 @@ class Subscriptions:
             is_active = subscription.status is SubscriptionStatus.ACTIVE
             if is_active and not is_paused(subscription, now):
                 return subscription
-            after = resumed(subscription, resume_at(subscription, now), now)
+            after = resumed(subscription, begin_at(subscription, Timing.NOW, now), now)
             check_cuts(after, now)
             after = replace(after, status=SubscriptionStatus.ACTIVE)
             changed = await self._change(
@@ -421,9 +420,12 @@ def check_goes_on(subscription: Subscription, now: datetime) -> None:
         raise PreconditionError("The subscription has ended", reason="subscription_ended")
 
 
-def ended_by_then() -> PreconditionError:
-    """It is cancelled, and ends before something is to begin."""
-    return PreconditionError("The subscription ends before that", reason="subscription_cancelled")
+def check_begins(subscription: Subscription, border: Border) -> None:
+    """PreconditionError when it is cancelled, and ends before something is to begin."""
+    until = subscription.priced_until
+    if until is not None and until <= border.exact:
+        message = "The subscription ends before that"
+        raise PreconditionError(message, reason="subscription_cancelled")
 
 
 def check_cuts(subscription: Subscription, now: datetime) -> None:

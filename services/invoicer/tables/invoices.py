@@ -38,6 +38,9 @@ invoices = Table(
     Column("plan_version", Integer),
     time_column("period_start"),
     time_column("period_end"),
+    # What time it bills, when it is that of a period.
+    time_column("exact_period_start", nullable=True),
+    time_column("exact_period_end", nullable=True),
     Column("currency", Text, nullable=False),
     Column("amount", Numeric, nullable=False),
     Column("kind", Text, nullable=False, server_default=text("'PERIOD'")),

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     DateTime,
     ForeignKeyConstraint,
     Index,
@@ -36,6 +37,8 @@ subscriptions = Table(
     # The first period that is not invoiced; NULL when none is left.
     time_column("period_start", nullable=True),
     time_column("period_end", nullable=True),
+    # From which second on time is not invoiced.
+    time_column("exact_period_start", nullable=True),
     time_column("cancel_time", nullable=True),
     # What is due at the start of the period is not invoiced yet.
     Column("opening", Boolean, nullable=False, server_default=text("false")),
@@ -135,7 +138,16 @@ subscription_phases = Table(
     # From when and until when it is billed by time; NULL: as usage is.
     time_column("exact_start_time", nullable=True),
     time_column("exact_end_time", nullable=True),
-    PrimaryKeyConstraint("organization_id", "mode", "subscription_id", "start_time"),
+    # From when on the first period from the anchor is priced; NULL: from the anchor on.
+    time_column("exact_anchor_time", nullable=True),
+    # From when on it is billed by time.
+    Column(
+        "priced_from",
+        DateTime(timezone=True),
+        Computed("coalesce(exact_start_time, start_time)", persisted=True),
+        nullable=False,
+    ),
+    PrimaryKeyConstraint("organization_id", "mode", "subscription_id", "start_time", "priced_from"),
     subscription_key("fk_subscription_phases_subscriptions"),
     plan_version_key(
         "organization_id",

@@ -132,6 +132,8 @@ SUBSCRIPTION = invoicer.Subscription(
         invoicer.SubscriptionPhase(
             start_time=at(1),
             end_time=at(15),
+            exact_start_time=at(1, seconds=451),
+            exact_end_time=at(15),
             kind=invoicer.PHASE_KIND_TRIAL,
             plan_id="plan_1",
             plan_version=1,
@@ -157,6 +159,8 @@ SUBSCRIPTION_JSON = {
         {
             "startsAt": "2026-01-01T00:00:00Z",
             "endsAt": "2026-01-15T00:00:00Z",
+            "exactStartsAt": "2026-01-01T00:07:31Z",
+            "exactEndsAt": "2026-01-15T00:00:00Z",
             "kind": "TRIAL",
             "planId": "plan_1",
             "planVersion": 1,

@@ -1,17 +1,17 @@
 """What a case of test_routes_over_http.py is made of."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def at(day: int) -> Timestamp:
-    """Midnight UTC of a day in January 2026."""
+def at(day: int, seconds: int = 0) -> Timestamp:
+    """So many seconds into a day, in UTC, of January 2026."""
     time = Timestamp()
-    time.FromDatetime(datetime(2026, 1, day, tzinfo=UTC))
+    time.FromDatetime(datetime(2026, 1, day, tzinfo=UTC) + timedelta(seconds=seconds))
     return time
 
 

@@ -89,6 +89,10 @@ async def contents(database: Database, table: str, kind: str, parts: dict[str, s
             ]
         for name in _NOT_HASHED[table]:
             del content[name]
+        for name in ("exact_period_start", "exact_period_end"):
+            # Those of charges have none, and had none when they were first hashed.
+            if name in content and content[name] is None:
+                del content[name]
         found.append(canonical({**content, "format": 1, "type": kind}))
     return found
 

@@ -494,7 +494,7 @@ async def test_what_is_invoiced_to_the_second_stays_so_in_the_database(world: Wo
     await change(world, subscription, plan_id=other.id)
     await settled(world, SECOND + GRACE)
     moved = (
-        "UPDATE subscription_phases SET exact_end_time = '2026-01-10T10:08Z' "
+        "UPDATE subscription_phases SET exact_end_time = '2026-01-10T10:07Z' "
         "WHERE end_time = '2026-01-10T10:00Z'"
     )
     async with world.database.transaction() as connection:

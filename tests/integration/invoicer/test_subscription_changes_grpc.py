@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -56,9 +56,27 @@ async def test_a_change_and_its_preview_tell_the_subscription(world: World, api:
     assert shown.subscription == made.subscription
     assert (made.subscription.quantity, len(made.subscription.phases)) == (3, 2)
     assert [phase.quantity for phase in made.subscription.phases] == [1, 3]
-    assert made.subscription.phases[0].kind == invoicer_pb2.PHASE_KIND_BILLED
+    first, second = made.subscription.phases
+    assert first.kind == invoicer_pb2.PHASE_KIND_BILLED
+    assert first.exact_start_time == first.start_time
+    assert first.exact_end_time == second.exact_start_time
+    assert not second.HasField("exact_end_time")
     (invoice,) = shown.invoices
     assert [line.amount for line in invoice.lines] == ["46.77", "159.68"]
+
+
+async def test_each_of_several_changes_in_a_quarter_is_told_with_its_seconds(
+    world: World, api: Api
+) -> None:
+    asked = (await examples(world))["ChangeSubscription"]
+    for second, quantity in ((130, 3), (245, 2)):
+        world.at(utc("2026-01-10T10:00") + timedelta(seconds=second))
+        made = await api.call("ChangeSubscription", **{**asked, "quantity": quantity})
+    _, short, last = made.subscription.phases
+    assert short.start_time == short.end_time == last.start_time
+    seconds = [each.ToDatetime() for each in (short.exact_start_time, short.exact_end_time)]
+    assert [f"{each:%H:%M:%S}" for each in seconds] == ["10:02:10", "10:04:05"]
+    assert last.exact_start_time == short.exact_end_time
 
 
 async def test_a_migration_tells_each_subscription(world: World, api: Api) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from cli.auditing.invoices.books import Books
+from cli.auditing.invoices.books import Books, Entry
 from cli.auditing.invoices.calendar import Calendar
 from cli.auditing.invoices.chain import Chain
 from cli.auditing.invoices.content import FIRST_PREVIOUS, chained_hash, content_hash
 from cli.auditing.invoices.money import rounded
 from cli.auditing.invoices.prices import Used, part_of, price_of
+from cli.auditing.invoices.seconds import about, stays
 from cli.auditing.invoices.sums import plain
 
 WHOLE = (Fraction(1), Fraction(0))
@@ -29,7 +30,7 @@ def cost(model: str, parameters: dict[str, Any], quantity: str, **more: Any) -> 
     price |= {"minimum": None, "maximum": None, **more.pop("price", {})}
     each = tuple(map(Fraction, more.pop("each", ())))
     used = Used(Fraction(quantity), more.pop("events", 0), more.pop("parts", ()), each)
-    return plain(price_of(price, used, "USD", more.pop("percents", ()), WHOLE))
+    return plain(price_of(price, used, "USD", more.pop("percents", ()), [WHOLE]))
 
 
 @pytest.mark.parametrize(
@@ -202,29 +203,100 @@ def test_what_is_missing_changed_or_swapped_is_found() -> None:
     assert {document for document, _ in found(rows)} == {"CN-2", "CN-3", "CN-4"}
 
 
-def test_a_part_is_priced_to_the_second_where_phases_meet() -> None:
-    """The second of the border at 10:00 is 10:07:31; the pause after it begins at 11:05."""
-    ends: list[tuple[str, str | None]] = [
-        ("2026-01-01T00:00:00+00:00", None),
-        ("2026-01-10T10:00:00+00:00", "2026-01-10T10:07:31+00:00"),
-        ("2026-01-10T11:15:00+00:00", "2026-01-10T11:05:00+00:00"),
+def phases(*borders: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """Of a month from January on, open: plan, start for usage, and by time."""
+    begun: list[dict[str, Any]] = [
+        {"plan_id": plan, "start_time": at(usage), "exact_start_time": at(second)}
+        for plan, usage, second in borders
     ]
-    phases = [
+    ends = [{"end_time": e["start_time"], "exact_end_time": e["exact_start_time"]} for e in begun]
+    same: dict[str, Any] = {
+        "kind": "BILLED",
+        "plan_version": "1",
+        "billing_period": "MONTHLY",
+        "quantity": "1",
+    }
+    same |= {"anchor_time": at("01T00:00:00"), "exact_anchor_time": None}
+    over = [*ends[1:], {"end_time": None, "exact_end_time": None}]
+    return [{**same, **each, **end} for each, end in zip(begun, over, strict=True)]
+
+
+def at(text: str) -> str:
+    return f"2026-01-{text}+00:00"
+
+
+def when(text: str) -> datetime:
+    return datetime.fromisoformat(at(text))
+
+
+def booked(*borders: tuple[str, str, str]) -> Books:
+    anchored = {"time_zone": "UTC", "billing_anchor": "CALENDAR", "discounts": []}
+    return Books(subscriptions={"sub_1": {**anchored, "phases": phases(*borders)}})
+
+
+CUT = [
+    ("plan_1", "01T00:00:00", "01T00:00:00"),
+    ("plan_2", "10T10:00:00", "10T10:02:10"),
+    ("plan_3", "10T10:00:00", "10T10:04:05"),
+]
+OF = {"subscription_id": "sub_1"}
+FIRST, CHANGED, AGAIN = when("01T00:00:00"), when("10T10:02:10"), when("10T10:04:05")
+QUARTER, OVER = when("10T10:00:00"), datetime.fromisoformat("2026-02-01T00:00:00+00:00")
+
+
+def test_a_part_is_priced_to_the_second_as_its_invoice_says() -> None:
+    books = booked(*CUT)
+    # Before invoices did: where phases meet.
+    assert books.window(OF, FIRST, QUARTER) == (FIRST, CHANGED)
+    assert books.window(OF, QUARTER, OVER) == (CHANGED, OVER)
+    books.see(
         {
-            "start_time": ends[number][0],
-            "exact_start_time": ends[number][1],
-            "end_time": ends[number + 1][0] if number < 2 else None,
-            "exact_end_time": ends[number + 1][1] if number < 2 else None,
+            **OF,
+            "period_start": str(FIRST),
+            "period_end": str(QUARTER),
+            "exact_period_start": str(FIRST),
+            "exact_period_end": str(QUARTER),
         }
-        for number in range(3)
+    )
+    assert books.window(OF, FIRST, QUARTER) == (FIRST, QUARTER)
+    assert set(books.phase_ends(OF)) == {FIRST, CHANGED, AGAIN}
+
+
+def test_seconds_are_of_the_plans_that_they_were_on_and_usage_of_the_last_one() -> None:
+    books = booked(*CUT)
+    found = stays(books, OF, (QUARTER, OVER), (CHANGED, OVER))
+    assert [(each.phase["plan_id"], each.spans, each.has_usage) for each in found] == [
+        ("plan_3", [(AGAIN, OVER)], True),
+        ("plan_2", [(CHANGED, AGAIN)], False),
     ]
-    books = Books(subscriptions={"sub_1": {"phases": phases}})
-    invoice = {"subscription_id": "sub_1"}
-    times = [datetime.fromisoformat(time) for time, _ in ends]
-    exact = [datetime.fromisoformat(second or time) for time, second in ends]
-    assert books.exact(invoice, times[0], times[1]) == (exact[0], exact[1])
-    assert books.exact(invoice, times[1], times[2]) == (exact[1], exact[2])
-    # Where no phase begins or ends time is cut as usage is.
-    february = datetime.fromisoformat("2026-02-01T00:00:00+00:00")
-    assert books.exact(invoice, times[2], february) == (exact[2], february)
-    assert dict(books.phase_ends(invoice)) == dict(zip(exact, times, strict=True))
+    assert books.phase_by_time(OF, CHANGED)["plan_id"] == "plan_2"
+    assert books.phase(OF, QUARTER)["plan_id"] == "plan_3"
+
+
+def test_lines_are_about_the_plan_whose_seconds_they_begin_in() -> None:
+    books = booked(*CUT)
+    main, other = stays(books, OF, (QUARTER, OVER), (CHANGED, OVER))
+    zero = Fraction(0)
+    entries = [
+        Entry(1, kind, None, start, end, zero, zero, None)
+        for kind, start, end in (
+            ("BASE", FIRST, CHANGED),
+            ("BASE", CHANGED, AGAIN),
+            ("MINIMUM", CHANGED, AGAIN),
+            ("BASE", AGAIN, OVER),
+            ("USAGE", QUARTER, OVER),
+            ("MINIMUM", QUARTER, OVER),
+            ("TAX", QUARTER, OVER),
+        )
+    ]
+    assert list(about(main, [main, other], entries)) == entries[3:6]
+    assert list(about(other, [main, other], entries)) == entries[1:3]
+
+
+def test_a_period_that_begins_anew_is_a_whole_one_from_its_second_on() -> None:
+    row = {"time_zone": "UTC", "billing_anchor": "ANNIVERSARY"}
+    phase = {"anchor_time": str(QUARTER), "exact_anchor_time": str(CHANGED)}
+    made = Calendar.of(row, {**phase, "billing_period": "MONTHLY"})
+    over = datetime.fromisoformat("2026-02-10T10:00:00+00:00")
+    assert made.share(CHANGED, over) == WHOLE
+    assert made.share(over, made.begin(2)) == WHOLE

@@ -191,7 +191,8 @@ def test_a_change_at_a_second(
     part = made.part_from(begin)
     while part is not None and part.start < JANUARY.end:
         on = next(each for each in plans if each.id == made.phase_at(part.start).plan_id)
-        due = OpenPeriod(replace(made, period=part), on, part)
+        asked = replace(made, period=part, exact_period_start=None)
+        due = OpenPeriod(asked, on, part, time_plans=tuple(plans))
         found += [str(line.amount) for line in due.draft(()).lines]
         part = made.part_from(part.end)
     assert found == amounts

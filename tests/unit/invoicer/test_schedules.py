@@ -1,5 +1,5 @@
-"""Whatever is done to a subscription, at whatever second, each second is billed once, and shares
-sum to the whole.
+"""Where phases begin and end for usage and for time, which seconds lines are for, and that shares
+sum to the whole. tests/unit/invoicer/test_each_second.py does what comes to its mind.
 """
 
 from dataclasses import replace
@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines
+from services.invoicer.base_prices import BasePart, Prepaid, Segment, base_lines, outstanding
 from services.invoicer.changes import (
     Timing,
     begin_at,
@@ -18,12 +18,10 @@ from services.invoicer.changes import (
     changed,
     end_at,
     first_phases,
-    first_second,
     paused,
-    resume_at,
     resumed,
 )
-from services.invoicer.closing import OpenPeriod, is_billed
+from services.invoicer.closing import OpenPeriod
 from services.invoicer.domain import (
     BasePriceTiming,
     Plan,
@@ -32,18 +30,17 @@ from services.invoicer.domain import (
     SubscriptionStatus,
 )
 from services.invoicer.exact import total
-from services.invoicer.periods import BillingAnchor, BillingPeriod, Cycle, Period
+from services.invoicer.periods import BillingAnchor, BillingPeriod, Period
 from services.invoicer.phases import PhaseKind
 from services.invoicer.proration import prorate
 from services.invoicer.simulation import phases_within
+from services.invoicer.timed import priced_times
 from services.kit.database import TenantKey
 from services.kit.money import minor_digits, round_money
 from tests.unit.invoicer.calculator import follow
 
-QUARTER, SECOND = timedelta(minutes=15), timedelta(seconds=1)
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 START = datetime(2026, 1, 10, 6, 30, tzinfo=UTC)
-STEPS_MAX = 12
-PARTS_MAX = 400
 _SECONDS_OF_YEAR = 366 * 86_400
 
 
@@ -60,10 +57,7 @@ PLANS = [
 ]
 
 
-def subscription(
-    anchor: BillingAnchor, zone: str, trial: datetime | None, now: datetime
-) -> Subscription:
-    cycle = Cycle(START, anchor, zone)
+def subscription(anchor: BillingAnchor, now: datetime) -> Subscription:
     made = Subscription(
         tenant=TenantKey("org_" + "0" * 32, "test"),
         id="sub_1",
@@ -73,149 +67,34 @@ def subscription(
         status=SubscriptionStatus.ACTIVE,
         billing_anchor=anchor,
         billing_period=BillingPeriod.MONTHLY,
-        time_zone=zone,
+        time_zone="UTC",
         start_time=START,
         period=None,
         cancel_time=None,
         revision=1,
         create_time=START,
-        phases=first_phases(PLANS[0], START, trial, 1, now, first_second(cycle, now)),
+        phases=first_phases(PLANS[0], START, None, 1, now, now),
     )
     return replace(made, period=made.part_from(START))
 
 
-def invoiced(
-    found: Subscription, now: datetime, grace: timedelta, parts: list[tuple[Period, Period]]
-) -> Subscription:
-    """Moved on over all that has been over for the time of grace, as closing does; each part as
-    usage is cut, and as time is priced.
-    """
-    while found.period is not None and found.period.end + grace <= now:
-        parts.append((found.period, found.exact(found.period)))
-        found = replace(found, period=found.part_from(found.period.end))
-        assert len(parts) < PARTS_MAX
+def invoiced(found: Subscription, now: datetime) -> Subscription:
+    """Moved on over all that is over, as closing does without a time of grace."""
+    while found.period is not None and found.period.end <= now:
+        following = found.part_from(found.period.end)
+        second = found.exact_at(following.start) if following else None
+        found = replace(found, period=following, exact_period_start=second)
     return found
 
 
-def acted(
-    found: Subscription, now: datetime, action: str, timing: Timing, pick: int
-) -> Subscription:
-    """One of the things that a caller may do."""
-    if action == "pause":
-        start = end_at(found, timing, now)
-        until = start.time + pick * QUARTER if pick % 3 else None
-        trial = found.phase_at(max(now, found.start_time)).kind is PhaseKind.TRIAL
-        return found if trial else paused(resumed(found, start, now), start, until, now)
-    if action == "resume":
-        return resumed(found, resume_at(found, now), now)
-    if action == "change":
-        start = begin_at(found, timing, now)
-        return changed(found, start, PLANS[pick % len(PLANS)], 1 + pick % 5, now)
-    end = end_at(found, timing, now)
-    earlier = found.cancel_time is None or end.time < found.cancel_time
-    return cancelled(found, end) if earlier else found
-
-
-def priced(found: Subscription, part: Period) -> list[Period]:
-    """What of the part the lines of its invoice charge a base price for."""
+def priced(found: Subscription, part: Period) -> list[tuple[str, Period]]:
+    """What the lines of the part's invoice charge base prices for, and of which plan."""
     phase = found.phase_at(part.start)
     on = next(each for each in PLANS if each.id == phase.plan_id)
-    if not is_billed(found, part):
-        return []
-    due = OpenPeriod(replace(found, period=part, opening=False), on, part)
-    return [line.period for line in due.draft([]).lines]
-
-
-# Mostly within the same quarters of an hour; -1: to within the first one of what follows.
-WAITS = st.one_of(st.integers(0, 1_200), st.just(-1), st.integers(0, 20 * 86_400))
-
-
-@settings(max_examples=300)
-@given(
-    anchor=st.sampled_from(BillingAnchor),
-    zone=st.sampled_from(["UTC", "Asia/Kathmandu", "America/New_York"]),
-    trial_quarters=st.one_of(st.none(), st.none(), st.integers(1, 3_000)),
-    grace=st.sampled_from([timedelta(0), timedelta(minutes=2), timedelta(hours=1)]),
-    begun=st.integers(0, 899),
-    steps=st.lists(
-        st.tuples(
-            WAITS,
-            st.sampled_from(["pause", "resume", "change", "change", "cancel"]),
-            st.sampled_from([Timing.NOW, Timing.NOW, Timing.PERIOD_END]),
-            st.integers(1, 500),
-        ),
-        max_size=STEPS_MAX,
-    ),
-)
-def test_no_second_is_billed_twice_or_left_out(
-    anchor: BillingAnchor,
-    zone: str,
-    trial_quarters: int | None,
-    grace: timedelta,
-    begun: int,
-    steps: list[tuple[int, str, Timing, int]],
-) -> None:
-    trial = START + trial_quarters * QUARTER if trial_quarters else None
-    now, parts = START + timedelta(seconds=begun), list[tuple[Period, Period]]()
-    found = subscription(anchor, zone, trial, now)
-    for wait, action, timing, pick in steps:
-        if wait < 0 and found.period is not None:
-            now = max(now, found.period.end + pick * SECOND)
-        else:
-            now += abs(wait) * SECOND
-        found = invoiced(found, now, grace, parts)
-        if found.period is None or (found.cancel_time and found.cancel_time <= now):
-            continue
-        before = found.phases
-        found = acted(found, now, action, timing, pick)
-        # What is invoiced keeps its phases.
-        for part, _ in parts:
-            instants = (part.start, part.end - QUARTER)
-            old = [next(each for each in before if each.is_at(i)) for i in instants]
-            kept = [found.phase_at(i) for i in instants]
-            assert [(p.kind, p.plan_id, p.quantity) for p in kept] == [
-                (p.kind, p.plan_id, p.quantity) for p in old
-            ]
-    now += timedelta(days=200)
-    found = invoiced(found, now, grace, parts)
-    # From the start to the end, or now, without a gap.
-    assume(parts)
-    for part, exact in parts:
-        # As it was when it was invoiced; a pause may go on to the second when it ends.
-        assert found.exact(part) == exact or not is_billed(found, part)
-    parts = [(part, found.exact(part)) for part, _ in parts]
-    (first, first_exact), (last, last_exact) = parts[0], parts[-1]
-    assert first.start == START <= first_exact.start <= START + timedelta(seconds=begun)
-    for (previous, previous_exact), (part, exact) in pairwise(parts):
-        assert previous.end == part.start
-        assert previous_exact.end == exact.start
-    if found.cancel_time is not None and found.period is None:
-        assert last.end == found.cancel_time
-        assert last.end - QUARTER <= last_exact.end <= last.end
-    for part, exact in parts:
-        whole = found.whole_of(part)
-        assert whole.start <= part.start < part.end <= whole.end
-        # Usage and time are never cut further apart than a quarter of an hour.
-        for aligned, second in ((part.start, exact.start), (part.end, exact.end)):
-            assert abs(second - aligned) <= QUARTER
-            assert second.microsecond == 0
-        charged = priced(found, part)
-        if is_billed(found, part):
-            # No time of it is outside of its whole period, nor charged twice or not at all.
-            assert whole.start <= exact.start <= exact.end <= whole.end
-            assert sum(each.seconds for each in charged) == exact.seconds
-        for line in charged:
-            # By where it begins a line belongs to the sums of one part.
-            assert part.start <= line.start < part.end
-        borders = [exact.start, *(line.end for line in charged)]
-        assert [line.start for line in charged] == borders[: len(charged)]
-        # One plan and kind a part, which is what it is billed as.
-        inside = {
-            (p.kind, p.plan_id, p.anchor_time)
-            for p in found.phases
-            if p.start_time < part.end and (p.end_time is None or p.end_time > part.start)
-        }
-        assert len(inside) == 1
+    others = tuple(each for each in PLANS if each is not on)
+    asked = replace(found, period=part, exact_period_start=None)
+    due = OpenPeriod(asked, on, part, time_plans=others)
+    return [(line.description.split(":")[0], line.period) for line in due.draft([]).lines]
 
 
 MONEY = st.decimals(0, 10**7, places=6, allow_nan=False)
@@ -313,127 +192,229 @@ def off(found: Subscription, text: str) -> Subscription:
 
 def again(found: Subscription, text: str) -> Subscription:
     now = second(text)
-    return resumed(found, resume_at(found, now), now)
+    return resumed(found, begin_at(found, Timing.NOW, now), now)
 
 
 def late(found: Subscription, text: str) -> Subscription:
-    """Invoiced at once, without a time of grace."""
-    return invoiced(found, second(text), timedelta(0), [])
+    return invoiced(found, second(text))
 
 
 def made(text: str = "06:30:00", anchor: BillingAnchor = BillingAnchor.CALENDAR) -> Subscription:
-    return subscription(anchor, "UTC", None, second(text))
+    return subscription(anchor, second(text))
 
 
 FIRST = ("plan_10", "06:30:00", "06:30:00")
+JANUARY, FEBRUARY = second("2026-01-01T00:00:00"), second("2026-02-01T00:00:00")
 
 
-def test_a_start_is_priced_from_its_second_on_unless_a_whole_period_begins() -> None:
-    assert borders(made("06:37:31")) == [("plan_10", "06:30:00", "06:37:31")]
-    assert borders(made("06:37:31", BillingAnchor.ANNIVERSARY)) == [FIRST]
+def test_a_start_is_priced_from_its_second_on_and_a_first_anniversary_is_a_whole_one() -> None:
+    begun = [("plan_10", "06:30:00", "06:37:31")]
+    calendar, anniversary = made("06:37:31"), made("06:37:31", BillingAnchor.ANNIVERSARY)
+    assert borders(calendar) == borders(anniversary) == begun
+    assert calendar.period is not None
+    assert anniversary.period is not None
+    (time,) = priced_times(calendar, calendar.period)
+    assert time.whole == Period(JANUARY, FEBRUARY)
+    (time,) = priced_times(anniversary, anniversary.period)
+    assert (time.whole,) == time.periods
+    assert time.whole == Period(second("06:37:31"), second("2026-02-10T06:30:00"))
 
 
-def test_what_is_changed_again_in_its_quarter_counts_from_the_first_second_on() -> None:
-    once = on(made(), "10:07:31", B)
-    assert borders(once) == [FIRST, ("plan_20", "10:00:00", "10:07:31")]
-    assert borders(on(once, "10:10:00", C)) == [FIRST, ("plan_100", "10:00:00", "10:07:31")]
-    assert borders(on(once, "10:10:00", A)) == [FIRST]
-    # The first one is what it began with.
-    assert borders(on(made("06:31:02"), "06:40:00", B)) == [("plan_20", "06:30:00", "06:31:02")]
+def test_of_changes_within_a_quarter_each_has_its_seconds_and_the_last_one_the_usage() -> None:
+    once = on(made(), "10:02:10", B)
+    assert borders(once) == [FIRST, ("plan_20", "10:00:00", "10:02:10")]
+    twice = on(once, "10:04:05", B, 3)
+    third = on(twice, "10:09:00", C)
+    assert borders(third) == [
+        FIRST,
+        ("plan_20", "10:00:00", "10:02:10"),
+        ("plan_20", "10:00:00", "10:04:05"),
+        ("plan_100", "10:00:00", "10:09:00"),
+    ]
+    assert third.period is not None
+    assert priced(third, third.period) == [("P10", Period(START, second("10:02:10")))]
+    following = third.part_from(third.period.end)
+    assert following == Period(second("10:00:00"), second("2027-01-01T00:00:00"))
+    assert priced(third, following) == [
+        ("P20", Period(second("10:02:10"), second("10:04:05"))),
+        ("P20", Period(second("10:04:05"), second("10:09:00"))),
+        ("P100", Period(second("10:09:00"), following.end)),
+    ]
+    # Nothing is changed twice in one second.
+    assert borders(on(once, "10:02:10", C)) == [FIRST, ("plan_100", "10:00:00", "10:02:10")]
+    assert borders(on(once, "10:02:10", A)) == [FIRST]
+
+
+def test_a_change_that_is_undone_in_its_quarter_costs_its_seconds_and_cuts_no_usage() -> None:
+    found = on(on(made(), "10:02:10", B), "10:09:00", A)
+    assert borders(found) == [
+        FIRST,
+        ("plan_20", "10:00:00", "10:02:10"),
+        ("plan_10", "10:00:00", "10:09:00"),
+    ]
+    assert found.period == Period(START, FEBRUARY)
+    assert priced(found, found.period) == [
+        ("P10", Period(START, second("10:02:10"))),
+        ("P20", Period(second("10:02:10"), second("10:09:00"))),
+        ("P10", Period(second("10:09:00"), FEBRUARY)),
+    ]
 
 
 def test_once_it_is_invoiced_to_the_second_it_stays_so() -> None:
     once = late(on(made(), "10:07:31", B), "10:08:00")
-    kept = [FIRST, ("plan_100", "10:00:00", "10:07:31")]
-    assert borders(on(once, "10:10:00", C)) == kept
+    kept = [FIRST, ("plan_20", "10:00:00", "10:07:31")]
+    assert borders(on(once, "10:10:00", C)) == [*kept, ("plan_100", "10:00:00", "10:10:00")]
     same = on(once, "10:10:00", A)
-    assert borders(same) == [FIRST, ("plan_10", "10:00:00", "10:07:31")]
+    assert borders(same) == [*kept, ("plan_10", "10:00:00", "10:10:00")]
     # It is a part of the same month.
-    assert same.period is not None
-    february = second("2026-02-01T00:00:00")
-    assert same.exact(same.period) == Period(second("10:07:31"), february)
-    assert same.whole_of(same.period) == Period(second("2026-01-01T00:00:00"), february)
-    assert same.whole_of(Period(START, second("10:00:00"))).end == february
+    assert same.period == Period(second("10:00:00"), FEBRUARY)
+    assert same.exact(same.period) == Period(second("10:07:31"), FEBRUARY)
+    assert same.whole_of(same.period) == Period(JANUARY, FEBRUARY)
+    assert same.whole_of(Period(START, second("10:00:00"))).end == FEBRUARY
+    # Undone in the same second: where it is cut is still known.
+    at_once = late(on(made(), "10:07:31", B), "10:07:31")
+    back = on(at_once, "10:07:31", A)
+    assert borders(back) == [FIRST, ("plan_10", "10:00:00", "10:07:31")]
+    assert back.period == same.period
+    assert back.whole_of(back.period) == Period(JANUARY, FEBRUARY)
 
 
-def test_where_a_whole_period_begins_it_begins_on_the_quarter() -> None:
-    month = "2026-02-01T00:"
-    assert borders(on(made(), f"{month}05:00", B))[1] == ("plan_20", "00:00:00", "00:00:00")
-    # Periods of another length begin anew on an anniversary, and on the calendar they do not.
-    yearly = on(made(anchor=BillingAnchor.ANNIVERSARY), "10:07:31", C)
-    assert borders(yearly) == [FIRST, ("plan_100", "10:00:00", "10:00:00")]
+def test_in_the_first_quarter_of_a_period_time_is_of_the_plan_before_until_the_change() -> None:
+    for found in (made(), late(made(), "2026-02-01T00:05:00")):
+        after = on(found, "2026-02-01T00:05:07", B)
+        assert borders(after) == [FIRST, ("plan_20", "00:00:00", "00:05:07")]
+        january, february = Period(START, FEBRUARY), Period(FEBRUARY, second("2026-03-01T00:00:00"))
+        assert after.exact(january) == january
+        assert priced(after, february) == [
+            ("P10", Period(FEBRUARY, second("2026-02-01T00:05:07"))),
+            ("P20", Period(second("2026-02-01T00:05:07"), february.end)),
+        ]
+
+
+def test_periods_that_begin_anew_are_whole_ones_from_the_second_on() -> None:
+    found = on(made(anchor=BillingAnchor.ANNIVERSARY), "10:07:31", C)
+    assert borders(found) == [FIRST, ("plan_100", "10:00:00", "10:07:31")]
+    year = Period(second("10:00:00"), second("2027-01-10T10:00:00"))
+    assert found.part_from(year.start) == year
+    assert priced(found, year) == [("P100", Period(second("10:07:31"), year.end))]
+    (time,) = priced_times(found, year)
+    assert (time.whole,) == time.periods
+    # The calendar's do not begin anew.
     assert borders(on(made(), "10:07:31", C))[1] == ("plan_100", "10:00:00", "10:07:31")
-    # Unless what was before is invoiced to the second.
-    cut = late(on(made(anchor=BillingAnchor.ANNIVERSARY), "10:07:31", B), "10:08:00")
-    assert borders(on(cut, "10:09:00", C))[1] == ("plan_100", "10:00:00", "10:07:31")
 
 
 def test_a_pause_is_priced_from_its_second_to_that_of_its_end() -> None:
     once = off(made(), "10:07:31")
     assert borders(once) == [FIRST, ("PAUSED", "10:15:00", "10:07:31")]
-    assert borders(off(once, "10:09:00"))[1] == ("PAUSED", "10:15:00", "10:07:31")
-    # One that is over in its quarter never was.
-    assert borders(again(once, "10:12:00")) == [FIRST]
-    assert borders(again(once, "10:16:00")) == [FIRST]
+    assert borders(off(once, "10:09:00")) == borders(once)
+    # One that is over in its quarter takes no usage.
+    short = again(once, "10:12:00")
+    assert borders(short) == [
+        FIRST,
+        ("PAUSED", "10:00:00", "10:07:31"),
+        ("plan_10", "10:00:00", "10:12:00"),
+    ]
+    assert short.period == Period(START, FEBRUARY)
+    assert priced(short, short.period) == [
+        ("P10", Period(START, second("10:07:31"))),
+        ("P10", Period(second("10:12:00"), FEBRUARY)),
+    ]
     on_again = again(once, "11:20:05")
     assert borders(on_again)[2] == ("plan_10", "11:15:00", "11:20:05")
-    # It may end in the first quarter of a period: it bills nothing of it.
     next_month = again(once, "2026-02-01T00:05:00")
     assert borders(next_month)[2] == ("plan_10", "00:00:00", "00:05:00")
 
 
-def test_a_pause_that_is_invoiced_to_the_second_keeps_a_quarter_of_an_hour() -> None:
-    assert borders(again(late(off(made(), "10:07:31"), "10:16:00"), "10:16:00")) == [
+def test_a_pause_may_end_in_the_quarter_after_its_own_when_what_was_before_is_invoiced() -> None:
+    found = again(late(off(made(), "10:07:31"), "10:16:00"), "10:16:00")
+    assert borders(found) == [
         FIRST,
         ("PAUSED", "10:15:00", "10:07:31"),
-        ("plan_10", "10:30:00", "10:30:00"),
+        ("plan_10", "10:15:00", "10:16:00"),
     ]
+    assert found.period == Period(second("10:15:00"), FEBRUARY)
+    assert priced(found, found.period) == [("P10", Period(second("10:16:00"), FEBRUARY))]
 
 
-def test_what_follows_a_pause_that_is_called_off_begins_with_its_quarter() -> None:
-    """Another plan was to begin where the pause began."""
+def test_a_pause_from_the_end_of_one_period_into_the_first_quarter_of_the_next() -> None:
+    found = again(off(made(), "2026-01-31T23:50:07"), "2026-02-01T00:05:07")
+    assert borders(found)[1:] == [
+        ("PAUSED", "00:00:00", "23:50:07"),
+        ("plan_10", "00:00:00", "00:05:07"),
+    ]
+    february = Period(FEBRUARY, second("2026-03-01T00:00:00"))
+    assert priced(found, Period(START, FEBRUARY)) == [
+        ("P10", Period(START, second("2026-01-31T23:50:07")))
+    ]
+    assert priced(found, february) == [("P10", Period(second("2026-02-01T00:05:07"), february.end))]
+
+
+def test_a_planned_change_stays_where_it_is_when_a_pause_before_it_is_called_off() -> None:
     found = off(made(), "2026-01-31T23:50:00")
     now = second("2026-01-31T23:52:00")
     found = changed(found, begin_at(found, Timing.PERIOD_END, now), B, 1, now)
-    assert borders(found)[1] == ("PAUSED", "00:00:00", "23:50:00")
-    found = again(found, "2026-01-31T23:55:00")
-    assert borders(found) == [FIRST, ("plan_20", "00:00:00", "00:00:00")]
+    assert borders(found)[1:] == [
+        ("PAUSED", "00:00:00", "23:50:00"),
+        ("PAUSED", "00:00:00", "00:00:00"),
+    ]
+    assert borders(again(found, "2026-01-31T23:55:00")) == [
+        FIRST,
+        ("PAUSED", "23:45:00", "23:50:00"),
+        ("plan_10", "23:45:00", "23:55:00"),
+        ("plan_20", "00:00:00", "00:00:00"),
+    ]
 
 
-def test_a_change_within_the_quarter_of_a_pause_has_no_second() -> None:
+def test_a_change_within_the_quarter_of_a_pause_leaves_its_usage_as_it_was() -> None:
     found = on(off(made(), "10:07:31"), "10:10:00", B)
     assert borders(found)[1:] == [
-        ("plan_20", "10:00:00", "10:07:31"),
         ("PAUSED", "10:15:00", "10:07:31"),
+        ("PAUSED", "10:15:00", "10:10:00"),
     ]
+    assert [phase.plan_id for phase in found.phases] == ["plan_10", "plan_10", "plan_20"]
+    assert borders(again(found, "10:12:00"))[-1] == ("plan_20", "10:00:00", "10:12:00")
 
 
 def test_an_end_is_priced_to_its_second() -> None:
     found, now = made(), second("10:07:31")
     over = cancelled(found, end_at(found, Timing.NOW, now))
-    assert (over.cancel_time, over.phases[0].priced_until) == (second("10:15:00"), now)
+    assert (over.cancel_time, over.priced_until) == (second("10:15:00"), now)
     assert over.period is not None
-    assert priced(over, over.period) == [Period(START, now)]
-    before = cancelled(off(found, "10:01:00"), end_at(off(found, "10:01:00"), Timing.NOW, now))
-    assert [phase.priced_until for phase in before.phases] == [second("10:01:00")]
+    assert priced(over, over.period) == [("P10", Period(START, now))]
+    paused_before = off(found, "10:01:00")
+    over = cancelled(paused_before, end_at(paused_before, Timing.NOW, now))
+    assert priced(over, Period(START, second("10:15:00"))) == [
+        ("P10", Period(START, second("10:01:00")))
+    ]
 
 
 def test_what_was_paid_for_a_time_of_no_second_is_credited() -> None:
-    whole = Period(second("2026-01-01T00:00:00"), second("2026-02-01T00:00:00"))
+    whole = Period(JANUARY, FEBRUARY)
     nothing = Segment(Period(whole.start, whole.start), 1)
     paid = Prepaid(whole, Decimal(31), Decimal(1), Decimal("31.00"))
     (line,) = base_lines(part_of([nothing], whole, Decimal(31)), [paid])
     assert line.amount == Decimal("-31.00")
+    assert outstanding([paid], [line]) == []
+
+
+def test_the_same_price_of_periods_of_another_length_is_another_one() -> None:
+    """A week was paid for, and in the same second it was a month instead."""
+    month = Period(JANUARY, FEBRUARY)
+    paid = Prepaid(Period(JANUARY, JANUARY + 7 * DAY), Decimal(31), Decimal(1), Decimal("31.00"))
+    lines = base_lines(part_of([Segment(month, 1)], month, Decimal(31)), [paid])
+    assert [line.amount for line in lines] == [Decimal("-31.00"), Decimal("31.00")]
 
 
 def test_within_a_window_seconds_stay_and_none_of_them_lies_outside() -> None:
     """A month's figures are simulated from what of the phases lies in it."""
-    found = on(on(made(), "10:07:31", A, 2), "2026-02-10T00:07:31", A, 3)
-    january = Period(second("2026-01-01T00:00:00"), second("2026-02-01T00:00:00"))
-    first, last = phases_within(found.phases, january)
+    found = on(on(made(), "10:07:31", A, 2), "2026-02-01T00:07:31", A, 3)
+    first, last = phases_within(found.phases, Period(JANUARY, FEBRUARY))
     assert (first.priced_from, first.priced_until) == (START, second("10:07:31"))
-    assert (last.priced_from, last.priced_until) == (second("10:07:31"), january.end)
-    to_border = Period(january.start, second("10:00:00"))
-    assert [each.priced_until for each in phases_within(found.phases, to_border)] == [to_border.end]
-    (after,) = phases_within(found.phases, Period(second("11:00:00"), january.end))
-    assert (after.start_time, after.exact_start_time) == (second("11:00:00"), None)
+    assert (last.priced_from, last.priced_until) == (second("10:07:31"), FEBRUARY)
+    to_border = phases_within(found.phases, Period(JANUARY, second("10:00:00")))
+    assert [each.priced_until for each in to_border] == [second("10:00:00")]
+    # What goes on into the window by time alone is in it, too.
+    before, after = phases_within(found.phases, Period(FEBRUARY, FEBRUARY + 28 * DAY))
+    assert before.is_time_only
+    assert before.priced_until == after.priced_from == second("2026-02-01T00:07:31")
+    assert (before.quantity, after.quantity) == (2, 3)

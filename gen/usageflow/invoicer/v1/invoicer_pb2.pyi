@@ -666,6 +666,8 @@ class SubscriptionPhase(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
+    EXACT_START_TIME_FIELD_NUMBER: _builtins.int
+    EXACT_END_TIME_FIELD_NUMBER: _builtins.int
     kind: Global___PhaseKind.ValueType
     """How it is billed."""
     plan_id: _builtins.str
@@ -676,11 +678,19 @@ class SubscriptionPhase(_message.Message):
     """How many times the base price is charged."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it begins."""
+        """From which quarter of an hour on usage is billed as it says."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; absent: it goes on."""
+        """Until which one; absent: it goes on. As start_time: usage of its quarter is a later phase's."""
+
+    @_builtins.property
+    def exact_start_time(self) -> _timestamp_pb2.Timestamp:
+        """From which second on what is priced by time is billed as it says."""
+
+    @_builtins.property
+    def exact_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until which one, where the next phase begins to be; absent: it goes on."""
 
     def __init__(
         self,
@@ -691,10 +701,12 @@ class SubscriptionPhase(_message.Message):
         plan_id: _builtins.str = ...,
         plan_version: _builtins.int = ...,
         quantity: _builtins.int = ...,
+        exact_start_time: _timestamp_pb2.Timestamp | None = ...,
+        exact_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "exact_end_time", b"exact_end_time", "exact_start_time", b"exact_start_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "kind", b"kind", "plan_id", b"plan_id", "plan_version", b"plan_version", "quantity", b"quantity", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "exact_end_time", b"exact_end_time", "exact_start_time", b"exact_start_time", "kind", b"kind", "plan_id", b"plan_id", "plan_version", b"plan_version", "quantity", b"quantity", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

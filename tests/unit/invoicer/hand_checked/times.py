@@ -136,7 +136,8 @@ CHANGES = [
     # The last second of January costs 2,678,400 / 2,678,400 = 1.00
     ("IN_ARREARS", "UTC", "0", 1, "USD", "2026-01-31T23:59:59", "2678400", 1, ["0.00", "1.00"],
      "2678400 x 1 / 2678400 = 1", "1.00"),
-    # In the first quarter of an hour of a month it counts from its start
-    ("IN_ARREARS", "UTC", "100", 1, "USD", "2026-01-01T00:07:31", "300", 1, ["300.00"],
-     "300 x 2678400 / 2678400 = 300", "300.00"),
+    # In the first quarter of an hour of a month it counts from its second on, too
+    ("IN_ARREARS", "UTC", "100", 1, "USD", "2026-01-01T00:07:31", "300", 1, ["0.02", "299.95"],
+     "2678400 - 451 = 2677949; 100 x 2677949 / 2678400 ~ 99.98; 100 - 99.98 = 0.02; "
+     "300 x 2677949 / 2678400 ~ 299.95; 0.02 + 299.95 = 299.97", "299.97"),
 ]  # fmt: skip
