@@ -266,7 +266,7 @@ def ending(*parts: Callable[[int], bytes]) -> Script:
     [
         ending(lambda stream: frames.number_frame(RST_STREAM, stream, ErrorCode.REFUSED_STREAM)),
         ending(lambda _: frames.goaway_frame(0, ErrorCode.NO_ERROR)),
-        ending(lambda _: frame(DATA, 0, 0, b"")[:5] + b"\xff" * 9),
+        ending(lambda _: b"\xff" * frames.HEAD.size),
         ending(lambda stream: frame(HEADERS, END_HEADERS, stream, b"\xff\xff\xff\xff\xff")),
         ending(
             lambda stream: frame(HEADERS, 0, stream, OPENED),
@@ -286,7 +286,7 @@ def ending(*parts: Callable[[int], bytes]) -> Script:
         ),
     ],
     ids=[
-        "refused", "leaving", "cut", "no_headers", "half_headers", "continuation", "push",
+        "refused", "leaving", "too_large", "no_headers", "half_headers", "continuation", "push",
         "window", "setting", "proxy",
     ],
 )  # fmt: skip
