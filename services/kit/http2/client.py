@@ -91,7 +91,9 @@ class Channel:
         while True:
             if self._closed:
                 raise AwayError("the channel is closed")
-            there = [each.connection for each in self._replicas.values() if each.connection]
+            # One that is over is so at once, and its replica learns of it in the loop's next turn.
+            found = (each.connection for each in self._replicas.values())
+            there = [connection for connection in found if connection and connection.open]
             if there:
                 self._turn += 1
                 return there[self._turn % len(there)]

@@ -435,6 +435,14 @@ async def test_a_deadline_without_a_word_leaves_the_connection(
         assert server.connections == 2
 
 
+async def test_a_connection_that_is_over_gets_no_call(channel: Channel) -> None:
+    await channel.call(ECHO, b"", 5.0, ())
+    [connection] = list(channel._connections)
+    connection.abort("a test")
+    # In the same turn of the loop: on the old connection it would wait for its deadline.
+    assert await channel.call(ECHO, b"now", 5.0, ()) == b"now"
+
+
 async def test_a_short_deadline_leaves_other_calls_alone(served: Served, channel: Channel) -> None:
     long = asyncio.create_task(channel.call(WAIT, b"long", 30.0, ()))
     await asyncio.wait_for(served.handlers.running.wait(), WAIT_S)
