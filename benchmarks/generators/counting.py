@@ -16,7 +16,7 @@ from usageflow.common.v1 import common_pb2
 from usageflow.events.v1.events_pb2 import EventBatch
 
 from benchmarks.messages import FoldLoad, FoldResult
-from services.aggregator.fold import Definition, Fold, metrics_of, series_of
+from services.aggregator.fold import Definition, Fold, metrics_of, plain_series
 from services.aggregator.folder import Folder
 from services.kit.database import Database
 from services.kit.tenant import TenantKey
@@ -59,9 +59,10 @@ def fold_in_memory(load: FoldLoad) -> FoldResult:
             batch = EventBatch.FromString(payload)
             assert metrics_of(batch) == {tenant: {METRIC}}
             folded.add(batch)
-        cells = folded.cells()
-        series_of(cells, {1: ()})
-        return sum(bucket.event_count for bucket in cells.values())
+        cells, counted = folded.counted()
+        assert not cells
+        plain_series(counted)
+        return sum(counted.event_counts)
 
     def until(end_s: float) -> int:
         events = 0

@@ -15,7 +15,7 @@ from usageflow.events.v1.events_pb2 import EventBatch, EventColumns, TenantEvent
 
 from services.aggregator import details, dimensions
 from services.aggregator.bucket import Bucket
-from services.aggregator.column_fold import ColumnFold, event_count
+from services.aggregator.column_fold import NOTHING, ColumnFold, Counted, event_count
 from services.aggregator.domain import QUARTER_US
 from services.kit.auth import MODE_NAMES
 from services.kit.database import TenantKey
@@ -201,19 +201,27 @@ class Fold:
 
     @property
     def size(self) -> int:
-        """How many cells there are; of events that came by column, how many series."""
+        """How many cells there are; of events that came by column, how many customers."""
         return len(self._cells) + self._columns.size
 
     def cells(self) -> Cells:
         """What was counted; the fold is over."""
         with localcontext(EXACT):
-            for (metric_id, customer_id, quarter), bucket in self._columns.buckets().items():
+            for (metric_id, customer_id, quarter), bucket in self._columns.counted().buckets():
                 cell = (metric_id, customer_id, (), quarter)
                 if cell in self._cells:
                     self._cells[cell].merge(bucket)
                 else:
                     self._cells[cell] = bucket
         return self._cells
+
+    def counted(self) -> tuple[Cells, Counted]:
+        """What was counted, some as cells and some, which takes a third of the time, as columns:
+        no metric is among both. The fold is over.
+        """
+        if self._columns.metric_ids & {cell[0] for cell in self._cells}:
+            return self.cells(), NOTHING
+        return self._cells, self._columns.counted()
 
 
 class _Known(NamedTuple):
@@ -243,6 +251,9 @@ def fold(batches: Iterable[EventBatch], definitions: Definitions) -> Cells:
     return folded.cells()
 
 
+NO_DIMENSIONS = dimensions.canonical((), ())
+
+
 class Series(NamedTuple):
     """What is counted apart. `dimensions_json` is canonical (dimensions.canonical)."""
 
@@ -258,6 +269,14 @@ class Series(NamedTuple):
         """
         content = f"{self.customer_id}\0{self.dimensions_json}".encode()
         return hashlib.blake2b(content, digest_size=SERIES_KEY_BYTES).digest()
+
+
+def plain_series(counted: Counted) -> list[Series]:
+    """The series of every cell of what is counted by customer alone."""
+    return [
+        Series(metric_id, customer_id, NO_DIMENSIONS)
+        for metric_id, customer_id in zip(counted.metric_ids, counted.customer_ids, strict=True)
+    ]
 
 
 def series_of(cells: Cells, names: Mapping[int, tuple[str, ...]]) -> dict[Cell, Series]:

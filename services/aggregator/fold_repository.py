@@ -14,7 +14,7 @@ from usageflow.events.v1 import events_pb2
 
 from services.aggregator.arrays import array_text as _array
 from services.aggregator.arrays import bytes_text
-from services.aggregator.bucket import Bucket
+from services.aggregator.column_fold import Counted
 from services.aggregator.fold import Series
 from services.aggregator.tables import fold_state, outbox
 from services.kit.auth import MODE_NUMBERS
@@ -206,23 +206,22 @@ ON CONFLICT (series_id, bucket_start) DO UPDATE SET
 
 
 async def add_to_buckets(
-    connection: AsyncConnection, folded: Sequence[tuple[int, int, Bucket]]
+    connection: AsyncConnection, series_ids: Sequence[int], counted: Counted
 ) -> None:
-    """Add (series id, number of the quarter of an hour since 1970, what was folded) to the table.
+    """Add what was counted, each cell under its series, to the table.
 
     One statement; at least one cell, and each at most once.
     """
-    series_ids, quarters, buckets = zip(*folded, strict=True)
     values = {
         "series_ids": _array(series_ids),
-        "quarters": _array(quarters),
-        "event_counts": _array([bucket.event_count for bucket in buckets]),
-        "sums": _array([bucket.amount_sum for bucket in buckets]),
-        "minima": _array([bucket.amount_min for bucket in buckets]),
-        "maxima": _array([bucket.amount_max for bucket in buckets]),
-        "latest_times_us": _array([bucket.latest_time_us for bucket in buckets]),
-        "latest_event_ids": _array([bytes_text(bucket.latest_event_id) for bucket in buckets]),
-        "latest_values": _array([bucket.latest_value for bucket in buckets]),
+        "quarters": _array(counted.quarters),
+        "event_counts": _array(counted.event_counts),
+        "sums": _array(counted.sums),
+        "minima": _array(counted.minima),
+        "maxima": _array(counted.maxima),
+        "latest_times_us": _array(counted.latest_times_us),
+        "latest_event_ids": _array(map(bytes_text, counted.latest_event_ids)),
+        "latest_values": _array(counted.latest_values),
     }
     await connection.execute(_UPSERT_BUCKETS, values)
 

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from usageflow.events.v1.events_pb2 import EventBatch
 
 from services.aggregator import fold_repository, metric_repository
+from services.aggregator.column_fold import NOTHING, Counted
 from services.aggregator.detail_repository import add_details
 from services.aggregator.fold import (
     Cells,
@@ -30,6 +31,7 @@ from services.aggregator.fold import (
     events_in,
     metrics_of,
     overflowed,
+    plain_series,
     series_of,
     values_of,
 )
@@ -183,8 +185,13 @@ class Folder:
             # A long fold lets others have their turn.
             await asyncio.sleep(0)
         # A metric's two definitions count under ids of their own: no cell is in both.
-        cells = {cell: bucket for fold in folds for cell, bucket in fold.cells().items()}
-        await self._store(connection, applied, cells)
+        cells: Cells = {}
+        plain = NOTHING
+        for fold in folds:
+            some, others = fold.counted()
+            cells.update(some)
+            plain = plain.plus(others)
+        await self._store(connection, applied, cells, plain)
         return applied
 
     async def store_recounted(
@@ -197,24 +204,33 @@ class Folder:
         applied = _Applied(0, [], [], definitions={key: by})
         await self._store(connection, applied, cells)
 
-    async def _store(self, connection: AsyncConnection, applied: _Applied, cells: Cells) -> None:
-        """Add what was folded to the buckets."""
+    async def _store(
+        self,
+        connection: AsyncConnection,
+        applied: _Applied,
+        cells: Cells,
+        plain: Counted = NOTHING,
+    ) -> None:
+        """Add what was folded to the buckets; `plain`: of metrics counted by customer alone."""
         names = {known.metric_id: known.dimensions for _key, known in _all(applied.definitions)}
         cells = await self._bound(connection, applied, cells, names)
-        found = series_of(cells, names)
-        applied.series_ids = await self._find_series(connection, applied, set(found.values()))
-        folded = sorted(
-            ((applied.series_ids[series], cell[3], cells[cell]) for cell, series in found.items()),
-            key=lambda entry: entry[:2],
+        of_cell = series_of(cells, names)
+        series = [*of_cell.values(), *plain_series(plain)]
+        counted = Counted.of({cell: cells[cell] for cell in of_cell}).plus(plain)
+        found = await self._find_series(connection, applied, set(series))
+        applied.series_ids = found
+        series_ids = [found[each] for each in series]
+        await fold_repository.add_to_buckets(connection, series_ids, counted)
+        await add_details(
+            connection,
+            [(found[each], cell[3], cells[cell]) for cell, each in of_cell.items()],
         )
-        await fold_repository.add_to_buckets(connection, folded)
-        await add_details(connection, folded)
         limited = {
             known.metric_id: known.limited_id
             for known in applied.definitions.values()
             if known.limited_id is not None
         }
-        if limited and (grown := _grown(cells, limited)):
+        if limited and (grown := _grown(counted, limited)):
             await insert_touches(connection, grown.keys())
             await note_growth(connection, grown)
             applied.quotas_touched = True
@@ -306,15 +322,15 @@ class Folder:
         _VOIDS.inc(sum(_voids_in(batch) for batch in applied.new))
 
 
-def _grown(cells: Cells, limited: Mapping[int, int]) -> dict[Touch, Growth]:
+def _grown(counted: Counted, limited: Mapping[int, int]) -> dict[Touch, Growth]:
     """What customers have used more; `limited`: metrics with quotas, by their counted ids."""
     grown: dict[Touch, Growth] = {}
-    for (metric_id, customer_id, _values, quarter), bucket in cells.items():
+    for metric_id, customer_id, quarter, events, added in zip(*counted[:5], strict=True):
         if not customer_id or metric_id not in limited:
             continue
         touch = Touch(limited[metric_id], customer_id, quarter)
         count, amount = grown.get(touch, _NO_GROWTH)
-        grown[touch] = Growth(count + bucket.event_count, EXACT.add(amount, bucket.amount_sum))
+        grown[touch] = Growth(count + events, EXACT.add(amount, EXACT.create_decimal(added)))
     return grown
 
 
