@@ -109,7 +109,8 @@ def invoices_command(
     """Follow the chain of all invoices and credit notes, and work out each line of those that were
     finalized in the range anew, from the plan and the raw events.
 
-    Exit code 0: all is as it has to be; 1: there are differences; 2: it could not be told.
+    Exit code 0: all is as it has to be; 1: there are differences; 2: it could not be told, for
+    example because raw events were dropped.
     """
     from rich.console import Console
 
@@ -128,7 +129,7 @@ def invoices_command(
     report_invoices(outcomes, Console())
     if any(outcome.problem_count for outcome in outcomes.values()):
         raise typer.Exit(DIFFERENT)
-    if any(outcome.undecided for outcome in outcomes.values()):
+    if any(outcome.undecided or outcome.dropped for outcome in outcomes.values()):
         raise typer.Exit(STOPPED)
 
 

@@ -34,8 +34,8 @@ EventRetentionDays = Annotated[
     Meta(
         ge=RETENTION_DAYS_MIN,
         le=RETENTION_DAYS_MAX,
-        description="How many days raw events and their idempotency keys are kept; at least "
-        "eventPastDays",
+        description="How many days raw events and their idempotency keys are kept, a hundred years "
+        "at most; at least eventPastDays",
     ),
 ]
 RequestsPerSecond = Annotated[

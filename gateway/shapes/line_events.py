@@ -34,6 +34,14 @@ class LineEventPage(msgspec.Struct, rename="camel", kw_only=True):
             "invoices: those that were accepted before the invoice"
         ),
     ]
+    complete: Annotated[
+        bool,
+        Meta(
+            description="Whether all of them are here, on this page and the others; false when "
+            "events of your organization that happened in the line's period were dropped after "
+            "its `eventRetentionDays`: some of these may have been among them"
+        ),
+    ]
 
 
 class LineEventsQuery(PageQuery, rename="camel", kw_only=True):
@@ -48,4 +56,5 @@ def page_from_proto(message: pb.ListLineEventsResponse) -> LineEventPage:
         ],
         next_cursor=message.next_page_token or None,
         exact=message.exact,
+        complete=not message.dropped,
     )

@@ -43,7 +43,7 @@ organizations = Table(
     CheckConstraint("id ~ '^org_[0-9a-f]{32}$'", name="id"),
     CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
     CheckConstraint("event_past_days BETWEEN 35 AND 400", name="event_past_days"),
-    CheckConstraint("event_retention_days BETWEEN 90 AND 3650", name="event_retention_days"),
+    CheckConstraint("event_retention_days BETWEEN 90 AND 36500", name="event_retention_days"),
     # As long as an event may still be sent again, its key has to be known.
     CheckConstraint("event_retention_days >= event_past_days", name="event_kept_days"),
     CheckConstraint("requests_per_second BETWEEN 1 AND 1000000", name="requests_per_second"),

@@ -4,6 +4,9 @@ Age counts from the closing of the segment, so an event is kept at least as long
 and its idempotency key with it. A segment that nobody wants is dropped whole; out of one that
 somebody still wants, the others' events are deleted in small steps. Nobody writes to either, so no
 writer waits. Usage and invoices that were made of the events stay.
+
+What goes the database notes in the same transaction (event_drops in tables.py): a list of the
+events behind an invoice tells that some are missing.
 """
 
 import asyncio

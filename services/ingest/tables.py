@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import TSTZMULTIRANGE
 
 from services.kit.database import metadata_naming
 from services.kit.idempotency import idempotency_table
@@ -134,4 +135,17 @@ event_voids = Table(
     CheckConstraint("char_length(reason) <= 500", name="reason"),
     Index("ix_event_voids_batch_id", "batch_id"),
     Index("ix_event_voids_event_time", "event_time"),
+)
+
+# When the events happened that are gone, to whole quarters of an hour. Triggers note them in the
+# transaction in which events go: note_deleted_events on each closed segment, note_dropped_segment
+# on event_segments. The zero organization stands for all: what went before this was noted.
+event_drops = Table(
+    "event_drops",
+    metadata,
+    Column("organization_id", UUID, primary_key=True),
+    Column("mode", SmallInteger, primary_key=True),
+    Column("event_times", TSTZMULTIRANGE, nullable=False),
+    CheckConstraint("mode IN (1, 2)", name="mode"),
+    CheckConstraint("NOT isempty(event_times)", name="event_times"),
 )

@@ -29,7 +29,10 @@ class DocumentsServicer(DocumentsServiceServicer):
         )
         events = [pb.LineEvent(event=each.event, taken_out=each.taken_out) for each in found.events]
         return pb.ListLineEventsResponse(
-            events=events, next_page_token=found.next_page_token, exact=found.exact
+            events=events,
+            next_page_token=found.next_page_token,
+            exact=found.exact,
+            dropped=not found.complete,
         )
 
     async def GetIssuer(

@@ -29,15 +29,25 @@ class CountedUsage:
     since: Counted | None
 
 
+@dataclass(frozen=True, slots=True)
+class CountedPage:
+    """Events, newest first, and the next page's token ("" after the last).
+
+    `dropped`: retention has dropped events that may have been among these, here or on another page.
+    """
+
+    events: Sequence[counted_pb2.CountedEvent]
+    next_token: str
+    dropped: bool
+
+
 class EventSource(Protocol):
     """Where events come from."""
 
     async def list_counted(
         self, tenant: TenantKey, wanted: CountedUsage, page_size: int, page_token: str
-    ) -> tuple[Sequence[counted_pb2.CountedEvent], str]:
-        """A page, newest first, and the next page's token. InvalidArgumentError for a token that
-        is none; UnavailableError.
-        """
+    ) -> CountedPage:
+        """A page. InvalidArgumentError for a token that is none; UnavailableError."""
 
 
 class IngestEvents:
@@ -50,8 +60,8 @@ class IngestEvents:
 
     async def list_counted(
         self, tenant: TenantKey, wanted: CountedUsage, page_size: int, page_token: str
-    ) -> tuple[Sequence[counted_pb2.CountedEvent], str]:
-        """A page, newest first, and the next page's token."""
+    ) -> CountedPage:
+        """A page."""
         request = counted_pb2.ListCountedEventsRequest(
             organization_id=tenant.organization_id,
             mode=MODE_NUMBERS[tenant.mode],
@@ -71,7 +81,7 @@ class IngestEvents:
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        return answer.events, answer.next_page_token
+        return CountedPage(answer.events, answer.next_page_token, answer.dropped)
 
 
 def boundary_message(counted: Counted) -> counted_pb2.CountedBoundary:

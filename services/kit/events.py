@@ -34,7 +34,8 @@ PAST_DAYS_MAX = 400
 # How long raw events and their idempotency keys are kept after they were accepted.
 RETENTION_DAYS_MIN = 90
 RETENTION_DAYS_DEFAULT = 400
-RETENTION_DAYS_MAX = 3_650
+# A hundred years: for good.
+RETENTION_DAYS_MAX = 36_500
 FUTURE_MINUTES_MAX = 5
 
 MICROS_PER_SECOND = 1_000_000

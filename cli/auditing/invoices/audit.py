@@ -28,6 +28,7 @@ class InvoiceOutcome:
     lines: int = 0
     events: int = 0
     undecided: int = 0
+    dropped: int = 0
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -91,6 +92,7 @@ async def audit_invoices(
     for problem in chain.finish():
         outcome.note(problem)
     outcome.events, outcome.undecided = lines.events, lines.undecided
+    outcome.dropped = lines.dropped
     return outcome
 
 

@@ -30,6 +30,8 @@ class Lines:
         self.events = 0
         # Lines of old invoices, whose exact events nobody knows, that differ.
         self.undecided = 0
+        # Those whose events may have been dropped, that differ.
+        self.dropped = 0
 
     async def check(self, invoice: Row) -> AsyncIterator[Problem]:
         """What is wrong with its lines."""
@@ -58,7 +60,7 @@ class Lines:
         if price is None:
             yield Problem(invoice["number"], number, "metric", line["metric"], "none of the plan's")
             return
-        used = await self._used(invoice, line, price)
+        used, dropped = await self._used(invoice, line, price)
         included = fraction(price["included_units"])
         before = total(each.quantity for each in billed)
         window = self._books.window(invoice, start, end)
@@ -75,12 +77,18 @@ class Lines:
             "included_units": _included(used.quantity, included) - _included(before, included),
             "amount": amount - amount_of(billed),
         }
-        for what, value in expected.items():
-            for problem in compare(invoice, number, what, fraction(line[what]), value):
-                if invoice["reading"] is None:
-                    self.undecided += 1
-                else:
-                    yield problem
+        problems = [
+            problem
+            for what, value in expected.items()
+            for problem in compare(invoice, number, what, fraction(line[what]), value)
+        ]
+        if problems and dropped:
+            self.dropped += 1
+        elif invoice["reading"] is None:
+            self.undecided += len(problems)
+        else:
+            for problem in problems:
+                yield problem
 
     async def unbilled(self, invoice: Row, since: datetime) -> AsyncIterator[Problem]:
         """What its figures had of periods from `since` on that were billed before and changed, and
@@ -106,13 +114,16 @@ class Lines:
                 what = f"{metric} of {start:%Y-%m-%d}, no line: {problem.what}"
                 yield replace(problem, what=what)
 
-    async def _used(self, invoice: Row, line: Row, price: Row) -> Used:
+    async def _used(self, invoice: Row, line: Row, price: Row) -> tuple[Used, bool]:
+        """What the events come to, and whether some of them may be gone."""
         metric = self._metrics.get(line["metric"], Metric(line["metric"], known=False))
         count = UsageCount(metric, price)
-        async for events in self._parts.counted_events(invoice, line):
-            count.add(events)
+        dropped = False
+        async for page in self._parts.counted_events(invoice, line):
+            count.add(page.events)
+            dropped |= page.dropped
         self.events += count.events
-        return count.used()
+        return count.used(), dropped
 
     def _other(self, invoice: Row, line: Row) -> Iterator[Problem]:
         currency, amount = invoice["currency"], fraction(line["amount"])

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 import grpc
@@ -22,6 +23,16 @@ from services.kit.grpc_client import open_channel
 EVENTS_PER_PAGE = 2_000
 # An organization may have millions of documents.
 STREAM_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPage:
+    """Some of the events behind a line. `dropped`: retention has dropped some that may have been
+    among all of them.
+    """
+
+    events: Sequence[StoredEvent]
+    dropped: bool = False
 
 
 class BillingParts(Parts):
@@ -53,7 +64,7 @@ class BillingParts(Parts):
                 kind, _, row = text.partition(" ")
                 yield int(kind), json.loads(row, parse_int=str, parse_float=str)
 
-    async def counted_events(self, invoice: Row, line: Row) -> AsyncIterator[Sequence[StoredEvent]]:
+    async def counted_events(self, invoice: Row, line: Row) -> AsyncIterator[CountedPage]:
         """The events that the whole usage of a line's period was made of."""
         request = counted_pb2.ListCountedEventsRequest(
             **self._whose,
@@ -67,7 +78,7 @@ class BillingParts(Parts):
         getattr(request, "from").CopyFrom(_stamp(line["period_start"]))
         while True:
             answer = await self._call(self._counted.ListCountedEvents, request)
-            yield [each.event for each in answer.events]
+            yield CountedPage([each.event for each in answer.events], answer.dropped)
             request.page_token = answer.next_page_token
             if not request.page_token:
                 return

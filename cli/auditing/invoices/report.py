@@ -29,4 +29,9 @@ def report_invoices(outcomes: Mapping[str, InvoiceOutcome], console: Console) ->
                 f", {outcome.undecided} undecided: of these old invoices it is not known "
                 "exactly which events they had counted"
             )
+        if outcome.dropped:
+            line += (
+                f", {outcome.dropped} lines not recomputable: events of their periods were dropped "
+                "after eventRetentionDays"
+            )
         console.print(line, highlight=False, markup=False, soft_wrap=True)

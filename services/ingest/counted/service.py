@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from services.ingest.counted.repository import (
     CountedEvent,
     CountedFilter,
+    are_dropped,
     list_counted_events,
     stream_counted_amounts,
 )
@@ -22,6 +24,18 @@ LISTS_RUNNING_MAX = 2
 STREAMS_RUNNING_MAX = 1
 
 
+@dataclass(frozen=True, slots=True)
+class CountedPage:
+    """Events, newest first, and the next page's token ("" after the last).
+
+    `dropped`: others may have been in the figures, on this page or another, and are gone.
+    """
+
+    events: list[CountedEvent]
+    next_token: str
+    dropped: bool
+
+
 class CountedEvents:
     """Answers a few lists and streams at a time."""
 
@@ -32,15 +46,17 @@ class CountedEvents:
 
     async def list_counted_events(
         self, wanted: CountedFilter, page_size: int, page_token: str
-    ) -> tuple[list[CountedEvent], str]:
-        """A page of events, newest first, and the next page's token ("" after the last)."""
+    ) -> CountedPage:
+        """A page of events."""
         limit = pages.page_limit(page_size, size_max=PAGE_SIZE_MAX)
         after = read_position(page_token) if page_token else None
         async with self._running, self._database.transaction() as connection:
             found = await list_counted_events(connection, wanted, after, limit + 1)
-        if len(found) <= limit:
-            return found, ""
-        return found[:limit], position_token(found[limit - 1].event)
+            # After the events: what goes in between is told.
+            dropped = await are_dropped(connection, wanted)
+        is_last = len(found) <= limit
+        token = "" if is_last else position_token(found[limit - 1].event)
+        return CountedPage(found[:limit], token, dropped)
 
     async def stream_amounts(self, wanted: CountedFilter) -> AsyncGenerator[list[str]]:
         """The amounts of the events in a figure, oldest first, none of the parts empty."""

@@ -31,14 +31,16 @@ class CountedEventsServicer(CountedEventsInternalServiceServicer):
         self, request: pb.ListCountedEventsRequest, context: object
     ) -> pb.ListCountedEventsResponse:
         """A page of the events that are in one of two figures only."""
-        found, token = await self._counted.list_counted_events(
+        page = await self._counted.list_counted_events(
             _filter(request), request.page_size, request.page_token
         )
         events = [
             pb.CountedEvent(event=stored_event_message(each.event), taken_out=each.taken_out)
-            for each in found
+            for each in page.events
         ]
-        return pb.ListCountedEventsResponse(events=events, next_page_token=token)
+        return pb.ListCountedEventsResponse(
+            events=events, next_page_token=page.next_token, dropped=page.dropped
+        )
 
     async def StreamCountedAmounts(
         self, request: pb.StreamCountedAmountsRequest, context: object

@@ -22,12 +22,14 @@ class LineEventsPage:
     """Events, newest first, and the next page's token ("" after the last).
 
     `exact`: they are known to be those that were counted; otherwise those that were accepted before
-    the invoice was written.
+    the invoice was written. `complete`: retention has dropped none of them; when it has dropped
+    others of the organization in the line's period, that is not known.
     """
 
     events: Sequence[counted_pb2.CountedEvent]
     next_page_token: str
     exact: bool
+    complete: bool
 
 
 class LineEvents:
@@ -46,15 +48,16 @@ class LineEvents:
             invoice = await require_invoice(connection, tenant, invoice_id)
             line = _line(invoice.lines, number)
             if line.kind not in _OF_USAGE:
-                return LineEventsPage((), "", exact=True)
+                return LineEventsPage((), "", exact=True, complete=True)
             until = await readings.reading_of(connection, tenant, invoice.id)
             since = None
             if line.kind is LineKind.LATE_USAGE:
                 since = await readings.last_billed(connection, tenant, invoice.id, line)
         billed = None if since is None else since.counted
         wanted = CountedUsage(invoice.customer_id, line.metric, line.period, until.counted, billed)
-        found, token = await self._events.list_counted(tenant, wanted, limit, page.token)
-        return LineEventsPage(found, token, until.exact and (since is None or since.exact))
+        found = await self._events.list_counted(tenant, wanted, limit, page.token)
+        exact = until.exact and (since is None or since.exact)
+        return LineEventsPage(found.events, found.next_token, exact, complete=not found.dropped)
 
 
 def _line(lines: Sequence[InvoiceLine], number: int) -> InvoiceLine:

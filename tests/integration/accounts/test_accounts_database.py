@@ -96,7 +96,7 @@ async def key_id(people: People, tenant: TenantKey) -> str:
             "ck_organizations_event_retention_days",
         ),
         (
-            "UPDATE organizations SET event_retention_days = 3651",
+            "UPDATE organizations SET event_retention_days = 36501",
             "ck_organizations_event_retention_days",
         ),
         (
@@ -164,4 +164,4 @@ async def test_migrating_again_changes_nothing(database: Database, database_url:
     await migrate(database_url, "services.accounts")
     async with database.transaction() as connection:
         versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
-        assert versions.scalars().all() == ["0012"]
+        assert versions.scalars().all() == ["0013"]

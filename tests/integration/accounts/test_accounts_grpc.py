@@ -326,7 +326,7 @@ async def test_a_wrong_setting_is_named_with_what_is_allowed(client: Client) -> 
     assert told == {
         "name": "is required",
         "settings.eventPastDays": "must be from 35 to 400 days",
-        "settings.eventRetentionDays": "must be from 90 to 3650 days",
+        "settings.eventRetentionDays": "must be from 90 to 36500 days",
     }
 
 

@@ -71,6 +71,15 @@ async def test_keys_are_kept_at_least_as_long_as_events_may_be_sent(
     assert sum(isinstance(answer, InvalidArgumentError) for answer in answers) == 1
 
 
+async def test_events_may_be_kept_for_good(accounts: Accounts, tenant: TenantKey) -> None:
+    kept = OrganizationChange(event_retention_days=36_500)
+    changed = await accounts.update_organization(tenant.organization_id, kept)
+    assert changed.settings.event_retention_days == 36_500
+    longer = OrganizationChange(event_retention_days=36_501)
+    with pytest.raises(InvalidArgumentError, match="from 90 to 36500 days"):
+        await accounts.update_organization(tenant.organization_id, longer)
+
+
 @pytest.mark.parametrize("organization_id", ["", "org_" + "0" * 32, "org_\x00"])
 async def test_an_unknown_organization_is_not_changed(
     accounts: Accounts, organization_id: str

@@ -43,8 +43,9 @@ CASES = [
             events=[documents.LineEvent(event=VOIDED_EVENT, taken_out=True)],
             next_page_token="next",
             exact=True,
+            dropped=True,
         ),
-        {**page({**VOIDED_EVENT_JSON, "takenOut": True}), "exact": True},
+        {**page({**VOIDED_EVENT_JSON, "takenOut": True}), "exact": True, "complete": False},
     ),
     Case(
         "GET",
@@ -52,6 +53,6 @@ CASES = [
         "ListLineEvents",
         documents.ListLineEventsRequest(invoice_id="inv_1", page_size=20),
         documents.ListLineEventsResponse(),
-        {"data": [], "nextCursor": None, "exact": False},
+        {"data": [], "nextCursor": None, "exact": False, "complete": True},
     ),
 ]

@@ -224,7 +224,7 @@ async def test_wrong_settings_are_named_all_at_once_with_what_is_allowed(
         "nam": 'unknown field; did you mean "name"?',
         "settings.eventPastDay": 'unknown field; did you mean "eventPastDays"?',
         "settings.eventPastDays": "must be a whole number from 35 to 400",
-        "settings.eventRetentionDays": "must be a whole number from 90 to 3650",
+        "settings.eventRetentionDays": "must be a whole number from 90 to 36500",
     }
     assert world.requests == []
 

@@ -52,8 +52,9 @@ async def listed(
     wanted = CountedFilter(
         ACME, "API_CALL", "c", now - DAY, now + DAY, Boundary(before, until), earlier
     )
-    found, _ = await CountedEvents(ingest.database).list_counted_events(wanted, 0, "")
-    return sorted("-" * each.taken_out + each.event.amount for each in found)
+    page = await CountedEvents(ingest.database).list_counted_events(wanted, 0, "")
+    assert not page.dropped
+    return sorted("-" * each.taken_out + each.event.amount for each in page.events)
 
 
 async def test_events_are_counted_by_their_batches(ingest: Instance) -> None:
@@ -94,15 +95,16 @@ async def test_pages_follow_one_another_across_segments(ingest: Instance) -> Non
     )
     counted, token, seen = CountedEvents(ingest.database), "", []
     while True:
-        found, token = await counted.list_counted_events(wanted, 3, token)
-        seen += found
+        page = await counted.list_counted_events(wanted, 3, token)
+        seen += page.events
+        token = page.next_token
         if not token:
             break
     assert sorted(each.event.amount for each in seen) == amounts
     places = [(each.event.event_time, each.event.event_id) for each in seen]
     assert places == sorted(places, reverse=True)
-    none, _ = await counted.list_counted_events(replace(wanted, end=now - DAY), 3, "")
-    assert none == []
+    none = await counted.list_counted_events(replace(wanted, end=now - DAY), 3, "")
+    assert none.events == []
 
 
 async def test_amounts_stream_in_the_order_in_which_events_happened(

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import pytest
-from usageflow.ingest.v1.ingest_pb2 import StoredEvent
 from usageflow.invoicer.v1 import audit_pb2
 
 from cli.auditing.invoices.audit import audit_invoices
 from cli.auditing.invoices.books import Row
+from cli.auditing.invoices.parts import CountedPage
 from cli.auditing.parts import Metric
 from services.invoicer.audit import repository
 from services.invoicer.changes import Timing, period_end
@@ -82,10 +82,8 @@ class Parts:
                     for row in rows:
                         yield kind, json.loads(row, parse_int=str, parse_float=str)
 
-    async def counted_events(
-        self, _invoice: Row, _line: Row
-    ) -> AsyncIterator[Sequence[StoredEvent]]:
-        yield []
+    async def counted_events(self, _invoice: Row, _line: Row) -> AsyncIterator[CountedPage]:
+        yield CountedPage([])
 
 
 async def problems(world: World) -> list[tuple[str, str, str, str]]:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from services.invoicer.checks import MetricPriceInput
 from services.invoicer.credit_notes import CreditNote
 from services.invoicer.domain import Invoice, InvoiceStatus, LineKind, SubscriptionStatus
 from services.invoicer.exact import total
-from services.invoicer.line_events import CountedUsage
+from services.invoicer.line_events import CountedPage, CountedUsage
 from services.invoicer.readings import Counted
 from services.invoicer.service.billing_settings import SettingsInput
 from services.invoicer.service.line_events import LineEvents
@@ -254,9 +253,9 @@ async def test_late_usage_rests_on_what_has_come_since_the_credit_note(world: Wo
 
         async def list_counted(
             self, tenant: TenantKey, wanted: CountedUsage, page_size: int, page_token: str
-        ) -> tuple[Sequence[Any], str]:
+        ) -> CountedPage:
             asked.append(wanted)
-            return (), ""
+            return CountedPage((), "", dropped=False)
 
     found = await LineEvents(world.database, Events()).list_line_events(
         world.tenant, third.id, number, Page()

@@ -1,6 +1,5 @@
 """Which events a line rests on: what its invoice had counted, and what it was billed over."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -10,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from usageflow.ingest.v1 import counted_pb2
 
 from services.invoicer.domain import Invoice, LineKind
-from services.invoicer.line_events import CountedUsage
+from services.invoicer.line_events import CountedPage, CountedUsage
 from services.invoicer.periods import Period
 from services.invoicer.readings import Counted
 from services.invoicer.service.line_events import LineEvents, LineEventsPage
@@ -28,13 +27,14 @@ class AskedEvents:
     """An EventSource that remembers what it was asked for."""
 
     asked: list[CountedUsage] = field(default_factory=list)
+    dropped: bool = False
 
     async def list_counted(
         self, tenant: TenantKey, wanted: CountedUsage, page_size: int, page_token: str
-    ) -> tuple[Sequence[counted_pb2.CountedEvent], str]:
+    ) -> CountedPage:
         """One event, and no more."""
         self.asked.append(wanted)
-        return [counted_pb2.CountedEvent(taken_out=True)], ""
+        return CountedPage([counted_pb2.CountedEvent(taken_out=True)], "", self.dropped)
 
 
 @pytest.fixture
@@ -132,8 +132,19 @@ async def test_a_line_that_bills_no_usage_has_no_events(
 ) -> None:
     (first, *_) = await three_months(world)
     found = await lines.list_line_events(world.tenant, first.id, 1, Page())
-    assert found == LineEventsPage((), "", exact=True)
+    assert found == LineEventsPage((), "", exact=True, complete=True)
     assert events.asked == []
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+async def test_a_page_tells_whether_ingest_has_dropped_any(
+    world: World, lines: LineEvents, events: AskedEvents, dropped: bool
+) -> None:
+    (first, *_) = await three_months(world)
+    events.dropped = dropped
+    number = number_of(first, LineKind.USAGE)
+    found = await lines.list_line_events(world.tenant, first.id, number, Page())
+    assert (found.complete, found.exact, len(found.events)) == (not dropped, True, 1)
 
 
 async def test_an_invoice_from_before_readings_says_that_it_is_not_exact(

@@ -1,14 +1,9 @@
 """What subscriptions from before had is told in the words of now: phases, and seconds."""
 
-import importlib.resources
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cli.embedded import EmbeddedPostgres
@@ -19,6 +14,7 @@ from services.kit.database import Database, TenantKey, sqlalchemy_url
 from services.kit.migrations import migrate
 from tests.conftest import empty_database
 from tests.integration.invoicer.stand_ins import utc
+from tests.migrating import migrate_to
 
 PACKAGE = "services.invoicer"
 BEFORE = "0013"
@@ -41,23 +37,6 @@ ROWS = [
     # It never began.
     _SUBSCRIPTION.format("sub_3", "CANCELLED", "NULL", "NULL", "'2026-01-01Z'"),
 ]
-
-
-def migrate_to(connection: Connection, revision: str) -> None:
-    """Bring an empty database to a revision."""
-    config = Config()
-    folder = Path(str(importlib.resources.files(PACKAGE))) / "migrations"
-    config.set_main_option("script_location", str(folder))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-
-    def steps(current, _context):  # type: ignore[no-untyped-def]
-        return script._upgrade_revs(revision, current)
-
-    with EnvironmentContext(config, script, fn=steps) as environment:
-        environment.configure(connection=connection, transaction_per_migration=True)
-        with environment.begin_transaction():
-            environment.run_migrations()
 
 
 @pytest.fixture
@@ -100,7 +79,7 @@ async def fill(database_url: str, revision: str, rows: list[str]) -> None:
     """A database of a revision, with rows."""
     engine = create_async_engine(sqlalchemy_url(database_url))
     async with engine.connect() as connection:
-        await connection.run_sync(migrate_to, revision)
+        await connection.run_sync(migrate_to, PACKAGE, revision)
         await connection.commit()
         for row in rows:
             await connection.execute(text(row))

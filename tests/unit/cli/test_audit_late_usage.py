@@ -1,16 +1,22 @@
 """An audit finds usage that came late and that no line bills."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+from rich.console import Console
 from usageflow.ingest.v1.ingest_pb2 import StoredEvent
 
+from cli.auditing.invoices.audit import InvoiceOutcome
 from cli.auditing.invoices.books import Books
 from cli.auditing.invoices.lines import Lines
+from cli.auditing.invoices.parts import CountedPage
+from cli.auditing.invoices.report import report_invoices
 from cli.auditing.parts import Metric
 
 MONTHS = [f"2026-0{month}-01T00:00:00+00:00" for month in range(1, 6)]
+PLAN = {"plan_id": "plan_1", "plan_version": "1"}
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -56,15 +62,21 @@ def invoice(month: int, *lines: dict[str, Any]) -> dict[str, Any]:
 
 
 class Events:
-    """In ingest's place: ten calls in January, and one more that came in March."""
+    """In ingest's place: ten calls in January, and one more that came in March. `dropped`: others
+    of the organization are gone.
+    """
+
+    def __init__(self, *, dropped: bool = False) -> None:
+        self._dropped = dropped
 
     async def counted_events(
         self, made: dict[str, Any], asked: dict[str, Any]
-    ) -> AsyncIterator[Sequence[StoredEvent]]:
+    ) -> AsyncIterator[CountedPage]:
         late = made["number"] != "INV-1"
         january = datetime.fromisoformat(asked["period_start"]).month == 1
         amounts = (["10"] + ["1"] * late) if january else []
-        yield [StoredEvent(event_id="evt_" + "0" * 32, amount=amount) for amount in amounts]
+        events = [StoredEvent(event_id="evt_" + "0" * 32, amount=amount) for amount in amounts]
+        yield CountedPage(events, self._dropped)
 
 
 async def found(*made: dict[str, Any], since: datetime = LONG_AGO) -> list[tuple[str, str, str]]:
@@ -109,3 +121,31 @@ async def test_what_was_billed_later_does_not_count_for_an_invoice() -> None:
         "CALLS of 2026-01-01, no line: quantity",
         "CALLS of 2026-01-01, no line: amount",
     ]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "dropped", "problems", "untold"),
+    [
+        # Ten calls are there: that it billed eleven proves nothing when others are gone.
+        ("11", True, [], 1),
+        ("11", False, ["quantity", "amount"], 0),
+        ("10", True, [], 0),
+    ],
+)
+async def test_a_line_whose_events_were_dropped_differs_from_nothing(
+    quantity: str, dropped: bool, problems: list[str], untold: int
+) -> None:
+    made = invoice(1, line("USAGE", 1, quantity, str(int(quantity) / 2)))
+    metrics = {"CALLS": Metric("CALLS", known=True)}
+    lines = Lines(Events(dropped=dropped), books(), metrics)  # type: ignore[arg-type]
+    found = [each async for each in lines.check({**made, "kind": "PERIOD", **PLAN})]
+    assert [each.what for each in found] == problems
+    assert lines.dropped == untold
+
+
+@pytest.mark.parametrize("dropped", [0, 3])
+def test_what_could_not_be_told_is_said(dropped: int) -> None:
+    console = Console(record=True, width=200)
+    report_invoices({"live": InvoiceOutcome(documents=1, dropped=dropped)}, console)
+    told = "3 lines not recomputable: events of their periods were dropped"
+    assert (told in console.export_text()) == bool(dropped)

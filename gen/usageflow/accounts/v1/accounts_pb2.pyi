@@ -98,7 +98,7 @@ class OrganizationSettings(_message.Message):
     """
     event_retention_days: _builtins.int
     """How long raw events and their idempotency keys are kept after they were accepted, in days,
-    90-3,650; default 400. Usage and invoices made of them stay.
+    90-36,500 (a hundred years: for good); default 400. Usage and invoices made of them stay.
     """
     strict_metrics: _builtins.bool
     """Whether events of metrics that nobody has defined are rejected; default: such a metric defines
@@ -416,7 +416,7 @@ class UpdateOrganizationRequest(_message.Message):
     event_past_days: _builtins.int
     """35-400."""
     event_retention_days: _builtins.int
-    """90-3,650."""
+    """90-36,500."""
     strict_metrics: _builtins.bool
     """Whether events of metrics that nobody has defined are rejected."""
     requests_per_second: _builtins.int

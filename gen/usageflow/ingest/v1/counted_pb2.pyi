@@ -146,8 +146,13 @@ class ListCountedEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty when this is the last page."""
+    dropped: _builtins.bool
+    """Whether retention has dropped events that may have been among these, on this page or another:
+    some of the organization and mode that happened in the same range, to quarters of an hour.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CountedEvent]:
         """The events."""
@@ -157,10 +162,11 @@ class ListCountedEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[Global___CountedEvent] | None = ...,
         next_page_token: _builtins.str = ...,
+        dropped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,8 +53,8 @@ class CountedEventsInternalServiceServicer:
 
     def ListCountedEvents(self, request, context):
         """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
-        other way round, newest first by when they happened. What retention has dropped is left out.
-        INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+        other way round, newest first by when they happened. What retention has dropped is left out,
+        and `dropped` tells of it. INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

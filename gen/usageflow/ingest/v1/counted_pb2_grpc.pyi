@@ -35,8 +35,8 @@ class CountedEventsInternalServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CountedEventsInternalServiceAsyncStub: ...
     ListCountedEvents: _grpc.UnaryUnaryMultiCallable[_counted_pb2.ListCountedEventsRequest, _counted_pb2.ListCountedEventsResponse]
     """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
-    other way round, newest first by when they happened. What retention has dropped is left out.
-    INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+    other way round, newest first by when they happened. What retention has dropped is left out,
+    and `dropped` tells of it. INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
     """
     StreamCountedAmounts: _grpc.UnaryStreamMultiCallable[_counted_pb2.StreamCountedAmountsRequest, _counted_pb2.StreamCountedAmountsResponse]
     """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
@@ -51,8 +51,8 @@ class CountedEventsInternalServiceAsyncStub(CountedEventsInternalServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListCountedEvents: _aio.UnaryUnaryMultiCallable[_counted_pb2.ListCountedEventsRequest, _counted_pb2.ListCountedEventsResponse]  # type: ignore[assignment]
     """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
-    other way round, newest first by when they happened. What retention has dropped is left out.
-    INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+    other way round, newest first by when they happened. What retention has dropped is left out,
+    and `dropped` tells of it. INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
     """
     StreamCountedAmounts: _aio.UnaryStreamMultiCallable[_counted_pb2.StreamCountedAmountsRequest, _counted_pb2.StreamCountedAmountsResponse]  # type: ignore[assignment]
     """StreamCountedAmounts streams the amounts of the events that are in a figure, oldest first by when
@@ -70,8 +70,8 @@ class CountedEventsInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_counted_pb2.ListCountedEventsResponse, _abc.Awaitable[_counted_pb2.ListCountedEventsResponse]]:
         """ListCountedEvents lists the events that are in one figure and not in an earlier one, or the
-        other way round, newest first by when they happened. What retention has dropped is left out.
-        INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
+        other way round, newest first by when they happened. What retention has dropped is left out,
+        and `dropped` tells of it. INVALID_ARGUMENT: no range, a malformed boundary, page size or token.
         """
 
     @_abc_1.abstractmethod

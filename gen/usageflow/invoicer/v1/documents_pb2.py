@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from usageflow.ingest.v1 import ingest_pb2 as usageflow_dot_ingest_dot_v1_dot_ingest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%usageflow/invoicer/v1/documents.proto\x12\x15usageflow.invoicer.v1\x1a usageflow/ingest/v1/ingest.proto\"r\n\x06Issuer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06tax_id\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\x0e\n\x06\x66ooter\x18\x05 \x01(\t\x12\x0c\n\x04logo\x18\x06 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"\x12\n\x10GetIssuerRequest\"B\n\x11GetIssuerResponse\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\"S\n\x10SetIssuerRequest\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\x12\x10\n\x08if_match\x18\x02 \x03(\t\"B\n\x11SetIssuerResponse\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\"d\n\x19GetRenderedInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32#.usageflow.invoicer.v1.RenderFormat\"T\n\x1aGetRenderedInvoiceResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\"`\n\x15ListLineEventsRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x05\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"O\n\tLineEvent\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .usageflow.ingest.v1.StoredEvent\x12\x11\n\ttaken_out\x18\x02 \x01(\x08\"r\n\x16ListLineEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .usageflow.invoicer.v1.LineEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05\x65xact\x18\x03 \x01(\x08*\\\n\x0cRenderFormat\x12\x1d\n\x19RENDER_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11RENDER_FORMAT_PDF\x10\x01\x12\x16\n\x12RENDER_FORMAT_HTML\x10\x02\x32\xbc\x03\n\x10\x44ocumentsService\x12m\n\x0eListLineEvents\x12,.usageflow.invoicer.v1.ListLineEventsRequest\x1a-.usageflow.invoicer.v1.ListLineEventsResponse\x12^\n\tGetIssuer\x12\'.usageflow.invoicer.v1.GetIssuerRequest\x1a(.usageflow.invoicer.v1.GetIssuerResponse\x12^\n\tSetIssuer\x12\'.usageflow.invoicer.v1.SetIssuerRequest\x1a(.usageflow.invoicer.v1.SetIssuerResponse\x12y\n\x12GetRenderedInvoice\x12\x30.usageflow.invoicer.v1.GetRenderedInvoiceRequest\x1a\x31.usageflow.invoicer.v1.GetRenderedInvoiceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%usageflow/invoicer/v1/documents.proto\x12\x15usageflow.invoicer.v1\x1a usageflow/ingest/v1/ingest.proto\"r\n\x06Issuer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06tax_id\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\x0e\n\x06\x66ooter\x18\x05 \x01(\t\x12\x0c\n\x04logo\x18\x06 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"\x12\n\x10GetIssuerRequest\"B\n\x11GetIssuerResponse\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\"S\n\x10SetIssuerRequest\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\x12\x10\n\x08if_match\x18\x02 \x03(\t\"B\n\x11SetIssuerResponse\x12-\n\x06issuer\x18\x01 \x01(\x0b\x32\x1d.usageflow.invoicer.v1.Issuer\"d\n\x19GetRenderedInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32#.usageflow.invoicer.v1.RenderFormat\"T\n\x1aGetRenderedInvoiceResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\"`\n\x15ListLineEventsRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x05\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"O\n\tLineEvent\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .usageflow.ingest.v1.StoredEvent\x12\x11\n\ttaken_out\x18\x02 \x01(\x08\"\x83\x01\n\x16ListLineEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .usageflow.invoicer.v1.LineEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x08*\\\n\x0cRenderFormat\x12\x1d\n\x19RENDER_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11RENDER_FORMAT_PDF\x10\x01\x12\x16\n\x12RENDER_FORMAT_HTML\x10\x02\x32\xbc\x03\n\x10\x44ocumentsService\x12m\n\x0eListLineEvents\x12,.usageflow.invoicer.v1.ListLineEventsRequest\x1a-.usageflow.invoicer.v1.ListLineEventsResponse\x12^\n\tGetIssuer\x12\'.usageflow.invoicer.v1.GetIssuerRequest\x1a(.usageflow.invoicer.v1.GetIssuerResponse\x12^\n\tSetIssuer\x12\'.usageflow.invoicer.v1.SetIssuerRequest\x1a(.usageflow.invoicer.v1.SetIssuerResponse\x12y\n\x12GetRenderedInvoice\x12\x30.usageflow.invoicer.v1.GetRenderedInvoiceRequest\x1a\x31.usageflow.invoicer.v1.GetRenderedInvoiceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'usageflow.invoicer.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RENDERFORMAT']._serialized_start=938
-  _globals['_RENDERFORMAT']._serialized_end=1030
+  _globals['_RENDERFORMAT']._serialized_start=956
+  _globals['_RENDERFORMAT']._serialized_end=1048
   _globals['_ISSUER']._serialized_start=98
   _globals['_ISSUER']._serialized_end=212
   _globals['_GETISSUERREQUEST']._serialized_start=214
@@ -52,8 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTLINEEVENTSREQUEST']._serialized_end=739
   _globals['_LINEEVENT']._serialized_start=741
   _globals['_LINEEVENT']._serialized_end=820
-  _globals['_LISTLINEEVENTSRESPONSE']._serialized_start=822
-  _globals['_LISTLINEEVENTSRESPONSE']._serialized_end=936
-  _globals['_DOCUMENTSSERVICE']._serialized_start=1033
-  _globals['_DOCUMENTSSERVICE']._serialized_end=1477
+  _globals['_LISTLINEEVENTSRESPONSE']._serialized_start=823
+  _globals['_LISTLINEEVENTSRESPONSE']._serialized_end=954
+  _globals['_DOCUMENTSSERVICE']._serialized_start=1051
+  _globals['_DOCUMENTSSERVICE']._serialized_end=1495
 # @@protoc_insertion_point(module_scope)

@@ -314,11 +314,16 @@ class ListLineEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty when this is the last page."""
     exact: _builtins.bool
     """Whether these are exactly the events that were counted. False for invoices from before it was
     kept what they had counted: then they are those that were accepted before the invoice.
+    """
+    dropped: _builtins.bool
+    """Whether retention has dropped events that may have been among these, on this page or another:
+    some of the organization and mode that happened in the line's period.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineEvent]:
@@ -330,10 +335,11 @@ class ListLineEventsResponse(_message.Message):
         events: _abc.Iterable[Global___LineEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         exact: _builtins.bool = ...,
+        dropped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "exact", b"exact", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "events", b"events", "exact", b"exact", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

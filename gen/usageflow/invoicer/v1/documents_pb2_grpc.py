@@ -67,8 +67,8 @@ class DocumentsServiceServicer:
         """ListLineEvents lists the raw events behind a line of an invoice, newest first by when they
         happened, at any time later: those that were counted when the invoice was made, and were not
         void then. Of late usage: those that have changed the figure since it was billed before. A
-        line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
-        when there is no such invoice or line.
+        line that bills no usage has none. Events that retention has dropped are left out, and
+        `dropped` tells of it. NOT_FOUND when there is no such invoice or line.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

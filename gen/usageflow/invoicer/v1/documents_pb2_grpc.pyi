@@ -39,8 +39,8 @@ class DocumentsServiceStub:
     """ListLineEvents lists the raw events behind a line of an invoice, newest first by when they
     happened, at any time later: those that were counted when the invoice was made, and were not
     void then. Of late usage: those that have changed the figure since it was billed before. A
-    line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
-    when there is no such invoice or line.
+    line that bills no usage has none. Events that retention has dropped are left out, and
+    `dropped` tells of it. NOT_FOUND when there is no such invoice or line.
     """
     GetIssuer: _grpc.UnaryUnaryMultiCallable[_documents_pb2.GetIssuerRequest, _documents_pb2.GetIssuerResponse]
     """GetIssuer returns who issues invoices; all of it is empty until it was set."""
@@ -64,8 +64,8 @@ class DocumentsServiceAsyncStub(DocumentsServiceStub):
     """ListLineEvents lists the raw events behind a line of an invoice, newest first by when they
     happened, at any time later: those that were counted when the invoice was made, and were not
     void then. Of late usage: those that have changed the figure since it was billed before. A
-    line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
-    when there is no such invoice or line.
+    line that bills no usage has none. Events that retention has dropped are left out, and
+    `dropped` tells of it. NOT_FOUND when there is no such invoice or line.
     """
     GetIssuer: _aio.UnaryUnaryMultiCallable[_documents_pb2.GetIssuerRequest, _documents_pb2.GetIssuerResponse]  # type: ignore[assignment]
     """GetIssuer returns who issues invoices; all of it is empty until it was set."""
@@ -92,8 +92,8 @@ class DocumentsServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListLineEvents lists the raw events behind a line of an invoice, newest first by when they
         happened, at any time later: those that were counted when the invoice was made, and were not
         void then. Of late usage: those that have changed the figure since it was billed before. A
-        line that bills no usage has none. Events that retention has dropped are left out. NOT_FOUND
-        when there is no such invoice or line.
+        line that bills no usage has none. Events that retention has dropped are left out, and
+        `dropped` tells of it. NOT_FOUND when there is no such invoice or line.
         """
 
     @_abc_1.abstractmethod
