@@ -125,6 +125,19 @@ def damage(stack: Connection, *statements: str) -> None:
     asyncio.run(run())
 
 
+def note_drop(stack: Connection, organization_id: str, happened: str) -> None:
+    """As if an event of test mode that happened then had been dropped."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(stack.databases["ingest"])
+        note = "SELECT note_event_drop($1::text::uuid, 2::smallint, $2, $2)"
+        whose, time = organization_id.removeprefix("org_"), datetime.fromisoformat(happened)
+        await connection.execute(note, whose, time)
+        await connection.close()
+
+    asyncio.run(run())
+
+
 def test_right_invoices_pass_and_damaged_ones_are_found(
     api: Api, stack: Connection, stack_home: Path
 ) -> None:
@@ -168,6 +181,16 @@ def test_right_invoices_pass_and_damaged_ones_are_found(
     found = audit(api, stack_home)
     expect(found, "INV-000002", "amount")
     assert "hash" not in found.stdout
+
+    # Once events of its week are gone, those that are there tell nothing about it.
+    calls = [each["metric"] for each in second["lines"]].index("CALLS") + 1
+    behind = f"/api/invoices/{second['id']}/lines/{calls}/events"
+    assert api.get(behind)["complete"]
+    note_drop(stack, organization_id, second["periodStart"])
+    assert not api.get(behind)["complete"]
+    found = audit(api, stack_home)
+    assert "lines not recomputable: events of their periods were dropped" in found.stdout
+    assert not [row for row in found.stdout.splitlines() if "CALLS" in row]
 
     gone = [
         f"DELETE FROM invoice_readings WHERE {whose} AND invoice_id = '{second['id']}'",

@@ -45,7 +45,7 @@ def test_a_line_leads_to_exactly_the_events_that_it_bills(stack: Connection) -> 
     pages = [api.get(path, limit="3")]
     pages.append(api.get(path, limit="3", cursor=pages[0]["nextCursor"]))
     assert pages[1]["nextCursor"] is None
-    assert all(page["exact"] for page in pages)
+    assert all(page["exact"] and page["complete"] for page in pages)
     found = {event["id"]: event for page in pages for event in page["data"]}
     assert sorted(found) == sorted(billed)
     assert not {early, gone, late} & set(found)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from cli.embedded import EmbeddedPostgres
@@ -181,6 +181,20 @@ async def test_what_was_noted_is_never_forgotten(ingest: Instance, statement: st
         await ingest.sql(statement)
 
 
+@asynccontextmanager
+async def upgraded(postgres: EmbeddedPostgres, before: list[str]) -> AsyncIterator[AsyncEngine]:
+    """A database in which all this was done before drops were noted."""
+    async with empty_database(postgres) as url:
+        engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate_to, "services.ingest", "0008")
+        async with engine.begin() as connection:
+            for statement in before:
+                await connection.execute(text(statement))
+        await migrate(url, "services.ingest")
+        yield engine
+
+
 @pytest.mark.parametrize(
     ("before", "live", "test"),
     [
@@ -207,21 +221,26 @@ async def test_what_was_noted_is_never_forgotten(ingest: Instance, statement: st
 async def test_what_went_before_drops_were_noted_is_not_known(
     postgres: EmbeddedPostgres, before: list[str], live: str | None, test: str | None
 ) -> None:
-    async with empty_database(postgres) as url:
-        engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
-        async with engine.begin() as connection:
-            await connection.run_sync(migrate_to, "services.ingest", "0008")
-        async with engine.begin() as connection:
-            for statement in before:
-                await connection.execute(text(statement))
-        await migrate(url, "services.ingest")
-        async with engine.begin() as connection:
-            await connection.execute(text("SET LOCAL TimeZone = 'UTC'"))
-            rows = await connection.execute(
-                text("SELECT mode, event_times::text FROM event_drops ORDER BY mode")
-            )
-            noted = {row.mode: row.event_times for row in rows}
+    async with upgraded(postgres, before) as engine, engine.begin() as connection:
+        await connection.execute(text("SET LOCAL TimeZone = 'UTC'"))
+        rows = await connection.execute(
+            text("SELECT mode, event_times::text FROM event_drops ORDER BY mode")
+        )
+        noted = {row.mode: row.event_times for row in rows}
     assert (noted.get(1), noted.get(2)) == (live, test)
+
+
+async def test_what_goes_out_of_a_segment_from_before_is_noted(postgres: EmbeddedPostgres) -> None:
+    before = [
+        "INSERT INTO events_1 (event_time, event_id, organization_id, batch_id, mode, amount, "
+        "metric) VALUES ('2026-01-02T01:00Z', gen_random_uuid(), gen_random_uuid(), "
+        "gen_random_uuid(), 1, 1, 'M')",
+        "SELECT rotate_event_segments(1, '2026-01-02T03:04Z')",
+    ]
+    noted = text("SELECT count(*) FROM event_drops WHERE organization_id <> :all")
+    async with upgraded(postgres, before) as engine, engine.begin() as connection:
+        await connection.execute(text("DELETE FROM events_1"))
+        assert await connection.scalar(noted, {"all": UUID(int=0)}) == 1
 
 
 async def test_what_went_before_may_have_been_anybodys(ingest: Instance) -> None:
@@ -233,7 +252,7 @@ async def test_what_went_before_may_have_been_anybodys(ingest: Instance) -> None
 
 
 async def test_an_older_program_notes_what_it_drops_too(ingest: Instance) -> None:
-    """Its statements are the same; the database does it, also in segments from before."""
+    """In a rolling upgrade: its statements are the same, and the database does it."""
     await record(ingest, NOON)
     segment = await close_long_ago(ingest)
     await ingest.sql(f"DELETE FROM events_{segment}")
