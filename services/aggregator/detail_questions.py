@@ -33,13 +33,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.aggregator.details import NO_VALUE
 from services.aggregator.questions import UsageQuery
 from services.aggregator.tables import amount_counts, series, unique_values
-from services.aggregator.usage_repository import (
-    Split,
-    Wanted,
+from services.aggregator.usage_repository import Split, Wanted, match_index
+from services.aggregator.window_repository import (
     WindowFigure,
     filter_conditions,
     group_column,
-    match_index,
     rows_after,
 )
 
@@ -53,7 +51,7 @@ _UNIQUE: ColumnElement[int] = func.count(_values.value_key.distinct()).filter(
 
 
 async def count_windows(connection: AsyncConnection, query: UsageQuery) -> list[WindowFigure]:
-    """Different values by window, then group, as usage_repository.read_windows."""
+    """Different values by window, then group, as window_repository.read_windows."""
     keys = _window_keys(query, _values.bucket_start)
     statement = (
         select(*keys, _UNIQUE.label("figure"))

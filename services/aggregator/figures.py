@@ -11,14 +11,8 @@ from services.aggregator import detail_questions, usage_repository
 from services.aggregator.aggregations import KINDS, Tally
 from services.aggregator.domain import UNIQUE_COUNT
 from services.aggregator.questions import PERCENTILES, UsageQuery
-from services.aggregator.usage_repository import (
-    QuestionState,
-    Split,
-    Wanted,
-    WindowFigures,
-    read_windows,
-    takes_one_statement,
-)
+from services.aggregator.usage_repository import QuestionState, Split, Wanted
+from services.aggregator.window_repository import WindowFigures, read_windows, takes_one_statement
 
 
 def takes_one_snapshot(query: UsageQuery, rolled_until: datetime) -> bool:
@@ -29,7 +23,7 @@ def takes_one_snapshot(query: UsageQuery, rolled_until: datetime) -> bool:
 async def figures_of_windows(
     connection: AsyncConnection, query: UsageQuery, state: QuestionState
 ) -> WindowFigures:
-    """What was asked for, as usage_repository.read_windows().
+    """What was asked for, as window_repository.read_windows().
 
     `state`: of the caller's snapshot, or of an earlier one; the answer's is that of the figures.
     """

@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -13,29 +12,21 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Integer,
-    Select,
     Text,
     cast,
     column,
-    false,
     func,
     literal,
-    literal_column,
-    or_,
     select,
     text,
     true,
-    tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.aggregator import usage_source, windows
-from services.aggregator.aggregations import KINDS, Part, Tally, average, figures_of
-from services.aggregator.domain import CUSTOMER_GROUP
-from services.aggregator.largest import find_candidates, may_have_candidates
-from services.aggregator.questions import LastRow, UsageQuery
-from services.aggregator.spans import BUCKETS, Piece, cut, pieces
+from services.aggregator import usage_source
+from services.aggregator.aggregations import KINDS, Part, Tally
+from services.aggregator.spans import cut
 from services.aggregator.tables import fold_state, metrics, rollup_state, series
 from services.aggregator.void_repository import any_recount, needs_extremes
 from services.aggregator.voids import being_recounted
@@ -45,26 +36,12 @@ _TIMES = ARRAY(DateTime(timezone=True))
 _of = usage_source.Columns
 _last_first = (_of.latest_time.desc(), _of.latest_event_id.desc())
 # How each part of a tally is combined from buckets.
-_PARTS: dict[Part, ColumnElement[Any]] = {
+PARTS: dict[Part, ColumnElement[Any]] = {
     "event_count": cast(func.sum(_of.event_count), BigInteger),
     "amount_sum": func.sum(_of.amount_sum),
     "amount_min": func.min(_of.amount_min),
     "amount_max": func.max(_of.amount_max),
     "latest_value": func.array_agg(aggregate_order_by(_of.latest_value, *_last_first))[1],
-}
-
-
-# What figures are sorted by. AVG as in aggregations/average.py: integers, divided once.
-_RANKS: dict[str, ColumnElement[Any]] = {
-    "SUM": _PARTS["amount_sum"],
-    "COUNT": _PARTS["event_count"],
-    "MAX": _PARTS["amount_max"],
-    "MIN": _PARTS["amount_min"],
-    "AVG": func.div(
-        2 * 10**average.SCALE * _PARTS["amount_sum"] + func.sum(_of.event_count),
-        2 * func.sum(_of.event_count),
-    ),
-    "LATEST": _PARTS["latest_value"],
 }
 
 
@@ -103,95 +80,19 @@ class QuestionState(NamedTuple):
     watermark: datetime | None
 
 
-_STATE: tuple[ColumnElement[Any], ...] = (
+STATE: tuple[ColumnElement[Any], ...] = (
     fold_state.c.definition_version,
     rollup_state.c.rolled_until,
     fold_state.c.watermark,
 )
 # Both have one row.
-_STATES = fold_state.join(rollup_state, true())
+STATES = fold_state.join(rollup_state, true())
 
 
 async def read_state(connection: AsyncConnection) -> QuestionState:
     """As of the caller's snapshot."""
-    row = (await connection.execute(select(*_STATE).select_from(_STATES))).one()
+    row = (await connection.execute(select(*STATE).select_from(STATES))).one()
     return QuestionState(*row)
-
-
-class WindowFigure(NamedTuple):
-    """What usage of one window and one group comes to; `window`: its index in the query's
-    `starts`.
-    """
-
-    window: int
-    group: tuple[str, ...]
-    value: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class WindowFigures:
-    """By window, then group (with top: by figure, largest first), as of one snapshot.
-
-    `exact`: False while a bucket that matters is being counted anew; then the figures are nothing
-    to tell.
-    """
-
-    state: QuestionState
-    exact: bool
-    figures: list[WindowFigure]
-
-
-def takes_one_statement(query: UsageQuery, rolled_until: datetime) -> bool:
-    """Whether read_windows() reads it all at once, from a snapshot of its own."""
-    return not may_have_candidates(query, _pieces(query, rolled_until), rolled_until)
-
-
-async def read_windows(
-    connection: AsyncConnection, query: UsageQuery, rolled_until: datetime
-) -> WindowFigures:
-    """The figures; windows and groups without usage are left out.
-
-    One more than query.rows_max means that there are more. `rolled_until` may have been read
-    before: it never goes back.
-    """
-    read = _pieces(query, rolled_until)
-    candidates = None
-    if may_have_candidates(query, read, rolled_until):
-        keys = [group_column(name) for name in query.group_by]
-        candidates = await find_candidates(
-            connection, query, read, rolled_until, keys, filter_conditions(query)
-        )
-    aggregation = query.metric.definition.aggregation
-    parts = KINDS[aggregation].PARTS
-    statement = _answer_query(query, _windows_query(query, parts, read, candidates))
-    row = tuple((await connection.execute(statement)).one())
-    state, (exact, *columns) = QuestionState(*row[: len(_STATE)]), row[len(_STATE) :]
-    # Of no rows there is nothing in the place of a list.
-    windows_of, *others = (column or () for column in columns)
-    groups, values = others[: len(query.group_by)], others[len(query.group_by) :]
-    figures = figures_of(aggregation, values)
-    grouped = zip(*groups, strict=True) if groups else ((),) * len(figures)
-    found = map(WindowFigure, (window - 1 for window in windows_of), grouped, figures)
-    return WindowFigures(state, exact, list(found))
-
-
-def _answer_query(query: UsageQuery, windows_query: Select[Any]) -> Select[Any]:
-    """One row with the state and the answer in columns, each a list: 720 rows of two take twice as
-    long on their way.
-    """
-    rows = windows_query.subquery("found")
-    # The order is that of the subquery: nothing is between. Without types, which would have
-    # SQLAlchemy look at each element.
-    lists: list[ColumnElement[Any]] = [
-        literal_column(f"array_agg({column.name})").label(f"all_{column.name}") for column in rows.c
-    ]
-    answer = select(*lists).select_from(rows).subquery("answer")
-    exact: ColumnElement[bool] = true()
-    if needs_extremes(query.metric.definition.aggregation):
-        exact = ~any_recount([query.metric.counted_id], query.start, query.end)
-    return select(*_STATE, exact.label("exact"), *answer.c).select_from(
-        _STATES.join(answer, true())
-    )
 
 
 async def _check_exact(
@@ -206,99 +107,6 @@ async def _check_exact(
         return
     if (await connection.execute(select(any_recount(metric_ids, start, end)))).scalar_one():
         raise being_recounted()
-
-
-# Windows that no span of four hours fits into.
-_SHORT_WINDOWS = (windows.QUARTER_HOUR, windows.HOUR)
-
-
-def _pieces(query: UsageQuery, rolled_until: datetime) -> Sequence[Piece]:
-    begin = query.after.start if query.after else query.start
-    if query.window in _SHORT_WINDOWS:
-        return [Piece(BUCKETS, begin, query.end)]
-    starts = [start for start in query.starts if start >= begin]
-    return pieces(zip(starts, [*starts[1:], query.end], strict=True), rolled_until)
-
-
-def _windows_query(
-    query: UsageQuery,
-    parts: Sequence[Part],
-    read: Sequence[Piece],
-    candidates: Sequence[int] | None = None,
-) -> Select[Any]:
-    """`candidates`: the only series that matter; None: all."""
-    # A binary search in the sorted starts: 1 for the first window.
-    one_window = len(query.starts) == 1
-    window: ColumnElement[int] = (
-        literal(1, Integer)
-        if one_window
-        else func.width_bucket(_of.bucket_start, literal(list(query.starts), _TIMES))
-    )
-    keys: list[ColumnElement[Any]] = [window.label("window_number")]
-    keys += [
-        group_column(name).label(f"group_{number}") for number, name in enumerate(query.group_by)
-    ]
-    metric_id = query.metric.counted_id
-    if query.customer_id is not None or candidates is not None:
-        source = usage_source.of_series(read)
-    else:
-        combined = one_window and "latest_value" not in parts
-        source = usage_source.of_metric(metric_id, read, combined=combined)
-    statement = (
-        select(*keys, *(_PARTS[part].label(part) for part in parts))
-        .select_from(source)
-        .where(
-            series.c.metric_id == metric_id,
-            *filter_conditions(query),
-        )
-    )
-    if query.customer_id is not None:
-        statement = statement.where(series.c.customer_id == query.customer_id)
-    if candidates is not None:
-        ids = literal(list(candidates), ARRAY(BigInteger))
-        statement = statement.where(series.c.series_id == func.any(ids))
-    if query.after is not None:
-        statement = statement.where(*rows_after(query, query.after))
-    # By position: each mention of an expression would bring its own parameters.
-    positions = [text(str(number + 1)) for number in range(len(keys))]
-    statement = statement.group_by(*positions)
-    if query.top:
-        rank = _RANKS[query.metric.definition.aggregation]
-        return statement.order_by(rank.desc(), *positions).limit(query.top)
-    return statement.order_by(*positions).limit(query.rows_max + 1)
-
-
-def rows_after(
-    query: UsageQuery,
-    last: LastRow,
-    bucket_start: ColumnElement[datetime] = _of.bucket_start,
-) -> list[ColumnElement[bool]]:
-    """What comes behind the row: in later windows, or later in the order of groups."""
-    later = [start for start in query.starts if start > last.start]
-    behind = [bucket_start >= later[0]] if later else []
-    if query.group_by:
-        groups = tuple_(*(group_column(name) for name in query.group_by))
-        behind.append(groups > tuple_(*last.group))
-    return [bucket_start >= last.start, or_(false(), *behind)]
-
-
-def filter_conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
-    """Which series the filters of a question let through."""
-    return [
-        *(_dimension(name) == value for name, value in query.filters.items()),
-        *(_dimension(name).in_(values) for name, values in query.filters_any.items()),
-    ]
-
-
-def group_column(name: str) -> ColumnElement[str]:
-    """What usage is grouped by: the customer, or a dimension's value."""
-    value = series.c.customer_id if name == CUSTOMER_GROUP else _dimension(name)
-    # The same order everywhere, whatever the database's locale.
-    return value.collate("C")
-
-
-def _dimension(name: str) -> ColumnElement[str]:
-    return func.coalesce(series.c.dimensions[name].astext, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +159,7 @@ async def tally_selections(
     one = _wanted_table(wanted, await usage_source.read_rolled_until(connection))
     # LATERAL, so that each is a walk along indexes, whatever the planner thinks of the rest.
     tally = (
-        select(*(_PARTS[part].label(part) for part in parts))
+        select(*(PARTS[part].label(part) for part in parts))
         .select_from(usage_source.of_wanted())
         .where(*_series_of(one))
         .lateral("tally")
@@ -391,7 +199,7 @@ async def tally_parts(
     )
     index = match_index(one.c.matches).label("part")
     tally = (
-        select(index, *(_PARTS[part].label(part) for part in parts))
+        select(index, *(PARTS[part].label(part) for part in parts))
         .select_from(usage_source.of_wanted())
         .where(*_series_of(one))
         .group_by(text("1"))

@@ -32,13 +32,7 @@ from services.aggregator.questions import (
 from services.aggregator.recounter import ReplaySource
 from services.aggregator.remembered import RememberedMetrics
 from services.aggregator.token_wait import TokenWait
-from services.aggregator.usage_repository import (
-    BillableMetric,
-    Split,
-    Wanted,
-    WindowFigure,
-    WindowFigures,
-)
+from services.aggregator.usage_repository import BillableMetric, Split, Wanted
 from services.aggregator.voids import being_recounted
 from services.aggregator.watermark import (
     RECENT_S,
@@ -46,6 +40,7 @@ from services.aggregator.watermark import (
     WatermarkSource,
     newest_watermark,
 )
+from services.aggregator.window_repository import WindowFigure, WindowFigures
 from services.aggregator.windows import TOTAL
 from services.kit import clock
 from services.kit.database import Database, TenantKey

@@ -206,6 +206,11 @@ def _parameters(pieces: Sequence[Piece]) -> list[BindParameter[Any]]:
     return found
 
 
+def values_of(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The values of the parameters of of_series(), by name."""
+    return {parameter.key: parameter.value for parameter in _parameters(pieces)}
+
+
 def _bucket_parameters(pieces: Sequence[Piece]) -> list[BindParameter[Any]]:
     buckets = [piece for piece in pieces if piece.span_hours == BUCKETS]
     return _ranges(buckets, "bucket_starts", "bucket_ends") if buckets else []

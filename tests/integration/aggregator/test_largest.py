@@ -15,8 +15,8 @@ from services.aggregator.largest import find_candidates
 from services.aggregator.metric_service import Metrics
 from services.aggregator.questions import UsageQuestion, check_question
 from services.aggregator.roller import Roller
-from services.aggregator.usage_repository import group_column
 from services.aggregator.usage_service import UsageAnswers
+from services.aggregator.window_repository import group_column
 from services.kit.database import Database, TenantKey
 from tests.integration.aggregator.sending import Event, batch, new_tenant, utc
 
