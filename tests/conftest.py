@@ -50,8 +50,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     terminalreporter.write_line(str(told))
 
 
-# A test kills processes, not the machine: what was written survives that without fsync.
-TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "1GB"}
+# A test kills processes, not the machine: what was written survives that without fsync. One has
+# 200 transactions open at once.
+TEST_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_wal_size": "1GB",
+    "max_connections": "250",
+}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Invoice numbers: none missing, none twice, whatever fails."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +13,7 @@ from services.invoicer.repository.closing import open_periods
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.invoicer.settings import LATE
+from services.kit.database import Database
 from services.kit.ids import new_id
 from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
 
@@ -36,10 +37,25 @@ async def subscribe_many(world: World, count: int) -> list[Subscription]:
     return [subscription for subscription, _ in made]
 
 
-async def finalize(world: World, subscription: Subscription, *, abort: bool) -> str:
-    """Write, number and announce an invoice; fail after all of it when `abort`."""
+async def nobody() -> None:
+    """Waits for nobody."""
+
+
+async def finalize(
+    world: World,
+    subscription: Subscription,
+    *,
+    abort: bool,
+    database: Database | None = None,
+    begun: Callable[[], Awaitable[object]] = nobody,
+) -> str:
+    """Write, number and announce an invoice; fail after all of it when `abort`. `begun`: awaited in
+    the transaction, before all of it.
+    """
     invoice_id = new_id("inv")
-    async with world.database.transaction() as connection:
+    async with (database or world.database).transaction() as connection:
+        await connection.execute(text("SELECT 1"))
+        await begun()
         (due,) = await open_periods(connection, [subscription], LATE)
         draft = due.draft(())
         await invoices.insert_drafts(connection, world.tenant, {invoice_id: draft}, world.clock())
@@ -53,19 +69,29 @@ async def finalize(world: World, subscription: Subscription, *, abort: bool) -> 
     return number
 
 
-async def test_200_concurrent_finalizations_with_aborts_leave_no_gap(world: World) -> None:
+async def test_200_concurrent_finalizations_with_aborts_leave_no_gap(
+    world: World, database_url: str
+) -> None:
+    """Each in a transaction of its own, all of which are open before the first one goes on."""
     made = await subscribe_many(world, FINALIZATIONS)
-    attempts: list[Awaitable[str]] = [
-        finalize(world, subscription, abort=number % ABORTS_EVERY == 0)
-        for number, subscription in enumerate(made)
-    ]
-    bound = asyncio.Semaphore(10)
-
-    async def bounded(attempt: Awaitable[str]) -> str:
-        async with bound:
-            return await attempt
-
-    results = await asyncio.gather(*map(bounded, attempts), return_exceptions=True)
+    together = asyncio.Barrier(FINALIZATIONS)
+    database = Database(database_url, pool_size=FINALIZATIONS)
+    try:
+        results = await asyncio.gather(
+            *(
+                finalize(
+                    world,
+                    subscription,
+                    abort=number % ABORTS_EVERY == 0,
+                    database=database,
+                    begun=together.wait,
+                )
+                for number, subscription in enumerate(made)
+            ),
+            return_exceptions=True,
+        )
+    finally:
+        await database.close()
     aborted = [result for result in results if isinstance(result, AbortedError)]
     numbers = sorted(result for result in results if isinstance(result, str))
     assert len(aborted) == FINALIZATIONS // ABORTS_EVERY
