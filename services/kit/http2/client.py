@@ -67,17 +67,20 @@ class Channel:
         deadline_s = loop.time() + timeout_s
         backoff_s = BACKOFF_FIRST_S
         for attempt in range(1, ATTEMPTS_MAX + 1):
+            pause_s = _jittered(backoff_s)
             try:
                 connection = await self._connection(deadline_s)
                 left_s = max(deadline_s - loop.time(), 0.001)
                 return await connection.call(method, request, left_s, metadata)
             except AwayError as error:
                 refusal = rpc_error(StatusCode.UNAVAILABLE, str(error))
+                if error.unseen and attempt == 1:
+                    # As a proxy ends its connections, which is no reason to wait.
+                    pause_s = 0.0
             except grpc.aio.AioRpcError as error:
                 if not _may_be_repeated(error):
                     raise
                 refusal = error
-            pause_s = _jittered(backoff_s)
             if self._closed or attempt == ATTEMPTS_MAX or loop.time() + pause_s >= deadline_s:
                 raise refusal
             await asyncio.sleep(pause_s)
@@ -188,6 +191,9 @@ class _Replica:
                 await over.wait()
                 self.connection = None
                 self._changed()
+                if made.told_to_leave:
+                    # A proxy takes so many calls, or so long, of a connection.
+                    continue
                 if loop.time() - since_s > STEADY_S:
                     pause_s = RECONNECT_FIRST_S
             await asyncio.sleep(_jittered(pause_s))

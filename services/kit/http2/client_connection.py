@@ -83,7 +83,11 @@ _OF_ALL_CALLS: Final = _literals((b"te", b"trailers"), (b"content-type", b"appli
 
 
 class AwayError(Exception):
-    """What became of a call is unknown, or it was never looked at: the server is away."""
+    """The server is away: what became of a call is unknown, or nobody looked at it (`unseen`)."""
+
+    def __init__(self, sentence: str, *, unseen: bool = False) -> None:
+        super().__init__(sentence)
+        self.unseen = unseen
 
 
 @dataclass(slots=True)
@@ -115,6 +119,9 @@ class ClientConnection(asyncio.Protocol):
         self.ready.add_done_callback(_look_at)
         # Whether calls may be made.
         self.open = False
+        self._answered = False
+        # Whether the server has answered calls and then asked in good order for another connection.
+        self.told_to_leave = False
         self._calls: dict[int, _Awaited] = {}
         self._next_stream = 1
         self._streams_max = CALLS_MAX
@@ -380,6 +387,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(stream, error)
         else:
             del self._calls[stream]
+            self._answered = True
             if not call.answer.done():
                 call.answer.set_result(message)
 
@@ -409,17 +417,20 @@ class ClientConnection(asyncio.Protocol):
         elif kind == RST_STREAM:
             if stream in self._calls:
                 code = _number(payload)
-                self._fail(stream, AwayError(f"the server has ended the call ({code})"))
+                refused = code == ErrorCode.REFUSED_STREAM
+                error = AwayError(f"the server has ended the call ({code})", unseen=refused)
+                self._fail(stream, error)
         elif kind == PING:
             if not flags & ACK:
                 self._transport.write(frames.frame(PING, ACK, 0, payload))
         elif kind == GOAWAY:
             if len(payload) < 8:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "half a GOAWAY")
+            self.told_to_leave = self._answered and _number(payload[4:8]) == ErrorCode.NO_ERROR
             self.leave()
             last_stream = _number(payload[:4]) & STREAM_MASK
             for each in [each for each in self._calls if each > last_stream]:
-                self._fail(each, AwayError("the server is leaving"))
+                self._fail(each, AwayError("the server is leaving", unseen=True))
         elif kind == frames.PUSH_PROMISE:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "nothing may be pushed")
 
