@@ -422,6 +422,7 @@ class Call:
             self._cut = bool(rest)
             self._unsent = rest or None
             connection.write(frames.frame(DATA, 0, self.stream, part))
+            connection.patience.sent(len(part), whole=not rest)
         connection.dequeue(self)
         self._count_held()
         self._wake_writers()

@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._awaited_s: float | None = self._heard_s
         self._greeted = False
         self._settled = False
-        self._patience = Patience()
+        self.patience = Patience()
 
     # What the event loop calls.
 
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
             self._window = CONNECTION_WINDOW_BYTES
         payload = frames.without_padding(flags, payload)
         if not payload and not ended:
-            self._patience.idle(self._heard_s, self._last_stream)
+            self.patience.idle(self._heard_s, self._last_stream)
         if (call := self.calls.get(stream)) is not None:
             call.receive(payload, size, ended)
             return
@@ -341,13 +341,13 @@ class Connection(asyncio.Protocol):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY is of a stream")
         else:
             # Of the client's GOAWAY nothing follows: it closes the connection when it likes.
-            self._patience.idle(self._heard_s, self._last_stream)
+            self.patience.idle(self._heard_s, self._last_stream)
             if kind == frames.PRIORITY and len(payload) != frames.PRIORITY_BYTES:
                 raise StreamFailure(ErrorCode.FRAME_SIZE_ERROR)
 
     def _take_window_update(self, stream: int, payload: bytes) -> None:
         _check_size(payload, 4)
-        self._patience.idle(self._heard_s, self._last_stream)
+        self.patience.idle(self._heard_s, self._last_stream)
         increment = int.from_bytes(payload, "big") & STREAM_MASK
         if not stream:
             self.send_window += increment
@@ -372,10 +372,10 @@ class Connection(asyncio.Protocol):
         self._check_begun(stream)
         self._cut.pop(stream, None)
         if (call := self.calls.get(stream)) is None:
-            self._patience.idle(self._heard_s, self._last_stream)
+            self.patience.idle(self._heard_s, self._last_stream)
             return
         call.lose()
-        self._patience.reset(self._heard_s, self._last_stream)
+        self.patience.reset(self._heard_s, self._last_stream)
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
@@ -386,7 +386,7 @@ class Connection(asyncio.Protocol):
             return
         if len(payload) % frames.SETTING_BYTES:
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "half a setting")
-        self._patience.idle(self._heard_s, self._last_stream, SETTINGS_AS_IDLE_FRAMES)
+        self.patience.idle(self._heard_s, self._last_stream, SETTINGS_AS_IDLE_FRAMES)
         self._settled, self._awaited_s = True, None
         # Answers are written as everybody takes them; only windows are the client's to choose.
         window = self.stream_window
@@ -419,7 +419,7 @@ class Connection(asyncio.Protocol):
         if stream:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PING is of no stream")
         _check_size(payload, 8)
-        self._patience.idle(self._heard_s, self._last_stream)
+        self.patience.idle(self._heard_s, self._last_stream)
         if not flags & ACK:
             self.write(frames.frame(PING, ACK, 0, payload))
         elif payload == _DRAINING:
@@ -505,7 +505,7 @@ class Connection(asyncio.Protocol):
             self._remember_cut(stream)
         if call is not None:
             call.lose()
-        self._patience.reset(self._heard_s, self._last_stream)
+        self.patience.reset(self._heard_s, self._last_stream)
 
     def forget(self, call: Call) -> None:
         """It is closed. A client that has not sent all of it need not."""

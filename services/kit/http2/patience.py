@@ -11,9 +11,13 @@ CALLS_RUNNING_MAX: Final = 2_000
 WATCHES_MAX: Final = 200
 # As many as may run at once, for they may all be given up at once.
 RESETS_PER_S_MAX: Final = CALLS_RUNNING_MAX
-# Frames that bring no call on; each call that begins allows for more.
+# Frames that bring no call on. Each call that begins and each message that is sent allows for more,
+# and so do many bytes: who takes them gives back windows, HAProxy up to four times for a frame. Who
+# takes a few bytes at a time is allowed nothing for that.
 IDLE_FRAMES_PER_S_MAX: Final = 10_000
 IDLE_FRAMES_PER_CALL: Final = 10
+IDLE_FRAMES_PER_MESSAGE: Final = 10
+SENT_BYTES_PER_IDLE_FRAME: Final = 1_024
 # SETTINGS may mean work for each stream.
 SETTINGS_AS_IDLE_FRAMES: Final = 100
 
@@ -26,6 +30,13 @@ class Patience:
         self._resets = 0
         self._idle_frames = 0
         self._first_stream = 0
+        self._allowed = 0
+
+    def sent(self, size: int, *, whole: bool) -> None:
+        """Of a message so many bytes, `whole` if they are its last."""
+        self._allowed += size // SENT_BYTES_PER_IDLE_FRAME
+        if whole:
+            self._allowed += IDLE_FRAMES_PER_MESSAGE
 
     def idle(self, now_s: float, last_stream: int, count: int = 1) -> None:
         """Frames that bring no call on. ConnectionFailure."""
@@ -33,7 +44,8 @@ class Patience:
         self._idle_frames += count
         # A client's streams have every other number.
         begun = (last_stream - self._first_stream) // 2
-        if self._idle_frames > IDLE_FRAMES_PER_S_MAX + begun * IDLE_FRAMES_PER_CALL:
+        allowed = self._allowed + begun * IDLE_FRAMES_PER_CALL
+        if self._idle_frames > IDLE_FRAMES_PER_S_MAX + allowed:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many frames for nothing")
 
     def reset(self, now_s: float, last_stream: int) -> None:
@@ -46,5 +58,5 @@ class Patience:
     def _look_at_clock(self, now_s: float, last_stream: int) -> None:
         if now_s - self._second_s >= 1.0:
             self._second_s = now_s
-            self._resets = self._idle_frames = 0
+            self._resets = self._idle_frames = self._allowed = 0
             self._first_stream = last_stream

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.kit.http2 import patience
 from services.kit.http2.call import STREAM_WINDOW_BYTES, Call
 from services.kit.http2.connection import WRITE_BUFFER_BYTES, Connection
 from services.kit.http2.frames import (
@@ -331,3 +332,29 @@ async def test_no_frames_bring_the_server_out_of_step(sent: list[bytes], chunk: 
             await other.echo(1)
         await until("the end", lambda: not served.server.load.calls)
         assert served.server.load.held_bytes == 0
+
+
+@pytest.mark.parametrize("answers", [b"50 100000", b"10000 10"], ids=["large", "small"])
+async def test_who_takes_much_may_give_back_every_bit_of_it(
+    answers: bytes, client: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As HAProxy does, up to four times for a frame."""
+    monkeypatch.setattr(patience, "IDLE_FRAMES_PER_S_MAX", 50)
+    await client.call(1, answers, REPEAT)
+    while (found := await client.next()).kind != HEADERS or not found.flags & END_STREAM:
+        assert found.kind != GOAWAY, found.payload
+        half = len(found.payload) // 2
+        if found.kind == DATA and half:
+            await client.send(*(window_update(stream, half) for stream in (0, 0, 1, 1)))
+    assert client.fields(found)["grpc-status"] == "0"
+
+
+async def test_who_takes_a_byte_at_a_time_is_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hello = PREFACE + settings_frame({4: 1})
+    async with peer(served, hello) as client:
+        monkeypatch.setattr(patience, "IDLE_FRAMES_PER_S_MAX", 50)
+        await client.call(1, b"1 100000", REPEAT)
+        await client.send(*[window_update(1, 1)] * 100)
+        assert await client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
