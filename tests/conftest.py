@@ -31,11 +31,14 @@ TEMPORARY_BYTES_MAX = 8 << 30
 
 
 def pytest_configure() -> None:
-    """Let tests write to memory where there is enough of it.
+    """Let processes keep their bytecode, and let tests write to memory where there is enough of it.
 
     PostgreSQL copies some 300 files for each test's database: 12 ms of processor time there, 25 to
     280 ms on a disk, depending on what else that has to do.
     """
+    # Where Python is told to keep no bytecode, as in many an image, every process of every stack
+    # compiles all of our modules: a fifth of a start's processor time (7.1 s instead of 5.6).
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     memory = memory_file_system(TEMPORARY_BYTES_MAX)
     if memory is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from cli.connection import Connection
 from cli.stack import running_stack
 from cli.webhook_receiver import WebhookReceiver
 from tests.e2e.api import Api, new_key, wait_for
@@ -83,11 +84,7 @@ def test_two_replicas_of_everything_bill_every_event_once(
         assert created == {invoice["id"]: 1 for invoice in invoices}
 
 
-def test_stranger_to_the_network_finds_nothing_beyond_loopback(
-    tmp_path: Path, prepared_home: Path
-) -> None:
-    copy_home(prepared_home, tmp_path)
-    with running_stack(tmp_path) as connection:
-        addresses = [connection.http, *connection.grpc.values(), connection.nats]
-        assert all("127.0.0.1" in address for address in addresses)
-        assert httpx.get(f"{connection.http}/healthz", trust_env=False).status_code == 200
+def test_stranger_to_the_network_finds_nothing_beyond_loopback(stack: Connection) -> None:
+    addresses = [stack.http, *stack.grpc.values(), stack.nats]
+    assert all("127.0.0.1" in address for address in addresses)
+    assert httpx.get(f"{stack.http}/healthz", trust_env=False).status_code == 200

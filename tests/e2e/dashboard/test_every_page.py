@@ -129,6 +129,18 @@ def test_a_page_is_accessible_runs_no_foreign_script_and_fits_a_telephone(
         assert HOSTILE in all_texts(page)
 
 
+def test_what_is_wrong_with_a_page_is_found(new_visitor: Callable[[], Visitor]) -> None:
+    visitor = new_visitor()
+    visitor.page.set_content(
+        "<html lang=en><title>Wrong</title><main><h1>Wrong</h1><img src='data:,'>"
+        "<p style='color: #eee; background: #fff'>pale</p></main></html>"
+    )
+    found = dict(visitor.serious_findings())
+    assert found.keys() == {"image-alt", "color-contrast"}
+    assert found["image-alt"] == ['<img src="data:,">']
+    assert [rule for rule, _ in visitor.serious_findings(["color-contrast"])] == ["color-contrast"]
+
+
 def all_texts(page: Page) -> str:
     """What the page says, what is folded and filled in too; JSON without its backslashes."""
     told = page.locator("main").evaluate(

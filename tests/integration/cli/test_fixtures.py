@@ -1,6 +1,8 @@
 """The fixtures that every other integration test stands on."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nats
@@ -38,3 +40,9 @@ def test_tests_write_to_memory_where_there_is_enough(tmp_path: Path) -> None:
     memory = memory_file_system(TEMPORARY_BYTES_MAX)
     assert memory is None or tmp_path.is_relative_to(os.environ["PYTEST_DEBUG_TEMPROOT"])
     assert memory_file_system(1 << 60) is None
+
+
+def test_processes_of_tests_keep_their_bytecode() -> None:
+    """Also where Python is told not to: a stack's processes would each compile all of our code."""
+    program = "import sys; sys.exit(sys.dont_write_bytecode)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
