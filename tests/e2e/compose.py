@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -227,8 +228,20 @@ class Project:
             except httpx.TransportError as error:
                 return repr(error)
             return None if answer.is_success else answer.text
+        if not self._listens(name):
+            return "nothing listens"
         done = self.run(name, *test)
         return None if done.returncode == 0 else done.stdout + done.stderr
+
+    def _listens(self, name: str) -> bool:
+        """Whether asking makes sense: to ask is to start Python, which slows what is starting."""
+        environment = self._environment(name)
+        listen = environment.get("USAGEFLOW_HTTP_LISTEN", environment.get("USAGEFLOW_GRPC_LISTEN"))
+        if listen is None:
+            return True
+        host, port = listen.rsplit(":", 1)
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
 
     def _environment(self, name: str) -> dict[str, str]:
         """The service's environment, and a container's: what its image has on the PATH."""
