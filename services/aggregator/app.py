@@ -104,7 +104,12 @@ async def main() -> None:
             pause_after_commit_s=settings.test_pause_after_commit_s,
         )
         consumer = messaging.consume(
-            EVENTS, NAME, folder.handle, batch_max=MESSAGES_MAX, gather_s=GATHER_S
+            EVENTS,
+            NAME,
+            folder.handle,
+            batch_max=MESSAGES_MAX,
+            gather_s=GATHER_S,
+            hurry=waits.somebody_waits,
         )
         runtime.spawn("fold", consumer.run)
         rebuilder = Rebuilder(

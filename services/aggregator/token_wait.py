@@ -87,6 +87,8 @@ class TokenWait:
         self._waiting_of: Counter[TenantKey] = Counter()
         # In the order in which they were counted.
         self._counted: dict[str, None] = {}
+        # Set while anybody waits.
+        self.somebody_waits = asyncio.Event()
         self._newcomer = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -126,6 +128,7 @@ class TokenWait:
             raise NotYetError(message, retry_after_s=RETRY_AFTER_S)
         self._waiting[waiting] = tenant
         self._waiting_of[tenant] += 1
+        self.somebody_waits.set()
         try:
             yield
         finally:
@@ -133,6 +136,8 @@ class TokenWait:
             self._waiting_of[tenant] -= 1
             if not self._waiting_of[tenant]:
                 del self._waiting_of[tenant]
+            if not self._waiting:
+                self.somebody_waits.clear()
 
     def _look(self) -> None:
         self._newcomer.set()

@@ -310,11 +310,14 @@ class Messaging:
         *,
         batch_max: int,
         gather_s: float = 0.0,
+        hurry: asyncio.Event | None = None,
     ) -> Consumer:
         """A consumer whose `run` gives `handler` up to `batch_max` messages at a time.
 
         When the handler returns all of them are acknowledged; when it raises, each is tried
         alone, and the ones that still fail come again later. Under load batches are at least
-        `gather_s` apart, and larger.
+        `gather_s` apart, and larger; less under a light one while `hurry` is set.
         """
-        return Consumer(self, stream, durable, handler, batch_max=batch_max, gather_s=gather_s)
+        return Consumer(
+            self, stream, durable, handler, batch_max=batch_max, gather_s=gather_s, hurry=hurry
+        )

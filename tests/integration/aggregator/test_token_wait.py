@@ -71,6 +71,24 @@ async def test_what_another_replica_counts_is_found_in_the_inbox(
     assert await asked == "25"
 
 
+async def test_the_consumer_is_hurried_while_anybody_waits(
+    answers: UsageAnswers, folder: Folder, waits: TokenWait, tenant: TenantKey
+) -> None:
+    first, second = batch(tenant, Event("A")), batch(tenant, Event("A"))
+    assert not waits.somebody_waits.is_set()
+    asked = [
+        asyncio.create_task(figure(answers, tenant, token_of(sent))) for sent in (first, second)
+    ]
+    await nobody_waits_yet(asked)
+    assert waits.somebody_waits.is_set()
+    await folder.apply([first])
+    await asked[0]
+    assert waits.somebody_waits.is_set()
+    await folder.apply([second])
+    await asked[1]
+    assert not waits.somebody_waits.is_set()
+
+
 async def test_a_batch_that_comes_again_is_known_to_be_counted(
     database: Database, folder: Folder, waits: TokenWait, tenant: TenantKey
 ) -> None:

@@ -8,7 +8,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from cli.embedded import EmbeddedNats
-from services.kit.consumer import HEAVY_BATCH_BYTES, HEAVY_GATHER_FACTOR
+from services.kit.consumer import (
+    HEAVY_BATCH_BYTES,
+    HEAVY_GATHER_FACTOR,
+    HURRIED_GATHER_S,
+    LIGHT_BATCH_BYTES_MAX,
+)
 from services.kit.errors import UnavailableError
 from services.kit.messaging import BILLING, PAYLOAD_BYTES_MAX, Messaging
 from tests.waiting import until
@@ -135,6 +140,43 @@ async def test_after_a_heavy_batch_the_next_is_gathered_for_longer(nats_url: str
     _, second, third = (begun_s - start_s + TIMER_S for begun_s in begun)
     assert second >= 0.2
     assert third >= 0.2 + HEAVY_GATHER_FACTOR * 0.2
+
+
+async def seconds_of_two(nats_url: str, first: bytes, gather_s: float, *, hurry: bool) -> float:
+    """How long a consumer takes for two messages, the second of which comes at once."""
+    loop = asyncio.get_running_loop()
+    handler = Collected()
+    somebody_waits = asyncio.Event()
+    async with connected(nats_url) as messaging:
+        consumer = messaging.consume(
+            BILLING, "tester", handler, batch_max=50, gather_s=gather_s, hurry=somebody_waits
+        )
+        task = asyncio.create_task(consumer.run())
+        start_s = loop.time()
+        await messaging.publish(SUBJECT, first, "1")
+        await handler.until(1)
+        await messaging.publish(SUBJECT, b"second", "2")
+        if hurry:
+            somebody_waits.set()
+        await handler.until(2)
+        took_s = loop.time() - start_s + TIMER_S
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return took_s
+
+
+async def test_a_light_load_is_gathered_for_less_while_somebody_waits(nats_url: str) -> None:
+    took_s = await seconds_of_two(nats_url, b"light", 2 * WAIT_S, hurry=True)
+    assert HURRIED_GATHER_S <= took_s < 2 * WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("first", "hurry"), [(b"light", False), (bytes(LIGHT_BATCH_BYTES_MAX + 1), True)]
+)
+async def test_it_is_gathered_as_ever_for_nobody_and_when_it_is_not_light(
+    nats_url: str, first: bytes, hurry: bool
+) -> None:
+    assert await seconds_of_two(nats_url, first, 0.3, hurry=hurry) >= 0.3
 
 
 async def test_one_bad_message_does_not_hold_up_its_neighbours(nats_url: str) -> None:
