@@ -1,7 +1,7 @@
 """A real browser (Debian's Chromium) in front of a running stack, signed in by a link.
 
 Any violation of the content security policy and any error of our script fails the test it happens
-in. Pages that tests look at are kept as pictures in build/screenshots, light and dark.
+in. Pages that tests look at are kept as pictures in build/screenshots, light and dark; not in CI.
 """
 
 import asyncio
@@ -63,14 +63,17 @@ SERIOUS_FINDINGS = """async (only) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    """The driver of the browser."""
+@pytest.fixture(scope="package")
+def playwright(stack: Connection) -> Iterator[Playwright]:
+    """The driver of the browser, until the last test of this directory.
+
+    It has an event loop of this thread for itself meanwhile: the stack's start needs one before.
+    """
     with sync_playwright() as driver:
         yield driver
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """Chromium, without windows."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -149,7 +152,9 @@ class Visitor:
         self.page.emulate_media(color_scheme="light")
 
     def picture(self, name: str) -> None:
-        """Keep a picture of the page as it is."""
+        """Keep a picture of the page as it is; in CI, where nobody would see it, none."""
+        if os.environ.get("CI"):
+            return
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
