@@ -3,18 +3,20 @@
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 
 from cli.connection import Connection
+from cli.plan import PARTS
 from cli.stack import running_stack
 from cli.webhook_receiver import WebhookReceiver
-from tests.e2e.api import Api, new_key, wait_for
+from tests.e2e.api import Api, new_key, new_organization, wait_for
 from tests.e2e.homes import copy_home
 
-PARTS = ("accounts", "ingest", "aggregator", "invoicer", "notifier", "gateway")
 ENVIRON = {
     "USAGEFLOW_REPLICAS": ",".join(f"{part}=2" for part in PARTS),
     "USAGEFLOW_INVOICE_GRACE_S": "0",
@@ -32,14 +34,38 @@ def send(api: Api, keys: list[str], timestamp: str) -> None:
         assert response.status_code == 200, response.text
 
 
-def test_two_replicas_of_everything_bill_every_event_once(
-    tmp_path: Path, prepared_home: Path
-) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of `two_of_everything`."""
+    return tmp_path_factory.mktemp("replicas")
+
+
+@pytest.fixture(scope="module")
+def two_of_everything(home: Path, prepared_home: Path) -> Iterator[Connection]:
+    """A stack with two replicas of each part."""
+    with running_stack(copy_home(prepared_home, home), environ=ENVIRON) as connection:
+        yield connection
+
+
+def test_replicas_run_side_by_side(home: Path, two_of_everything: Connection) -> None:
+    """Each has a pid and a port; every gateway is told."""
+    connection = two_of_everything
+    wanted = {"postgres", "nats", *PARTS, *(f"{part}-2" for part in PARTS)}
+    assert set(connection.pids) == wanted
+    assert len(connection.http_replicas) == 1
+    key = new_organization(home, connection.grpc["accounts"])
+    urls = (connection.http, *connection.http_replicas)
+    answers = [Api(url, key).track("both") for url in urls]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert ["idempotent-replayed" in answer.headers for answer in answers] == [False, True]
+
+
+def test_two_replicas_of_everything_bill_every_event_once(two_of_everything: Connection) -> None:
+    connection = two_of_everything
     this_month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     timestamp = (this_month - timedelta(hours=1)).isoformat()
-    copy_home(prepared_home, tmp_path)
-    with running_stack(tmp_path, environ=ENVIRON) as connection, WebhookReceiver() as receiver:
+    with WebhookReceiver() as receiver:
         urls = [connection.http, *connection.http_replicas]
         assert len(urls) == 2
         apis = [Api(url, connection.api_key) for url in urls]

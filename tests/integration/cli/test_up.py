@@ -297,13 +297,3 @@ def test_a_stack_can_be_stopped_while_it_starts(tmp_path: Path, delay_s: float) 
     child.stop(signal.SIGTERM, WAIT_S)
     assert child.popen.returncode in {0, -signal.SIGTERM}  # before Python listens to signals
     assert not [process for process in started if process.is_running()]
-
-
-def test_replicas_run_side_by_side(tmp_path: Path) -> None:
-    """Each has a pid and a port; every gateway is told."""
-    environ = {"USAGEFLOW_REPLICAS": ",".join(f"{part}=2" for part in PARTS)}
-    with running_stack(tmp_path, environ=environ) as connection:
-        assert set(connection.pids) == {*EVERYTHING, *(f"{part}-2" for part in PARTS)}
-        assert len(connection.http_replicas) == 1
-        assert track(connection, "both") == (200, False)
-        assert track(connection, "both", connection.http_replicas[0]) == (200, True)
