@@ -72,7 +72,9 @@ def plain_amount(value: Any) -> Decimal:
 
 
 def plain_time(value: Any) -> int:
-    text = plain_text(value, r"(?s).{10}[Tt].+").upper().replace("Z", "+00:00")
+    # RFC 3339's forms; datetime reads more of ISO 8601's, such as an offset without a colon.
+    form = r"[0-9-]{10}[Tt][0-9:]{8}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-5][0-9])"
+    text = plain_text(value, form).upper().replace("Z", "+00:00")
     moment = datetime.fromisoformat(text)
     require(moment.tzinfo is not None)
     micros = (moment - EPOCH) // timedelta(microseconds=1)
