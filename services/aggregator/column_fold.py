@@ -130,7 +130,7 @@ class ColumnFold:
         self._customers.add(columns.customer_ids, columns.customer_indexes, count)
         self._amounts.add(columns.amounts, columns.amount_indexes, count)
         times = columns.times_unix_micros
-        if len(times) not in (1, count):
+        if count and len(times) not in (1, count):
             raise ValueError(f"{len(times)} times of {count} events")
         self._times_us.extend(times if len(times) == count else repeat(times[0], count))
         self._event_ids.append(columns.event_ids)
@@ -138,7 +138,7 @@ class ColumnFold:
 
     def counted(self) -> Counted:
         """What was counted."""
-        if not self._counts:
+        if not any(self._counts):
             return NOTHING
         times = np.frombuffer(self._times_us, np.int64)
         ids = b"".join(self._event_ids)

@@ -99,13 +99,16 @@ async def read_rolled_until(connection: AsyncConnection) -> datetime:
 
 
 def of_series(pieces: Sequence[Piece]) -> FromClause:
-    """series, each with its usage in the pieces: for few series."""
+    """series, each with its usage in the pieces: for few series. values_of() has the values of its
+    parameters.
+    """
     arms = [
         arm
         for arm, wanted in ((_BUCKETS_OF_SERIES, True), (_SPANS_OF_SERIES, False))
         if any((piece.span_hours == BUCKETS) is wanted for piece in pieces)
     ]
-    usage = text(" UNION ALL ".join(arms)).bindparams(*_parameters(pieces)).columns(*_columns())
+    parameters = [bindparam(each.key, type_=each.type) for each in _parameters(pieces)]
+    usage = text(" UNION ALL ".join(arms)).bindparams(*parameters).columns(*_columns())
     return series.join(usage.lateral("usage"), true())
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    BindParameter,
     ColumnElement,
     DateTime,
     Integer,
@@ -48,6 +47,13 @@ from services.aggregator.void_repository import any_recount, needs_extremes
 
 _TIMES = ARRAY(DateTime(timezone=True))
 _of = usage_source.Columns
+
+# Without values: a statement that is kept never has those of another question.
+_METRIC_ID = bindparam("asked_metric_id", type_=BigInteger)
+_CUSTOMER_ID = bindparam("asked_customer_id", type_=Text)
+_STARTS = bindparam("window_starts", type_=_TIMES)
+_BASE_S = bindparam("window_base_s", type_=BigInteger)
+_STEP_S = bindparam("window_step_s", type_=BigInteger)
 
 # What figures are sorted by. AVG as in aggregations/average.py: integers, divided once.
 _RANKS: dict[str, ColumnElement[Any]] = {
@@ -148,19 +154,20 @@ def _shape_of(query: UsageQuery, read: Sequence[Piece]) -> _Shape | None:
 
 
 def _values_of(query: UsageQuery, read: Sequence[Piece]) -> dict[str, Any]:
-    """The values of a statement's parameters by name."""
-    values: dict[str, Any] = {parameter.key: parameter.value for parameter in _asked_of(query)}
-    if query.customer_id is not None:
-        values |= usage_source.values_of(read)
-    return values | {parameter.key: parameter.value for parameter in _cut_parameters(query)}
-
-
-def _asked_of(query: UsageQuery) -> tuple[BindParameter[Any], BindParameter[Any]]:
-    """Whose usage."""
-    return (
-        bindparam("asked_metric_id", query.metric.counted_id, BigInteger),
-        bindparam("asked_customer_id", query.customer_id, Text),
-    )
+    """The values of all parameters that have none of their own, by name."""
+    values = {
+        _METRIC_ID.key: query.metric.counted_id,
+        _CUSTOMER_ID.key: query.customer_id,
+        **usage_source.values_of(read),
+    }
+    match _cut_of(query):
+        case "starts":
+            values[_STARTS.key] = list(query.starts)
+        case "steps":
+            steps = _steps_of(tuple(query.starts))
+            assert steps is not None
+            values |= {_BASE_S.key: steps.base_s, _STEP_S.key: steps.step_s}
+    return values
 
 
 def _answer_query(
@@ -209,7 +216,6 @@ def _windows_query(
     keys += [
         group_column(name).label(f"group_{number}") for number, name in enumerate(query.group_by)
     ]
-    asked_metric_id, asked_customer_id = _asked_of(query)
     if query.customer_id is not None or candidates is not None:
         source = usage_source.of_series(read)
     else:
@@ -219,12 +225,12 @@ def _windows_query(
         select(*keys, *(PARTS[part].label(part) for part in parts))
         .select_from(source)
         .where(
-            series.c.metric_id == asked_metric_id,
+            series.c.metric_id == _METRIC_ID,
             *filter_conditions(query),
         )
     )
     if query.customer_id is not None:
-        statement = statement.where(series.c.customer_id == asked_customer_id)
+        statement = statement.where(series.c.customer_id == _CUSTOMER_ID)
     if candidates is not None:
         ids = literal(list(candidates), ARRAY(BigInteger))
         statement = statement.where(series.c.series_id == func.any(ids))
@@ -265,33 +271,19 @@ def _cut_of(query: UsageQuery) -> str:
     return "starts" if _steps_of(tuple(query.starts)) is None else "steps"
 
 
-def _cut_parameters(query: UsageQuery) -> list[BindParameter[Any]]:
-    if len(query.starts) == 1:
-        return []
-    steps = _steps_of(tuple(query.starts))
-    if steps is None:
-        return [bindparam("window_starts", list(query.starts), _TIMES)]
-    return [
-        bindparam("window_base_s", steps.base_s, BigInteger),
-        bindparam("window_step_s", steps.step_s, BigInteger),
-    ]
-
-
 def _window_number(query: UsageQuery) -> ColumnElement[int]:
     """1 for the first window."""
-    match _cut_parameters(query):
-        case []:
+    match _cut_of(query):
+        case "one":
             return literal(1, Integer)
-        case [starts]:
+        case "starts":
             # A binary search in the sorted starts.
-            return func.width_bucket(_of.bucket_start, starts)
-        case [base_s, step_s]:
+            return func.width_bucket(_of.bucket_start, _STARTS)
+        case _:
             # Without a list of a thousand times, which costs more than all else of the question.
             # The second of a time is a whole number, however it is told.
             second = cast(func.date_part("epoch", _of.bucket_start), BigInteger)
-            return 1 + (second - base_s) // step_s
-        case parameters:
-            raise AssertionError(parameters)
+            return 1 + (second - _BASE_S) // _STEP_S
 
 
 def rows_after(

@@ -100,3 +100,13 @@ def test_columns_that_do_not_fit_are_no_others_events(
     others = [one("5", n)._replace(customer_id=f"user_{n}") for n in range(3, 9)]
     with pytest.raises((IndexError, ValueError)):
         folded([spoilt, batch(others, by_column=True)]).counted()
+
+
+def test_columns_without_events_count_nothing() -> None:
+    nothing = batch([one("1")], by_column=True)
+    columns = nothing.tenants[0].columns
+    for field in ("metric_indexes", "amount_indexes", "customer_indexes", "times_unix_micros"):
+        columns.ClearField(field)
+    columns.event_ids = b""
+    assert not folded([nothing]).counted()[1].sums
+    assert folded([nothing, batch([one("2", 2)], by_column=True)]).counted()[1].sums == ["2"]
