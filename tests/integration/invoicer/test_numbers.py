@@ -13,6 +13,7 @@ from services.invoicer.repository.closing import open_periods
 from services.invoicer.repository.events import add_events
 from services.invoicer.service.subscriptions import SubscriptionInput
 from services.invoicer.settings import LATE
+from services.kit import database as kit_database
 from services.kit.database import Database
 from services.kit.ids import new_id
 from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
@@ -20,6 +21,7 @@ from tests.integration.invoicer.stand_ins import GRACE, World, pro_plan, utc
 JANUARY, FEBRUARY = utc("2026-01-01"), utc("2026-02-01")
 FINALIZATIONS = 200
 ABORTS_EVERY = 5
+LAST_WAITS_S = 300.0
 
 
 class AbortedError(Exception):
@@ -70,9 +72,11 @@ async def finalize(
 
 
 async def test_200_concurrent_finalizations_with_aborts_leave_no_gap(
-    world: World, database_url: str
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a transaction of its own, all of which are open before the first one goes on."""
+    # They wait for one another, the last one for all; as long as a busy machine takes.
+    monkeypatch.setattr(kit_database, "COMMAND_TIMEOUT_S", LAST_WAITS_S)
     made = await subscribe_many(world, FINALIZATIONS)
     together = asyncio.Barrier(FINALIZATIONS)
     database = Database(database_url, pool_size=FINALIZATIONS)
