@@ -10,7 +10,8 @@ SELECT count(*) FROM event_segments WHERE close_time IS NOT NULL AND key_filter 
 """
 _BARE = """
 SELECT count(*) FROM event_segments
-WHERE close_time IS NOT NULL AND (key_filter IS NULL OR index_time IS NULL)
+WHERE close_time IS NOT NULL
+    AND (key_filter IS NULL OR second_key_filter IS NULL OR index_time IS NULL)
 """
 
 

@@ -87,7 +87,8 @@ class Keeper:
         if self.child is not None and self.child.running:
             self.child.popen.send_signal(self.part.stop_signal)
             try:
-                await asyncio.wait_for(self.child.exited(), self.part.stop_s)
+                async with asyncio.timeout(self.part.stop_s):
+                    await self.child.exited()
             except TimeoutError:
                 await self._kill(self.child)
         if self._task is not None:
@@ -103,7 +104,8 @@ class Keeper:
     async def _kill(self, child: Child) -> None:
         child.popen.send_signal(self.part.kill_signal)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(child.exited(), KILL_WAIT_S)
+            async with asyncio.timeout(KILL_WAIT_S):
+                await child.exited()
         child.popen.kill()
 
     async def _keep(self) -> None:

@@ -21,6 +21,7 @@ from gateway.errors import unavailable
 from gateway.shapes.usage import from_proto
 from services.kit.errors import from_rpc_error
 from services.kit.grpc_client import DEADLINE_S
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -120,10 +121,7 @@ class LiveStream:
         try:
             yield _HEAD
             while True:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        await self._changed.wait()
-                except TimeoutError:
+                if not await happens(self._changed, HEARTBEAT_S):
                     yield _HEARTBEAT
                     continue
                 self._changed.clear()

@@ -44,6 +44,8 @@ def shared(bench: Bench, kind: str) -> list[Load]:
             load,
             address=bench.stack.ingest_address(),
             in_flight=load.in_flight // GENERATORS,
+            # In so long each closes a segment, which costs some percent of its time.
+            measure_s=bench.plan.sustained_s / 2,
         )
         return [part] * GENERATORS
     assert isinstance(load, HttpLoad)

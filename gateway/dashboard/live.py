@@ -24,6 +24,7 @@ from gateway.shapes import usage
 from gateway.shapes.usage import Activity, ActivityQuery
 from services.kit import clock
 from services.kit.errors import DomainError, UnavailableError
+from services.kit.waiting import happens
 
 STREAMS_MAX: Final = 200
 EVERY_S: Final = 1.0
@@ -76,11 +77,7 @@ class Streams:
             _STREAMS.dec()
 
     async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(EVERY_S):
-                await self._stopped.wait()
-        except TimeoutError:
-            return
+        await happens(self._stopped, EVERY_S)
 
 
 class Source(Protocol):

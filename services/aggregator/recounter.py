@@ -19,7 +19,6 @@ come from a sequence: one of a bucket that was emptied never comes back with a l
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
@@ -39,6 +38,7 @@ from services.aggregator.voids import NO_DIMENSIONS
 from services.kit import clock
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, NotYetError, UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -100,8 +100,7 @@ class Recounter:
                 log.debug("recounts_wait", error=error.message)
                 found = 0
             if not found:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                await happens(self._wake, POLL_S)
 
     async def round(self) -> int:
         """Count up to CLAIMED_MAX buckets anew; how many were tried. UnavailableError."""

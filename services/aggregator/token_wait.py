@@ -25,6 +25,7 @@ from services.aggregator.watermark import NewWatermarkSource
 from services.kit.database import Database, TenantKey
 from services.kit.errors import DomainError, NotYetError, UnavailableError
 from services.kit.usage_token import UsageToken
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -150,8 +151,7 @@ class TokenWait:
             while self._waiting:
                 self._newcomer.clear()
                 await self._look_once()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._newcomer.wait(), POLL_S)
+                await happens(self._newcomer, POLL_S)
         except UnavailableError as error:
             self._fail_all(error)
         except Exception:

@@ -18,8 +18,8 @@ log = structlog.get_logger()
 # At 50,000 events/s a segment may grow that much beyond its size, and a lookup has to do without
 # the filter of a segment that was just closed.
 CHECK_EVERY_S = 0.5
-# At 50,000 events/s this is 50 MB of rows, which a batch's rebuilding or a list has to read more.
-SUMMARIZE_EVERY_CHECKS = 20
+# At 100,000 events/s this is 20 MB of rows, which a batch's rebuilding or a list has to read more.
+SUMMARIZE_EVERY_CHECKS = 2
 
 
 class Maintenance:

@@ -3,7 +3,7 @@
 Each function works inside the caller's transaction.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -43,8 +43,18 @@ from services.ingest.events import Batch, Events, StoredBatch
 from services.ingest.tables import event_batches, event_voids, events
 from services.kit import clock
 
-# How far a list looks back in its first, second, .. query; then it looks at everything.
-_WINDOWS = [timedelta(seconds=16**power) for power in range(7)]  # a second to 194 days
+# How far a list looks back in its first query; by how much more in the next one, at most; and from
+# where on at everything.
+_STRETCH = timedelta(seconds=1)
+_GROWTH_MAX = 15
+_STRETCHES_SPAN_MAX = timedelta(days=200)
+# Ids of batches begin with the time.
+_NEWEST_ACCEPT_TIME = (
+    select(event_batches.c.accept_time)
+    .where(event_batches.c.event_count > 0)
+    .order_by(event_batches.c.batch_id.desc())
+    .limit(1)
+)
 _NEWEST_FIRST = (events.c.event_time.desc(), events.c.event_id.desc())
 
 
@@ -66,36 +76,40 @@ async def list_events(
 ) -> list[StoredEvent]:
     """Up to `limit` of the tenant's events, newest first, after position `after`.
 
-    Looks at a second first, then at ever longer stretches of time, so that the block ranges of
-    the index on event_time are enough for the open segment: a page reads its newest blocks, not
-    all of it. Closed segments have indexes for what may be asked (segment_keeper.py).
+    Looks at a second first, then at further stretches of time, so that the block ranges of the
+    index on event_time are enough for the open segment: a page reads its newest blocks, not all of
+    it. Closed segments have indexes for what may be asked (segment_keeper.py).
     """
     query = _filtered(_events_of(tenant), wanted, after).order_by(*_NEWEST_FIRST)
     # Without this a table that was never analyzed is read as a whole.
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
     upper = after.event_time if after else wanted.to_time or clock.now()
+    # After a pause a longer stretch would be the first to meet any events, and meet very many.
+    newest = await connection.scalar(_NEWEST_ACCEPT_TIME)
+    upper = min(upper, newest) if newest else upper
     found: list[StoredEvent] = []
-    for window in _windows(upper, wanted.from_time):
-        page = query.where(*window).limit(limit - len(found))
-        found += await _fetch(connection, page)
-        if len(found) == limit:
+    # The first stretch has no upper end: events may lie somewhat ahead of the clock.
+    later: datetime | None = None
+    stretch = _STRETCH
+    while len(found) < limit:
+        earlier = (later or upper) - stretch
+        is_last = upper - earlier > _STRETCHES_SPAN_MAX
+        if wanted.from_time is not None and earlier <= wanted.from_time:
+            is_last = True
+        window = _between(wanted.from_time if is_last else earlier, later)
+        missing = limit - len(found)
+        page = await _fetch(connection, query.where(*window).limit(missing))
+        found += page
+        if is_last:
             break
+        stretch *= _growth(len(page), missing - len(page))
+        later = earlier
     return found
 
 
-def _windows(upper: datetime, lower: datetime | None) -> Iterator[list[ColumnElement[bool]]]:
-    """Conditions that cut time before `lower`, or all of it, into pieces: the newest first.
-
-    The first one has no upper end: events may lie somewhat ahead of the clock.
-    """
-    later: datetime | None = None
-    for width in _WINDOWS:
-        earlier = upper - width
-        if lower is not None and earlier <= lower:
-            break
-        yield _between(earlier, later)
-        later = earlier
-    yield _between(lower, later)
+def _growth(found: int, missing: int) -> int:
+    """How much longer the next stretch of time is: as long as twice the missing may need."""
+    return min(max(2 * missing // found, 1), _GROWTH_MAX) if found else _GROWTH_MAX
 
 
 def _between(earlier: datetime | None, later: datetime | None) -> list[ColumnElement[bool]]:

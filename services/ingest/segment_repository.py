@@ -5,11 +5,13 @@ Each function works inside the caller's transaction, but those that say otherwis
 
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Column, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ingest.tables import event_segments
+from services.ingest.tables import event_segments, key_filter_parts
 from services.kit import clock
 
 # Closing waits for writers, and new ones wait behind it.
@@ -23,11 +25,12 @@ _columns = event_segments.c
 
 
 class SegmentRow(NamedTuple):
-    """A segment; `close_time` None: it is open. `filter_bytes` None: it has no key filter yet."""
+    """A segment; `close_time` None: it is open. The sizes of its filters; None: not yet there."""
 
     segment: int
     close_time: datetime | None
     filter_bytes: int | None
+    second_filter_bytes: int | None
 
 
 async def list_segments(connection: AsyncConnection) -> list[SegmentRow]:
@@ -35,17 +38,57 @@ async def list_segments(connection: AsyncConnection) -> list[SegmentRow]:
     query = select(
         _columns.segment,
         _columns.close_time,
-        # Its length is known without reading it.
+        # Their lengths are known without reading them.
         func.octet_length(_columns.key_filter),
+        func.octet_length(_columns.second_key_filter),
     ).order_by(_columns.segment)
     return [SegmentRow._make(row) for row in await connection.execute(query)]
 
 
 async def load_key_filter(connection: AsyncConnection, segment: int) -> bytes | None:
     """The segment's stored filter; None: there is none, or the segment is gone."""
-    query = select(_columns.key_filter).where(_columns.segment == segment)
-    stored: bytes | None = await connection.scalar(query)
+    return await _load(connection, segment, _columns.key_filter)
+
+
+async def load_second_key_filter(connection: AsyncConnection, segment: int) -> bytes | None:
+    """The segment's second filter; None: there is none, or the segment is gone."""
+    return await _load(connection, segment, _columns.second_key_filter)
+
+
+async def _load(
+    connection: AsyncConnection, segment: int, column: Column[bytes | None]
+) -> bytes | None:
+    stored: bytes | None = await connection.scalar(
+        select(column).where(_columns.segment == segment)
+    )
     return stored
+
+
+async def store_part(
+    connection: AsyncConnection, segment: int, replica: UUID, event_count: int, key_filter: bytes
+) -> None:
+    """What a replica noted of a closed segment's keys, in place of what it stored before.
+
+    Nothing is stored once the segment has its filter: whoever stores that waits for this, or this
+    for him.
+    """
+    lacks_filter = (
+        select(_columns.segment)
+        .where(
+            _columns.segment == segment,
+            _columns.close_time.is_not(None),
+            _columns.key_filter.is_(None),
+        )
+        .with_for_update(read=True)
+    )
+    if await connection.scalar(lacks_filter) is None:
+        return
+    part = {"event_count": event_count, "key_filter": key_filter}
+    await connection.execute(
+        insert(key_filter_parts)
+        .values(segment=segment, replica=replica, **part)
+        .on_conflict_do_update(constraint=key_filter_parts.primary_key, set_=part)
+    )
 
 
 async def open_segment_size(connection: AsyncConnection) -> tuple[int, int]:

@@ -7,16 +7,20 @@ and a closed segment never gets another event.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import structlog
 from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest import segment_repository as repository
-from services.ingest.key_filter import HashedIds, KeyFilter
+from services.ingest.key_filter import HashedIds, KeyFilter, Positions
 from services.ingest.paged_filter import Filter, MemoryFilter, PagedFilter
+from services.ingest.second_filter import SecondFilter
 from services.kit.database import Database
+from services.kit.ids import new_uuid
 
 log = structlog.get_logger()
 
@@ -27,13 +31,19 @@ _FILTER_BYTES = Gauge("usageflow_ingest_key_filter_bytes", "Size of key filters"
 _SEGMENTS = Gauge("usageflow_ingest_segments", "Segments of events", ["state"])
 
 Places = dict[int, Sequence[int]]
+AnyFilter = TypeVar("AnyFilter", Filter, SecondFilter)
 
 
 class Known(NamedTuple):
-    """The segments at one moment. A closed one without a filter is asked about every event."""
+    """The segments at one moment. A closed one without a filter is asked about every event.
+
+    Second filters say no to most ids that pass the first ones by chance. In hundreds of ids and ten
+    segments there are always some of these, and asking PostgreSQL about them is a round trip.
+    """
 
     open: int
     filters: Mapping[int, Filter]
+    second_filters: Mapping[int, SecondFilter]
     unfiltered: Sequence[int]
 
     @property
@@ -44,14 +54,41 @@ class Known(NamedTuple):
     def places(self, ids: HashedIds, positions: Sequence[int]) -> Places:
         """In which closed segments the ids at `positions` may be, and at which positions."""
         places: Places = dict.fromkeys(self.unfiltered, positions)
-        for segment, key_filter in self.filters.items():
-            found = key_filter.find(ids)
+        passed = {
+            segment: found
+            for segment, key_filter in self.filters.items()
+            if len(found := key_filter.find(ids))
+        }
+        for segment, found in (passed | self._passed_second(ids, passed)).items():
             if len(found):
                 places[segment] = [positions[at] for at in found.tolist()]
         return places
 
+    def _passed_second(
+        self, ids: HashedIds, passed: Mapping[int, Positions]
+    ) -> dict[int, Positions]:
+        """Of those that passed the first filters, where there are second ones: all segments' ids
+        are compared at once.
+        """
+        asked = [segment for segment in passed if segment in self.second_filters]
+        if not asked:
+            return {}
+        stops = np.cumsum([len(passed[segment]) for segment in asked]).tolist()
+        ids = ids.for_second(np.concatenate([passed[segment] for segment in asked]))
+        hashes = ids.block_hashes.tolist()
+        ranges = [slice(*each) for each in zip([0, *stops], stops, strict=False)]
+        blocks = [
+            self.second_filters[segment].read(hashes[of_segment])
+            for segment, of_segment in zip(asked, ranges, strict=True)
+        ]
+        are_in = ids.are_in(b"".join(blocks))
+        return {
+            segment: passed[segment][are_in[of_segment]]
+            for segment, of_segment in zip(asked, ranges, strict=True)
+        }
 
-class _Noted:
+
+class Noted:
     """The ids that this process has stored in a segment, each once."""
 
     def __init__(self, events_max: int) -> None:
@@ -85,7 +122,10 @@ class Segments:
         self._directory = directory
         self._known: Known | None = None
         # Of the open segment, and of the one before until its filter is there.
-        self._noted: dict[int, _Noted] = {}
+        self._noted: dict[int, Noted] = {}
+        # Of how many events others were told, by closed segment that has no filter yet.
+        self._handed_over: dict[int, int] = {}
+        self.replica = new_uuid()
         self.filter_missing = asyncio.Event()
 
     async def known(self) -> Known:
@@ -96,28 +136,55 @@ class Segments:
         """Read which segments there are, and the filters that are new. UnavailableError."""
         async with self._database.transaction() as connection:
             rows = await repository.list_segments(connection)
-            before = self._known.filters if self._known else {}
-            filters: dict[int, Filter] = {}
-            for segment in self._within_bounds(rows):
-                if segment in before:
-                    filters[segment] = before[segment]
-                # One by one: together they would take as much memory as all filters have bytes.
-                elif (stored := await repository.load_key_filter(connection, segment)) is not None:
-                    filters[segment] = await asyncio.to_thread(self._made, stored)
-        return self._learn(rows, filters)
+            kept = self._within_bounds(rows)
+            before = self._known
+            filters = await self._load(
+                connection,
+                [row.segment for row in kept],
+                before.filters if before else {},
+                repository.load_key_filter,
+                self._made,
+            )
+            second_filters = await self._load(
+                connection,
+                [row.segment for row in kept if row.second_filter_bytes is not None],
+                before.second_filters if before else {},
+                repository.load_second_key_filter,
+                self._made_second,
+            )
+        return self._learn(rows, filters, second_filters)
 
-    def _within_bounds(self, rows: Sequence[repository.SegmentRow]) -> list[int]:
+    async def _load(
+        self,
+        connection: AsyncConnection,
+        segments: Sequence[int],
+        before: Mapping[int, AnyFilter],
+        load: Callable[[AsyncConnection, int], Awaitable[bytes | None]],
+        make: Callable[[bytes], AnyFilter],
+    ) -> dict[int, AnyFilter]:
+        """The filters of these segments; those that were there before are not read again."""
+        filters: dict[int, AnyFilter] = {}
+        for segment in segments:
+            if segment in before:
+                filters[segment] = before[segment]
+            # One by one: together they would take as much memory as all filters have bytes.
+            elif (stored := await load(connection, segment)) is not None:
+                filters[segment] = await asyncio.to_thread(make, stored)
+        return filters
+
+    def _within_bounds(self, rows: Sequence[repository.SegmentRow]) -> list[repository.SegmentRow]:
         """The newest segments whose filters fit; an older one is asked directly, which is slow."""
-        kept: list[int] = []
-        left_bytes = self._filters_bytes_max
+        kept: list[repository.SegmentRow] = []
+        left_bytes, left = self._filters_bytes_max, FILTERS_MAX
         for row in reversed(rows):
             if row.filter_bytes is None:
                 continue
-            left_bytes -= row.filter_bytes
-            if left_bytes < 0 or len(kept) == FILTERS_MAX:
+            left_bytes -= row.filter_bytes + (row.second_filter_bytes or 0)
+            left -= 1 if row.second_filter_bytes is None else 2
+            if left_bytes < 0 or left < 0:
                 log.warning("key_filters_too_large", segment=row.segment)
                 break
-            kept.append(row.segment)
+            kept.append(row)
         return kept
 
     def _made(self, stored: bytes) -> Filter:
@@ -127,30 +194,45 @@ class Segments:
             log.warning("key_filter_stays_in_memory", error=repr(error))
             return MemoryFilter(stored)
 
-    def _learn(self, rows: Sequence[repository.SegmentRow], filters: Mapping[int, Filter]) -> Known:
+    def _made_second(self, stored: bytes) -> SecondFilter:
+        return SecondFilter(stored, self._directory)
+
+    def _learn(
+        self,
+        rows: Sequence[repository.SegmentRow],
+        filters: Mapping[int, Filter],
+        second_filters: Mapping[int, SecondFilter],
+    ) -> Known:
         closed = [row.segment for row in rows if row.close_time is not None]
         [opened] = [row.segment for row in rows if row.close_time is None]
-        known = Known(opened, filters, [segment for segment in closed if segment not in filters])
+        unfiltered = [segment for segment in closed if segment not in filters]
+        known = Known(opened, filters, second_filters, unfiltered)
         if self._known is None or known.open >= self._known.open:
             # Another process may have read later than this one, and returned first.
             self._known = known
-            self._page_out(filters)
+            self._page_out(known)
             self._noted = {at: each for at, each in self._noted.items() if at not in filters}
+            without = [row.segment for row in rows if row.close_time and not row.filter_bytes]
+            self._handed_over = {at: self._handed_over.get(at, 0) for at in without}
             if known.unfiltered:
                 self.filter_missing.set()
         _SEGMENTS.labels("closed").set(len(closed))
         _SEGMENTS.labels("without_filter").set(len(known.unfiltered))
         return self._known
 
-    def _page_out(self, filters: Mapping[int, Filter]) -> None:
+    def _page_out(self, known: Known) -> None:
         """Let the newest filters stay in memory, as many as fit: most retries are of late."""
         left_bytes = self._resident_bytes_max
-        for segment in sorted(filters, reverse=True):
-            left_bytes -= filters[segment].resident_bytes
+        for segment in sorted(known.filters, reverse=True):
+            left_bytes -= known.filters[segment].resident_bytes
             if left_bytes < 0:
-                filters[segment].page_out()
-        resident_bytes = sum(each.resident_bytes for each in filters.values())
-        size_bytes = sum(each.size_bytes for each in filters.values())
+                known.filters[segment].page_out()
+        every: list[Filter | SecondFilter] = [
+            *known.filters.values(),
+            *known.second_filters.values(),
+        ]
+        resident_bytes = sum(each.resident_bytes for each in every)
+        size_bytes = sum(each.size_bytes for each in every)
         _FILTER_BYTES.labels("memory").set(resident_bytes)
         _FILTER_BYTES.labels("file").set(size_bytes - resident_bytes)
 
@@ -159,7 +241,7 @@ class Segments:
         if segment not in self._noted:
             near = range(segment - 1, segment + 2)
             self._noted = {at: noted for at, noted in self._noted.items() if at in near}
-            self._noted[segment] = _Noted(self._events_max)
+            self._noted[segment] = Noted(self._events_max)
         self._noted[segment].add(ids)
 
     def recent(self, segment: int, ids: HashedIds) -> Sequence[int]:
@@ -172,10 +254,22 @@ class Segments:
         found: list[int] = self._noted[segment].key_filter.find(ids).tolist()
         return found
 
-    def whole_filter(self, segment: int, count: int) -> KeyFilter | None:
-        """The filter of a closed segment of `count` events, if this process stored all of them.
+    def noted(self, segment: int) -> Noted | None:
+        """What this process has stored in a segment; None: nothing, or nobody needs it any more."""
+        return self._noted.get(segment)
 
-        What is noted is there, each id once, and nothing else comes: as many are all of them.
+    async def hand_over(self) -> bool:
+        """Let whoever makes filters have what was noted of closed segments without one.
+
+        False: there is no such segment. UnavailableError.
         """
-        noted = self._noted.get(segment)
-        return noted.key_filter if noted is not None and noted.count == count else None
+        for segment, told in list(self._handed_over.items()):
+            noted = self._noted.get(segment)
+            if noted is None or noted.count == told:
+                continue
+            # A commit whose end is seen only now adds to it: then it is told again.
+            count, key_filter = noted.count, noted.key_filter.to_bytes()
+            async with self._database.transaction() as connection:
+                await repository.store_part(connection, segment, self.replica, count, key_filter)
+            self._handed_over[segment] = count
+        return bool(self._handed_over)

@@ -30,9 +30,9 @@ class IngestSettings(ServiceSettings):
         description="about how many events a segment holds before the next one is opened",
     )
     key_filters_bytes_max: int = Field(
-        default=256 * 1024**2,
+        default=512 * 1024**2,
         ge=1024**2,
-        description="for the keys of closed segments, 1.5 bytes each; older segments are asked",
+        description="for the keys of closed segments, 3 bytes each; older segments are asked",
     )
     key_filters_memory_bytes_max: int = Field(
         default=9 * 1024**2,

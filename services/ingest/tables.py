@@ -30,7 +30,8 @@ idempotency_keys = idempotency_table(metadata)
 audit_outbox = outbox_table(metadata, "audit_outbox")
 
 # Segments of `events` are filled one after the other; the one that has no close_time is open.
-# A closed one gets its key filter (key_filter.py) and then, at index_time, indexes for searching.
+# A closed one gets its key filter (key_filter.py), then the second one, and then, at index_time,
+# indexes for searching.
 event_segments = Table(
     "event_segments",
     metadata,
@@ -39,11 +40,13 @@ event_segments = Table(
     Column("close_time", DateTime(timezone=True)),
     Column("event_count", BigInteger),
     Column("key_filter", LargeBinary),
+    Column("second_key_filter", LargeBinary),
     Column("index_time", DateTime(timezone=True)),
     CheckConstraint(
         "close_time IS NOT NULL OR (key_filter IS NULL AND index_time IS NULL)", name="open"
     ),
     CheckConstraint("(event_count IS NULL) = (key_filter IS NULL)", name="filter"),
+    CheckConstraint("second_key_filter IS NULL OR key_filter IS NOT NULL", name="second_filter"),
     Index(
         "uq_event_segments_open",
         text("(close_time IS NULL)"),
@@ -81,6 +84,22 @@ events = Table(
         postgresql_with={"pages_per_range": 32},
     ),
     postgresql_partition_by="LIST (segment)",
+)
+
+# What replicas noted of the keys of a closed segment, until its filter is made of them.
+key_filter_parts = Table(
+    "key_filter_parts",
+    metadata,
+    Column(
+        "segment",
+        Integer,
+        ForeignKey("event_segments.segment", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("replica", UUID, primary_key=True),
+    Column("event_count", BigInteger, nullable=False),
+    Column("key_filter", LargeBinary, nullable=False),
+    CheckConstraint("event_count > 0", name="event_count"),
 )
 
 # What was committed in one transaction; also the outbox: not applied = not yet confirmed by

@@ -7,7 +7,6 @@ what no look has seen (writer.py).
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from services.invoicer.repository import budgets, closing
 from services.invoicer.usage import UsageSource
 from services.kit.database import Database, TenantKey
 from services.kit.errors import UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -68,8 +68,7 @@ class BudgetWatcher:
                     pass
             except UnavailableError as error:
                 log.debug("budgets_wait", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+            await happens(self._wake, POLL_S)
 
     async def round(self) -> int:
         """Look at up to CLAIM_MAX that are due; how many there were. UnavailableError."""

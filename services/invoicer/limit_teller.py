@@ -8,7 +8,6 @@ the lease.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -27,6 +26,7 @@ from services.kit.database import Database
 from services.kit.errors import DomainError, UnavailableError, from_rpc_error
 from services.kit.grpc_client import internal_metadata
 from services.kit.money import format_decimal
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -108,8 +108,7 @@ class LimitTeller:
                     pass
             except UnavailableError as error:
                 log.debug("limits_wait", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+            await happens(self._wake, POLL_S)
 
     async def round(self) -> int:
         """Tell up to TELLS_MAX of each mode that are due; how many there were. UnavailableError."""

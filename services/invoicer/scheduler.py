@@ -1,13 +1,13 @@
 """Looks for periods that are over, for as long as the process runs; any number of replicas may."""
 
 import asyncio
-import contextlib
 
 import structlog
 
 from services.invoicer.advancer import Advancer
 from services.invoicer.closer import Closer
 from services.kit.errors import UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -39,8 +39,7 @@ class Scheduler:
                 await self._closer.measure()
             except UnavailableError as error:
                 log.debug("scheduler_waits", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            await happens(self._wake, self._poll_s)
 
     async def _advance(self) -> int:
         return 0 if self._advancer is None else await self._advancer.advance()

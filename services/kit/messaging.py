@@ -21,6 +21,7 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageT
 from services.kit import context
 from services.kit.consumer import Consumer, Handler
 from services.kit.errors import UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -106,9 +107,7 @@ class Messaging:
         """Connect, or go on trying in the background when NATS does not answer at once."""
         self = cls(url, name)
         self._connecting = asyncio.create_task(self._connect())
-        try:
-            await asyncio.wait_for(self._ready.wait(), CONNECT_WAIT_S)
-        except TimeoutError:
+        if not await happens(self._ready, CONNECT_WAIT_S):
             log.warning("nats_away")
         return self
 

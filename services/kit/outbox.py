@@ -33,6 +33,7 @@ from services.kit import faults
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
 from services.kit.messaging import SENT_AGAIN, Messaging
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -188,12 +189,7 @@ class OutboxRelay:
                 busy = True
             if busy:
                 await asyncio.sleep(POLL_BUSY_S)
-            try:
-                if not busy or not self._wake.is_set():
-                    timeout_s = POLL_BUSY_S if busy else POLL_IDLE_S
-                    await asyncio.wait_for(self._wake.wait(), timeout_s)
-            except TimeoutError:
-                pass
+            await happens(self._wake, POLL_BUSY_S if busy else POLL_IDLE_S)
             self._wake.clear()
 
     async def _round(self) -> bool:

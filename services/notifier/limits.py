@@ -233,6 +233,12 @@ class Shares:
         if not self.room(key):
             self._full.add(key)
 
+    def fill(self, key: str) -> None:
+        """As much was taken as there was room for when that was asked; the share may have grown
+        since, so that there is room all the same.
+        """
+        self._full.add(key)
+
     def give_back(self, key: str) -> bool:
         """Count one less. True when the key has room again, for the first time since it had none;
         also when that is because its share has grown.

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.kit import clock
 from services.kit.database import Database
 from services.kit.errors import UnavailableError
+from services.kit.waiting import happens
 from services.notifier import pace, queue_repository
 from services.notifier.domain import Attempt
 from services.notifier.limits import KeyedCount, Lanes, Rests, Shares
@@ -147,11 +148,7 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until something may be there to claim; let more come when the last claim was just now."""
-        try:
-            # Not wait_for: in Python 3.11 it forgets to be cancelled when it was just woken.
-            async with asyncio.timeout(self._settings.webhook_poll_s):
-                await self._wake.wait()
-        except TimeoutError:
+        if not await happens(self._wake, self._settings.webhook_poll_s):
             return
         early_s = self._begun_s + GATHER_S - time.monotonic()
         if early_s > 0:
@@ -189,6 +186,11 @@ class Worker:
         for claim in claims:
             if claim.endpoint_id in opened:
                 self._start(Due(claim, opened[claim.endpoint_id], claimed_s))
+        for endpoint_id, count in claimed.items():
+            if endpoint_id in opened and count == limits[endpoint_id]:
+                # More may be due. While this was claimed, attempts may have ended and the share
+                # grown, so that what is taken now doesn't fill it: still its end is to wake.
+                self._endpoint_claims.fill(endpoint_id)
         return self._go_on(visited, claims, claims_max)
 
     def _wants(self, endpoint: Visited, now_s: float) -> bool:

@@ -31,6 +31,7 @@ from services.kit.errors import (
     UnavailableError,
 )
 from services.kit.usage_token import UsageToken
+from services.kit.waiting import happens
 
 ANSWER_EVERY_S = 0.5
 RECHECK_S = 5.0
@@ -104,8 +105,7 @@ class LiveUsage:
         """The next answer with other rows than `shown`; None: it is closed meanwhile."""
         while not self._closed:
             await asyncio.sleep(ANSWER_EVERY_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), RECHECK_S - ANSWER_EVERY_S)
+            await happens(event, RECHECK_S - ANSWER_EVERY_S)
             if self._closed:
                 break
             # Before the question: what changes from here on is asked for once more.

@@ -10,7 +10,6 @@ records and tells.
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 
@@ -34,6 +33,7 @@ from services.kit.errors import UnavailableError
 from services.kit.ids import new_id
 from services.kit.money import format_decimal
 from services.kit.outbox import add_to_outbox
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -72,8 +72,7 @@ class Thresholds:
                 touches = 0
             await asyncio.sleep(GATHER_S)
             if touches < TOUCHES_MAX:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                await happens(self._wake, POLL_S)
 
     async def round(self) -> int:
         """Look at up to TOUCHES_MAX rows of the queue; how many there were. UnavailableError."""

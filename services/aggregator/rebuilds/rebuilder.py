@@ -17,7 +17,6 @@ What a metric no longer counts by is deleted in small pieces.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -42,6 +41,7 @@ from services.kit import clock
 from services.kit.auth import MODE_NUMBERS
 from services.kit.database import Database
 from services.kit.errors import ConflictError, DomainError, UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -154,8 +154,7 @@ class Rebuilder:
             except UnavailableError as error:
                 log.debug("rebuilds_wait", error=error.message)
             if not worked:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                await happens(self._wake, POLL_S)
 
     async def round(self) -> bool:
         """Go on with one rebuild as far as it gets; False: there is none. UnavailableError."""

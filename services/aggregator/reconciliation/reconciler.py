@@ -4,7 +4,9 @@ One replica at a time works (a lease), on one piece of time after the other, and
 nine times as long as a piece took: a tenth of one connection at most. The pieces are
 
 - the hour that is running, every RUNNING_EVERY_S, at a moment when nothing waits to be counted:
-  under load there is none, most of it would move, and a count would cost the events their speed;
+  under load there is none, most of it would move, and a count would cost the events their speed.
+  With it the hour before, until that is SETTLED: what went wrong shortly before an hour's end is
+  found as soon as anything else;
 - each hour SETTLED after its end;
 - what differed, every RUNNING_EVERY_S, and what moved when it was looked at, some seconds later;
 - all hours of SWEEP_DAYS, one sweep after the other, at least SWEEP_EVERY apart: late events and
@@ -123,7 +125,7 @@ class Reconciler:
         if time.monotonic() >= self._open_due_s:
             await self._settle_open()
         if nothing_waits and time.monotonic() >= self._running_due_s:
-            await self._check_running(running)
+            await self._check_running(hour_of(now - SETTLED), running + HOUR)
         elif due:
             del self._again_at_s[due[0]]
             await self.check(due[0], due[0] + HOUR)
@@ -135,10 +137,10 @@ class Reconciler:
         else:
             await self._sweep(progress, now)
 
-    async def _check_running(self, running: datetime) -> None:
+    async def _check_running(self, start: datetime, end: datetime) -> None:
         began_s = time.monotonic()
         try:
-            await self.check(running, running + HOUR)
+            await self.check(start, end)
         finally:
             self._running_due_s = _next_turn_s(began_s)
 

@@ -11,7 +11,6 @@ pauses until a provider is asked again are real.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,6 +39,7 @@ from services.invoicer.repository.payments import Claimed
 from services.invoicer.service.locking import lock_invoice
 from services.kit.database import Database
 from services.kit.errors import DomainError, UnavailableError
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -110,8 +110,7 @@ class Collector:
                     pass
             except UnavailableError as error:
                 log.debug("collector_waits", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._settings.poll_s)
+            await happens(self._wake, self._settings.poll_s)
 
     async def collect_batch(self) -> int:
         """Make one attempt for each of a batch of invoices that are due; how many were."""

@@ -9,7 +9,6 @@ import random
 import socket
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 import grpc
@@ -18,6 +17,7 @@ from grpc import StatusCode
 
 from services.kit.grpc_client import RECONNECT_MS_MAX, Metadata
 from services.kit.http2.client_connection import AwayError, ClientConnection, rpc_error
+from services.kit.waiting import happens
 
 log = structlog.get_logger()
 
@@ -119,8 +119,7 @@ class Channel:
             self._looked = True
             self._tell()
             # Soon after one is lost: its name may have another address by then.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), RESOLVE_S)
+            await happens(self._lost, RESOLVE_S)
             await asyncio.sleep(RECONNECT_S_MAX)
 
     async def _look_up(self) -> None:

@@ -62,11 +62,13 @@ class Server:
         for connection in list(self.connections):
             connection.drain()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._gone(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._gone()
         for connection in list(self.connections):
             connection.end(_STOPPING)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._gone(), END_S_MAX)
+            async with asyncio.timeout(END_S_MAX):
+                await self._gone()
         self._looking.cancel()
         for connection in list(self.connections):
             connection.transport.abort()

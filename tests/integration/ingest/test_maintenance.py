@@ -1,5 +1,8 @@
 """The block range index follows the writers, and never stands in anybody's way."""
 
+import pytest
+
+from services.ingest import maintenance
 from tests.integration.ingest.instance import Instance, event
 
 PAGES_PER_BATCH = """
@@ -8,6 +11,13 @@ WHERE batch_id = (SELECT batch_id FROM events_1 WHERE ctid = '(0,1)')
 """
 
 
+@pytest.fixture
+def unsummarized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is summarized by itself."""
+    monkeypatch.setattr(maintenance, "SUMMARIZE_EVERY_CHECKS", 1_000_000)
+
+
+@pytest.mark.usefixtures("unsummarized")
 async def test_a_batch_is_found_by_reading_a_few_pages(ingest: Instance) -> None:
     for _ in range(15):
         await ingest.record(*(event() for _ in range(1_000)))
@@ -16,6 +26,16 @@ async def test_a_batch_is_found_by_reading_a_few_pages(ingest: Instance) -> None
     assert await ingest.storage.maintenance.summarize() > 2
     assert await ingest.storage.maintenance.summarize() == 0
     assert await pages_read(ingest) < before / 2
+
+
+@pytest.mark.usefixtures("unsummarized")
+async def test_so_it_is_in_a_segment_that_was_just_closed(ingest: Instance) -> None:
+    for _ in range(15):
+        await ingest.record(*(event() for _ in range(1_000)))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True, indexed=True)
+    left = "SELECT brin_summarize_new_values('ix_events_1_batch_id_event_time')"
+    assert await ingest.sql(left) == [(0,)]
 
 
 async def pages_read(ingest: Instance) -> int:

@@ -1,5 +1,6 @@
 """Stored events can be found again, by their own organization and mode only."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -73,6 +74,23 @@ async def test_a_list_shows_every_event_once_newest_first(ingest: Instance) -> N
     assert len({found.event_id for found in events}) == len(events) == len(minutes)
     places = [(found.event_time, found.event_id) for found in events]
     assert places == sorted(places, reverse=True)
+
+
+async def test_a_list_is_whole_whatever_the_density_of_its_events(ingest: Instance) -> None:
+    """Each query looks at a stretch of time as long as the one before gives reason to."""
+    chance, now = random.Random(23), clock.now()
+    ages_s = [0.001 * 2.6 ** chance.uniform(0, 22) for _ in range(300)]  # to 16 days, mostly new
+    ages_s += [3_600 + number / 1_000 for number in range(200)] + [-30.0]
+    times = [micros(now - timedelta(seconds=age_s)) for age_s in ages_s]
+    await ingest.record(*(event(at_micros=at, customer_id=f"c{at % 3}") for at in times))
+    times.sort(reverse=True)
+    for page_size in (7, 100):
+        found = await listed(ingest, page_size=page_size)
+        assert [micros(each.event_time) for each in found] == times
+    of_one = EventFilter(customer_id="c1", to_time=now - timedelta(seconds=3_600))
+    found = await listed(ingest, of_one)
+    older = [at for at in times if at % 3 == 1 and at < micros(now) - 3_600_000_000]
+    assert [micros(each.event_time) for each in found] == older
 
 
 async def test_events_that_come_in_between_shift_no_page(ingest: Instance) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from services.ingest.domain import Status
 from services.ingest.retention import Retention
-from tests.integration.ingest.instance import ACME, OTHER, Instance, event
+from tests.integration.ingest.instance import ACME, OTHER, WAIT_S, Instance, event
+from tests.waiting import until
 
 
 class Wanted:
@@ -66,6 +67,25 @@ async def test_one_organizations_events_go_and_the_others_stay(
     await closed_ago(ingest, 101)
     await Retention(Wanted(acme=100, other=400)).enforce(connection)
     assert await owners(ingest) == [OTHER.organization]
+    assert await ingest.statuses(event("a"), tenant=OTHER) == [Status.DUPLICATE]
+
+
+async def test_a_segment_of_which_something_went_still_gets_its_second_filter(
+    ingest: Instance, connection: Any
+) -> None:
+    """An older version made none when the segment was closed."""
+    await closed_ago(ingest, 101)
+    await Retention(Wanted(acme=100, other=400)).enforce(connection)
+    await ingest.sql("UPDATE event_segments SET second_key_filter = NULL WHERE segment = 1")
+
+    async def made() -> bool:
+        [(there,)] = await ingest.sql(
+            "SELECT second_key_filter IS NOT NULL FROM event_segments WHERE segment = 1"
+        )
+        return bool(there)
+
+    await until("the second filter", made, WAIT_S)
+    await ingest.storage.segments.refresh()
     assert await ingest.statuses(event("a"), tenant=OTHER) == [Status.DUPLICATE]
 
 

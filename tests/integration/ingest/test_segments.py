@@ -6,16 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
+from sqlalchemy import text
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from services.ingest import segment_keeper
 from services.ingest.domain import Status
+from services.ingest.key_filter import HashedIds, KeyFilter
+from services.ingest.maintenance import Maintenance
+from services.ingest.paged_filter import MemoryFilter
+from services.ingest.segment_keeper import SegmentKeeper
+from services.ingest.segment_repository import store_part
 from services.ingest.segments import Segments
 from services.kit.database import Database
+from services.kit.ids import new_uuid
 from tests.integration.ingest.conftest import Start
 from tests.integration.ingest.instance import WAIT_S, Instance, event
+from tests.waiting import until
 
 ACCEPTED, DUPLICATE, CONFLICT = Status.ACCEPTED, Status.DUPLICATE, Status.CONFLICT
 
@@ -46,32 +55,123 @@ async def test_a_key_of_a_closed_segment_is_known(ingest: Instance, filtered: bo
     assert await ingest.count() == 3
 
 
-async def test_who_stored_all_of_a_segment_need_not_read_its_keys(start: Start) -> None:
-    """And who stored a part of it has to."""
-    first, second = await start(), await start()
+@pytest.fixture
+def read_segments(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The segments whose keys were read to make their filters."""
+    read: list[int] = []
+    read_keys = SegmentKeeper._read_keys
 
-    def who_has_all(segment: int, count: int) -> list[bool]:
-        return [
-            one.storage.segments.whole_filter(segment, count) is not None for one in (first, second)
-        ]
+    async def note(
+        keeper: SegmentKeeper, segment: int, count: int, *, second: bool = False
+    ) -> KeyFilter:
+        if not second:
+            read.append(segment)
+        return await read_keys(keeper, segment, count, second=second)
 
+    monkeypatch.setattr(SegmentKeeper, "_read_keys", note)
+    return read
+
+
+async def stored_parts(ingest: Instance) -> int:
+    [(count,)] = await ingest.sql("SELECT count(*) FROM key_filter_parts")
+    return int(count)
+
+
+async def test_what_replicas_noted_of_a_segment_is_its_filter(
+    start: Start, read_segments: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when one of them has all of it, or has nothing to do any more."""
+    monkeypatch.setattr(segment_keeper, "PARTS_WAIT_S", WAIT_S)
+    first, second, third = await start(), await start(), await start()
     await first.record(event("a"), event("b"))
-    await first.statuses(event("a"), event("b", amount="2"))
-    assert who_has_all(1, 2) == [True, False]
+    await second.statuses(event("a"), event("b", amount="2"))
     await first.rotate()
     await first.record(event("c"))
-    assert await second.statuses(event("a"), event("c"), event("d")) == [
+    await third.record(event("d"))
+    assert await second.statuses(event("a"), event("c"), event("e")) == [
         DUPLICATE,
         DUPLICATE,
         ACCEPTED,
     ]
-    assert who_has_all(2, 2) == [False, False]
-    await first.rotate()
+    await second.rotate()
     assert await first.closed_segments(filtered=True) == [1, 2]
-    for one in (first, second):
+    assert read_segments == []
+    assert await stored_parts(first) == 0
+    for one in (first, second, third):
         known = await one.storage.segments.refresh()
         assert known.unfiltered == []
-        assert await one.statuses(*map(event, "abcd")) == [DUPLICATE] * 4
+        assert await one.statuses(*map(event, "abcde")) == [DUPLICATE] * 5
+
+
+async def test_what_nobody_tells_is_read(
+    start: Start, read_segments: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is gone cannot tell any more what it stored."""
+    monkeypatch.setattr(segment_keeper, "PARTS_WAIT_S", 0.1)
+    first, second = await start(), await start()
+    await first.record(event("a"))
+    await second.record(event("b"))
+    for one in (first, second):
+        monkeypatch.setattr(one.storage.segments, "_noted", {})
+    await first.record(event("c"))
+    await first.rotate()
+    assert await first.closed_segments(filtered=True) == [1]
+    assert read_segments == [1]
+    assert await second.statuses(*map(event, "abcd")) == [DUPLICATE] * 3 + [ACCEPTED]
+
+
+async def test_filters_of_other_sizes_are_not_put_together(
+    start: Start, read_segments: list[int]
+) -> None:
+    """As while a setting is being changed."""
+    first, second = await start(), await start(segment_events_max=1_000)
+    await first.record(event("a"))
+    await second.record(event("b"))
+    await first.rotate()
+    assert await first.closed_segments(filtered=True) == [1]
+    assert read_segments == [1]
+    assert await stored_parts(first) == 0
+    assert await second.statuses(*map(event, "abc")) == [DUPLICATE, DUPLICATE, ACCEPTED]
+
+
+async def test_what_is_noted_after_it_was_told_is_told_again(
+    ingest_url: str, tmp_path: Path
+) -> None:
+    """A commit may be known to its writer only after the closing is."""
+    database = Database(ingest_url)
+    segments = Segments(
+        database,
+        events_max=1_000,
+        filters_bytes_max=1024**2,
+        resident_bytes_max=0,
+        directory=str(tmp_path),
+    )
+    await segments.refresh()
+    segments.note_stored(1, HashedIds(bytes(16)))
+    assert not await segments.hand_over()
+    await Maintenance(database, segments, segment_events_max=1_000).rotate(1)
+    await segments.refresh()
+    told = []
+    for more in (0, 2, 0):
+        segments.note_stored(1, HashedIds(bytes(16 * more)))
+        assert await segments.hand_over()
+        async with database.transaction() as connection:
+            parts = await connection.execute(text("SELECT event_count, xmin FROM key_filter_parts"))
+            told.append(tuple(parts.one()))
+    await database.close()
+    assert [count for count, _ in told] == [1, 3, 3]
+    assert told[1] == told[2]
+
+
+async def test_no_part_is_kept_of_a_segment_that_has_its_filter(ingest: Instance) -> None:
+    """Nor of one that is open, or is not there."""
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(filtered=True)
+    for segment in (1, 2, 3):
+        async with ingest.database.transaction() as connection:
+            await store_part(connection, segment, new_uuid(), 1, bytes(32))
+        assert await stored_parts(ingest) == 0
 
 
 async def test_a_key_is_known_in_whichever_segment_it_lies(ingest: Instance) -> None:
@@ -176,7 +276,7 @@ async def test_filters_beyond_their_bound_are_not_read(
     """They are as many megabytes as there are segments, at every look."""
     await ingest.record(event("a"))
     await ingest.rotate()
-    await ingest.closed_segments(filtered=True)
+    await ingest.closed_segments(indexed=True)
     database = Database(ingest_url)
     looked: list[str] = []
 
@@ -184,7 +284,7 @@ async def test_filters_beyond_their_bound_are_not_read(
         looked.append(statement)
 
     listen(database.engine.sync_engine, "before_cursor_execute", note)
-    for bytes_max, unfiltered, statements in ((1, [1], 1), (8 * 1024**2, [], 2)):
+    for bytes_max, unfiltered, statements in ((1, [1], 1), (8 * 1024**2, [], 3)):
         segments = Segments(
             database,
             events_max=1_000,
@@ -200,6 +300,25 @@ async def test_filters_beyond_their_bound_are_not_read(
         assert (await segments.refresh()).unfiltered == unfiltered
         assert len([each for each in looked if "event_segments" in each]) == 1
     await database.close()
+
+
+@pytest.mark.parametrize("second", [True, False])
+async def test_what_passes_a_filter_by_chance_is_held_up_by_the_second(
+    ingest: Instance, ingest_url: str, tmp_path: Path, second: bool
+) -> None:
+    """So that PostgreSQL is not asked. A segment that has no second filter yet is."""
+    await ingest.record(*map(event, "abc"))
+    await ingest.rotate()
+    await ingest.closed_segments(indexed=True)
+    known = await ingest.storage.segments.refresh()
+    everything = KeyFilter(np.full((1, 4), 2**64 - 1, np.uint64))
+    known = known._replace(
+        filters={1: MemoryFilter(everything.to_bytes())},
+        second_filters=known.second_filters if second else {},
+    )
+    stored = [row.event_id.bytes for row in await ingest.sql("SELECT event_id FROM events")]
+    ids = HashedIds(b"".join([bytes(16), stored[0], b"\xff" * 16, *stored[1:]]))
+    assert known.places(ids, range(5)) == {1: [1, 3, 4] if second else [0, 1, 2, 3, 4]}
 
 
 async def test_filters_that_are_not_to_stay_in_memory_lie_in_files(start: Start) -> None:
@@ -276,6 +395,40 @@ async def test_what_a_segment_lacks_it_gets_after_its_keeper_was_killed(start: S
     assert await second.closed_segments(filtered=True, indexed=True) == [1]
 
 
+async def test_indexes_wait_for_the_filter_of_another_segment(
+    start: Start, ingest_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await start(), await start()
+    await first.record(event("a"))
+    await first.rotate()
+    await first.closed_segments(indexed=True)
+    keeper = SegmentKeeper(ingest_url, first.storage.segments)
+    await keeper._has_turn()
+    assert await keeper._make_indexes(1, is_late=True)
+    # Its keys are read only after all that time.
+    monkeypatch.setattr(segment_keeper, "PARTS_WAIT_S", WAIT_S)
+    await second.record(event("b"))
+    second.storage.segments._noted.clear()
+    await first.rotate()
+    assert not await keeper._make_indexes(1, is_late=True)
+    keeper._close()
+
+
+async def test_a_segment_of_an_older_version_gets_its_second_filter(ingest: Instance) -> None:
+    await ingest.record(event("a"))
+    await ingest.rotate()
+    await ingest.closed_segments(indexed=True)
+    second = "SELECT second_key_filter FROM event_segments WHERE segment = 1"
+    [before] = await ingest.sql(second)
+    await ingest.sql("UPDATE event_segments SET second_key_filter = NULL WHERE segment = 1")
+
+    async def made_again() -> bool:
+        return await ingest.sql(second) == [before]
+
+    await until("the second filter", made_again, WAIT_S)
+    assert before.second_key_filter is not None
+
+
 async def test_indexes_for_searching_wait_while_many_events_come(
     ingest: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +453,10 @@ async def test_indexes_for_searching_wait_while_many_events_come(
     await ingest.rotate()
     await ingest.closed_segments(filtered=True)
     await looked(2)
-    unindexed = "SELECT count(*) FROM event_segments WHERE segment = 1 AND index_time IS NULL"
+    unindexed = (
+        "SELECT count(*) FROM event_segments "
+        "WHERE segment = 1 AND index_time IS NULL AND second_key_filter IS NULL"
+    )
     assert await ingest.sql(unindexed) == [(1,)]
     monkeypatch.setattr(segment_keeper, "INDEXES_WAIT_MAX", timedelta(0))
     assert await ingest.closed_segments(filtered=True, indexed=True) == [1]

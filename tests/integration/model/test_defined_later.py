@@ -59,6 +59,8 @@ class DefinedLater(IngestAndAggregator):
         """All is built, too. What is left over of that is deleted."""
         while self.run(self.world.build(0, None)):
             pass
+        # First: buckets of what is no longer counted by are never counted anew.
+        self.run(self.world.delete_left_over())
         super().settle()
         self.run(self.world.delete_left_over())
 

@@ -233,7 +233,11 @@ class World:
             async with asyncio.timeout(SETTLE_S_MAX):
                 await self._settle()
         except TimeoutError:
-            raise AssertionError(f"not settled after {SETTLE_S_MAX:.0f} s") from None
+            pending = [message.batch_id for message in await self.pending()]
+            async with self._database.transaction() as connection:
+                recounts = (await connection.execute(text("SELECT * FROM bucket_recounts"))).all()
+            left = f"pending: {pending}, recounts: {recounts}"
+            raise AssertionError(f"not settled after {SETTLE_S_MAX:.0f} s, {left}") from None
 
     async def _settle(self) -> None:
         while batches := await self.pending():

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from aiohttp import web
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit import clock
 from services.kit.database import Database, TenantKey
@@ -255,6 +258,43 @@ async def test_everything_due_is_claimed_without_waiting_for_the_poll(
         for _ in range(1_200):
             await world.recorder.next()
     assert receiver.requests.qsize() == 1_200
+
+
+async def test_a_share_that_grows_during_a_claim_does_not_wait_for_the_poll(
+    make_world: Worlds, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second claim is for what the share was; meanwhile everything else has ended."""
+    world = await make_world(webhook_poll_s=60, webhook_endpoint_in_flight_max=4)
+    first_answered, go_on, all_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        if first_answered.is_set():
+            await go_on.wait()
+        first_answered.set()
+        return web.Response()
+
+    receiver.always = answer
+    claim = queue_repository.claim
+    limits: list[int] = []
+
+    async def claim_late(
+        connection: AsyncConnection, wanted: Mapping[str, int], **more: Any
+    ) -> list[Claim]:
+        limits.extend(wanted.values())
+        if len(limits) == 2:
+            go_on.set()
+            for _ in range(4):
+                await world.recorder.next()
+            all_ended.set()
+        return await claim(connection, wanted, **more)
+
+    monkeypatch.setattr(queue_repository, "claim", claim_late)
+    await world.endpoint(receiver.url)
+    await world.notifier.take_events([make_event() for _ in range(40)])
+    await asyncio.wait_for(all_ended.wait(), WAIT_S)
+    for _ in range(40 - 4):
+        await world.recorder.next()
+    assert limits[:2] == [4, 8 - 3]
 
 
 async def test_a_retry_of_more_endpoints_than_one_walk_visits_comes_in_time(

@@ -54,12 +54,28 @@ async def test_the_running_hour_is_looked_at_first(setting: Setting, tenant: Ten
     assert await rounds_until_counted(setting, tenant, setting.reconciler()) <= 2
 
 
+@pytest.mark.parametrize(("minute", "found"), [(1, True), (3, False)])
+async def test_the_hour_before_is_looked_at_with_it_until_it_is_settled(
+    setting: Setting,
+    tenant: TenantKey,
+    monkeypatch: pytest.MonkeyPatch,
+    minute: int,
+    found: bool,
+) -> None:
+    this = hour_of(clock.now()) + timedelta(hours=1)
+    monkeypatch.setattr(clock, "now", lambda: this + timedelta(minutes=minute))
+    before = this - timedelta(seconds=1)
+    await lose(setting, tenant, Sent("", "SUM", "1", "user_1", before))
+    await setting.reconciler().round()
+    assert (await setting.totals(tenant) == (1, "1")) == found
+
+
 async def test_the_running_hour_is_left_alone_while_anything_waits_to_be_counted(
     setting: Setting, tenant: TenantKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running: list[None] = []
 
-    async def note(_: Reconciler, __: object) -> None:
+    async def note(*_: object) -> None:
         running.append(None)
 
     monkeypatch.setattr(Reconciler, "_check_running", note)

@@ -20,16 +20,20 @@ def filled() -> tuple[KeyFilter, HashedIds]:
     return key_filter, HashedIds(known[: 16 * 5_000] + chance.randbytes(16 * 5_000))
 
 
-def resident_bytes(inode: int) -> int:
-    """Of all mappings of a file into this process (Linux)."""
-    total, counts = 0, False
+def of_mappings(inode: int, field: str) -> list[list[str]]:
+    """What Linux says of each mapping of a file into this process."""
+    found, counts = [], False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
         if "-" in words[0]:
             counts = words[4] == str(inode)
-        elif counts and words[0] == "Rss:":
-            total += int(words[1]) * 1024
-    return total
+        elif counts and words[0] == f"{field}:":
+            found.append(words[1:])
+    return found
+
+
+def resident_bytes(inode: int) -> int:
+    return sum(int(size) * 1024 for size, _unit in of_mappings(inode, "Rss"))
 
 
 def mapped_inodes() -> set[int]:
@@ -58,6 +62,18 @@ def test_paged_out_it_takes_no_memory_between_look_ups(tmp_path: Path) -> None:
     paged.page_out()
     paged.find(ids)
     assert (resident_bytes(inode), paged.resident_bytes) == (0, 0)
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages"
+)
+def test_read_again_from_disk_its_pages_come_in_large_pieces(tmp_path: Path) -> None:
+    others = mapped_inodes()
+    paged = PagedFilter(filled()[0].to_bytes(), str(tmp_path))
+    [inode] = mapped_inodes() - others
+    [flags] = of_mappings(inode, "VmFlags")
+    assert "hg" in flags
+    assert paged.size_bytes
 
 
 def test_its_file_has_no_name(tmp_path: Path) -> None:
