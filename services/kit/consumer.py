@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from services.kit import context
 from services.kit.errors import UnavailableError
+from services.kit.waiting import cancellable
 
 if TYPE_CHECKING:
     from services.kit.messaging import Messaging, Stream
@@ -105,10 +106,11 @@ class Consumer:
         outstanding = self._batch_max
         while outstanding > 0:
             # No message and no heartbeat: the server is away or forgot the request.
-            messages = [await subscription.next_msg(timeout=3 * PULL_HEARTBEAT_S)]
+            messages = [await cancellable(subscription.next_msg(timeout=3 * PULL_HEARTBEAT_S))]
             await self._gather()
             while subscription.pending_msgs and len(messages) < self._batch_max:
-                messages.append(await subscription.next_msg(timeout=PULL_HEARTBEAT_S))
+                message = subscription.next_msg(timeout=PULL_HEARTBEAT_S)
+                messages.append(await cancellable(message))
             batch, ended = _split(messages)
             if batch:
                 self._last_batch_bytes = sum(len(message.data) for message in batch)

@@ -21,7 +21,7 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageT
 from services.kit import context
 from services.kit.consumer import Consumer, Handler
 from services.kit.errors import UnavailableError
-from services.kit.waiting import happens
+from services.kit.waiting import cancellable, happens
 
 log = structlog.get_logger()
 
@@ -180,9 +180,9 @@ class Messaging:
         jetstream = self._jetstream()
         try:
             try:
-                await jetstream.add_stream(stream.config())
+                await cancellable(jetstream.add_stream(stream.config()))
             except nats.js.errors.BadRequestError:
-                await jetstream.update_stream(stream.config())
+                await cancellable(jetstream.update_stream(stream.config()))
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise UnavailableError("JetStream is away", retry_after_s=1.0) from error
         self._known_streams.add(stream.name)
@@ -198,7 +198,7 @@ class Messaging:
             max_deliver=-1,
         )
         try:
-            await self._jetstream().add_consumer(stream.name, config=config)
+            await cancellable(self._jetstream().add_consumer(stream.name, config=config))
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise UnavailableError("JetStream is away", retry_after_s=1.0) from error
 
@@ -213,9 +213,10 @@ class Messaging:
         await self.ensure_stream(stream)
         headers = {_MESSAGE_ID: message_id, **context.outgoing_headers()}
         try:
-            await self._jetstream().publish(
+            stored = self._jetstream().publish(
                 subject, payload, timeout=PUBLISH_TIMEOUT_S, headers=headers
             )
+            await cancellable(stored)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             # No stream answered: it may be gone, so it is made anew before the next message.
             self._known_streams.discard(stream.name)
@@ -256,9 +257,10 @@ class Messaging:
         if not self.connected:
             raise UnavailableError("NATS is away", retry_after_s=1.0)
         try:
-            answer = await self._client.request(
+            asked = self._client.request(
                 subject, payload, timeout=timeout_s, headers=context.outgoing_headers() or None
             )
+            answer = await cancellable(asked)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise UnavailableError(f"Nobody answers {subject}", retry_after_s=1.0) from error
         return bytes(answer.data)
@@ -299,7 +301,7 @@ class Messaging:
         # nats-py sends a flush's PING ahead of what it still holds back, so that the first answer
         # proves nothing; the second PING comes behind all of it.
         for _ in range(2):
-            await self._client.flush(timeout=timeout_s)
+            await cancellable(self._client.flush(timeout=timeout_s))
 
     def consume(
         self,

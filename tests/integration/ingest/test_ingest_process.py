@@ -187,7 +187,10 @@ async def test_it_starts_stores_stops_in_time_and_writes_no_secret(ingest: Runni
     assert statuses(await ingest.record(key, event("k"))) == [ACCEPTED]
     assert ingest.process is not None
     ingest.process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(ingest.process.wait(), CALL_S) == 0
+    try:
+        assert await asyncio.wait_for(ingest.process.wait(), CALL_S) == 0
+    except TimeoutError:
+        pytest.fail(ingest.log.read_text())
     log = ingest.log.read_text()
     assert "stopped" in log
     for private in (key[12:], TOKEN, ingest.environment["USAGEFLOW_DATABASE_URL"]):
